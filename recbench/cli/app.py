@@ -1,0 +1,77 @@
+"""The entry of the command line: which commands there are, and the one place where errors are caught."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+from typer.exceptions import Abort, TyperException
+from typer.exceptions import Exit as TyperExit
+
+from recbench.cli import render
+from recbench.errors import Exit, RecbenchError
+
+
+class Command(TyperCommand):
+    """A command that refuses an option given twice: the last one would win in silence."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse repeated single-valued options, then parse as usual."""
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            for param, times in Counter(order).items():
+                if times > 1 and param.nargs == 1 and not getattr(param, "multiple", False):
+                    raise RecbenchError(
+                        f"Option {max(param.opts, key=len)} is given {times} times.",
+                        why="Only one of the values could be used.",
+                        fix=f"Leave one: recbench {self.name} {max(param.opts, key=len)} ...",
+                    )
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    name="recbench",
+    help="Benchmark sequential recommenders, above all those that reason in latent space before they rank.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _register() -> None:
+    """Attach the commands. Their modules are light: what is heavy is imported when a command runs."""
+    from recbench.cli import compare, export, prepare
+
+    for command in (prepare.prepare, export.export, compare.compare):
+        app.command(cls=Command)(command)
+
+
+_register()
+
+
+def run(args: list[str] | None = None) -> int:
+    """Run one command line and return its exit code. Every error a user can cause is answered here."""
+    try:
+        app(args, standalone_mode=False)
+    except RecbenchError as error:
+        render.show_error(error)
+        return int(error.code)
+    except TyperExit as done:
+        return done.exit_code
+    except (KeyboardInterrupt, Abort):
+        render.err.print("stopped")
+        return int(Exit.STOPPED)
+    except TyperException as error:
+        render.show_error(
+            RecbenchError(error.format_message(), why="The command line could not be read.", fix="recbench --help")
+        )
+        return int(Exit.USAGE)
+    return int(Exit.OK)
+
+
+def main() -> None:
+    """Console entry point."""
+    sys.exit(run())

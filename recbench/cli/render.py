@@ -1,0 +1,54 @@
+"""How results and errors look in a terminal: results on stdout, all else on stderr; nothing is said by colour alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from recbench.errors import RecbenchError
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def show_error(error: RecbenchError) -> None:
+    """Three lines: what, why, fix."""
+    err.print(f"[bold red]error:[/] {escape(error.what)}")
+    err.print(f"[bold]why:[/] {escape(error.why)}")
+    err.print(f"[bold]fix:[/] {escape(error.fix)}")
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal, on stderr."""
+    err.print(escape(text))
+
+
+def warn(text: str) -> None:
+    """A warning, on stderr."""
+    err.print(f"[yellow]warning:[/] {escape(text)}")
+
+
+def show_json(result: Any) -> None:
+    """The result for machines, on stdout."""
+    out.print_json(json.dumps(result, allow_nan=False, default=str), indent=2, highlight=False)
+
+
+def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
+    """A table with rules, no boxes: the first ``left`` columns to the left, numbers to the right. Cells are escaped."""
+    built = Table(title=escape(title) if title else None, box=box.SIMPLE, title_justify="left", pad_edge=False)
+    for place, name in enumerate(columns):
+        built.add_column(escape(name), justify="left" if place < left else "right", no_wrap=place >= left)
+    for row in rows:
+        built.add_row(*[escape(cell) for cell in row])
+    return built
+
+
+def count(number: int) -> str:
+    """A whole number with thin groups: 198 502."""
+    return f"{number:,}".replace(",", " ")

@@ -1,0 +1,192 @@
+"""A prepared dataset: ragged histories in memory, Parquet on disk. Nothing here is ever padded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recbench import columns
+from recbench.data.card import Card
+from recbench.errors import Exit, RecbenchError, nearest
+
+Split = Literal["valid", "test"]
+HOME = Path("datasets")
+LAST = ".last"
+"""Name of the file in the home of datasets that says which one was prepared last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """Ragged histories: row r is ``items[starts[r]:stops[r]]``, oldest first. Rows may overlap; nothing is copied.
+
+    ``users`` (R,) int32, ``items`` (E,) int32, ``times`` (E,) int64 or None, ``starts`` and ``stops`` (R,) int64.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    times: np.ndarray | None
+    starts: np.ndarray
+    stops: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Events in each row, (R,)."""
+        return self.stops - self.starts
+
+    def row(self, r: int) -> np.ndarray:
+        """Items of row ``r``, oldest first."""
+        return self.items[self.starts[r] : self.stops[r]]
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """What evaluation asks: after ``histories`` row q, where is ``targets[q]`` ranked?"""
+
+    split: Split
+    histories: Histories
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+class Dataset:
+    """A prepared folder. Each file is opened when it is asked for, so that training never opens ``test.parquet``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.card = Card.read(folder)
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return self.card.name
+
+    @property
+    def n_items(self) -> int:
+        """Catalogue size; ids run from 1 to this."""
+        return self.card.items
+
+    def training(self) -> Histories:
+        """The training part of every user who has one. Opens ``train.parquet`` only."""
+        return self._histories(self._events("train"))
+
+    def queries(self, split: Split) -> Queries:
+        """The queries of ``split``: each target with all that its user did before it. Opens no later file than that."""
+        parts = ("train", "valid") if split == "valid" else ("train", "valid", "test")
+        tables = [self._events(part) for part in parts]
+        is_target = np.concatenate(
+            [
+                table[columns.IS_TARGET] if part == split else np.zeros(len(table[columns.USER]), dtype=bool)
+                for part, table in zip(parts, tables, strict=True)
+            ]
+        )
+        merged = {name: np.concatenate([t[name] for t in tables]) for name in tables[0] if name in tables[-1]}
+        order = np.argsort(merged[columns.USER], kind="stable")  # parts are in time order, so each user's events are too
+        merged = {name: values[order] for name, values in merged.items()}
+        histories = self._histories(merged)
+        targets = np.flatnonzero(is_target[order])
+        row = np.searchsorted(histories.starts, targets, side="right") - 1
+        asked = Histories(
+            merged[columns.USER][targets], histories.items, histories.times, histories.starts[row], targets.astype(np.int64)
+        )
+        return Queries(split, asked, merged[columns.ITEM][targets])
+
+    def items(self) -> pd.DataFrame:
+        """Item metadata, one row an item, in order of id."""
+        return self._table("items").to_pandas()
+
+    def users(self) -> pd.DataFrame:
+        """Raw ids of the users, in order of id."""
+        return self._table("users").to_pandas()
+
+    def interactions(self) -> pd.DataFrame:
+        """Every event, by user and then in sequence order."""
+        return self._table("interactions").to_pandas()
+
+    def _table(self, part: str) -> pa.Table:
+        path = self.folder / f"{part}.parquet"
+        try:
+            return pq.read_table(path, memory_map=True)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RecbenchError(
+                f"{path} cannot be read.",
+                why=str(error),
+                fix=f"Prepare the dataset again: recbench prepare {self.name}",
+                code=Exit.DATA,
+            ) from error
+
+    def _events(self, part: str) -> dict[str, np.ndarray]:
+        table = self._table(part)
+        wanted = [columns.USER, columns.ITEM, columns.TIMESTAMP, columns.IS_TARGET]
+        present = [name for name in wanted if name in table.column_names]
+        if self.card.time_unit is None:
+            present.remove(columns.TIMESTAMP)
+        return {name: table.column(name).to_numpy() for name in present}
+
+    def _histories(self, events: dict[str, np.ndarray]) -> Histories:
+        users, starts, counts = np.unique(events[columns.USER], return_index=True, return_counts=True)
+        starts = starts.astype(np.int64)
+        return Histories(users, events[columns.ITEM], events.get(columns.TIMESTAMP), starts, starts + counts)
+
+
+def prepared(home: Path) -> list[str]:
+    """Names of the datasets prepared under ``home``."""
+    return sorted(path.parent.name for path in home.glob("*/card.json"))
+
+
+def open_dataset(name: str | None, home: Path = HOME) -> Dataset:
+    """The prepared dataset ``name`` under ``home``; a path to a folder works too; None means the one prepared last.
+
+    Raises:
+        RecbenchError: there is none of that name.
+    """
+    known = prepared(home)
+    if name is None:
+        return Dataset(home / _prepared_last(home, known))
+    if "/" in name and (Path(name) / "card.json").exists():
+        return Dataset(Path(name))
+    if name not in known:
+        near = nearest(name, known)
+        raise RecbenchError(
+            f"No prepared dataset {name!r} in {home}/.",
+            why=f"Prepared here: {', '.join(known) or 'nothing yet'}.",
+            fix=f"Did you mean {near}?" if near else f"recbench prepare {name}",
+            code=Exit.DATA,
+        )
+    return Dataset(home / name)
+
+
+def mark_last(name: str, home: Path) -> None:
+    """Remember that ``name`` was prepared last."""
+    (home / LAST).write_text(name + "\n", encoding="utf-8")
+
+
+def _prepared_last(home: Path, known: list[str]) -> str:
+    last = home / LAST
+    name = last.read_text(encoding="utf-8").strip() if last.exists() else ""
+    if name in known:
+        return name
+    if len(known) == 1:
+        return known[0]
+    raise RecbenchError(
+        "No dataset was named, and none was prepared last.",
+        why=f"Prepared in {home}/: {', '.join(known) or 'nothing yet'}.",
+        fix="--dataset NAME" if known else "recbench prepare synthetic",
+        code=Exit.DATA,
+    )
+
+
+def column_bytes(values: Any) -> bytes:
+    """The bytes of a column, whatever its file's compression: little-endian, contiguous. Fingerprints are made of these."""
+    array = np.ascontiguousarray(values)
+    return array.astype(array.dtype.newbyteorder("<")).tobytes()

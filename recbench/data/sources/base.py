@@ -1,0 +1,66 @@
+"""What every raw format is turned into, and the contract of the code that does it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+Progress = Callable[[int], None]
+"""Told the number of (compressed) bytes read since the last call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """Interactions in source order, ids coded from 0 by first appearance (codes are internal and never leave preparation).
+
+    ``user`` and ``item`` (E,) int32 codes into ``user_ids`` and ``item_ids`` (raw ids, always text); ``rating`` (E,) float32
+    or None; ``timestamp`` (E,) int64 or None, in ``time_unit``; ``order`` (E,) int64 row in the source from 0.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    rating: np.ndarray | None
+    timestamp: np.ndarray | None
+    order: np.ndarray
+    user_ids: list[str]
+    item_ids: list[str]
+    time_unit: str | None
+    items: pd.DataFrame | None = None
+    """Metadata where the source has it: raw_id, title, brand, categories (list of text), price."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the card should know, for example rows the source itself marks as odd."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Facts for the card (the oracle of synthetic data)."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+class Source(ABC):
+    """A raw format. One instance reads one path."""
+
+    family = "generic"
+    """Which shipped recipes fit data of this format."""
+
+    def __init__(self, path: Path | None, options: dict[str, Any]) -> None:
+        self.path = path
+        self.options = options
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        """Is this file of my format? ``head``: its first 64 KiB, unpacked. Looks at content, not at the name."""
+
+    @abstractmethod
+    def read(self, progress: Progress) -> Events:
+        """All events, in source order.
+
+        Raises:
+            RecbenchError: the file is damaged, with its name, the line and the last good line.
+        """

@@ -1,0 +1,93 @@
+"""Names to classes. Adding a backbone, head or source is one new file and one line in its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from recbench.errors import RecbenchError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a table: where a class lives and what `recbench list` says of it."""
+
+    target: str
+    """``module:Class``; imported only when it is used."""
+    family: str
+    summary: str
+
+
+class Registry:
+    """A table of names, with a did-you-mean and room for third parties.
+
+    A package adds its own classes by an entry point in the group ``recbench.<plural>``, for example
+    ``[project.entry-points."recbench.backbones"]  mymodel = "mypackage.mymodel:MyModel"``.
+    """
+
+    def __init__(self, kind: str, plural: str, entries: Mapping[str, Entry]) -> None:
+        self.kind = kind
+        self.plural = plural
+        self._own = dict(entries)
+
+    def entries(self) -> dict[str, Entry]:
+        """Every known name, ours first. A third party cannot replace one of ours."""
+        found = dict(self._own)
+        for point in entry_points(group=f"recbench.{self.plural}"):
+            found.setdefault(point.name, Entry(point.value, "third party", f"from {point.value}"))
+        return found
+
+    def entry(self, name: str) -> Entry:
+        """The line of ``name``.
+
+        Raises:
+            RecbenchError: no such name.
+        """
+        entries = self.entries()
+        if name not in entries:
+            near = nearest(name, list(entries))
+            raise RecbenchError(
+                f"Unknown {self.kind} {name!r}.",
+                why=f"The {self.plural} are: {', '.join(entries)}.",
+                fix=f"Did you mean {near}?" if near else f"recbench list {self.plural}",
+            )
+        return entries[name]
+
+    def load(self, name: str) -> Any:
+        """The class behind ``name``; only here is its module imported."""
+        module, _, attribute = self.entry(name).target.partition(":")
+        return getattr(import_module(module), attribute)
+
+
+BACKBONES = Registry(
+    "backbone",
+    "backbones",
+    {
+        "sasrec": Entry("recbench.backbones.sasrec:SASRec", "neural", "causal self-attention (Kang & McAuley, 2018)"),
+        "popularity": Entry("recbench.baselines.popularity:Popularity", "baseline", "training count of the item"),
+        "markov": Entry("recbench.baselines.markov:Markov", "baseline", "what followed the last item, then popularity"),
+        "itemknn": Entry("recbench.baselines.itemknn:ItemKNN", "baseline", "cosine of item columns (Sarwar et al., 2001)"),
+        "ease": Entry("recbench.baselines.ease:EASE", "baseline", "closed-form linear autoencoder (Steck, 2019)"),
+    },
+)
+
+HEADS = Registry(
+    "head",
+    "heads",
+    {"none": Entry("recbench.reasoning.none:NoReasoning", "control", "no reasoning: the last state is the answer")},
+)
+
+SOURCES = Registry(
+    "source format",
+    "formats",
+    {
+        "amazon2014-reviews": Entry("recbench.data.sources.amazon:Reviews", "json lines", "reviews_<Category>.json(.gz)"),
+        "amazon2014-ratings": Entry("recbench.data.sources.amazon:Ratings", "csv", "ratings_<Category>.csv, no header"),
+        "sequences": Entry("recbench.data.sources.sequences:Sequences", "text", "S3-Rec text: user, then items oldest first"),
+        "table": Entry("recbench.data.sources.table:Table", "csv, parquet", "columns user, item, and timestamp / rating if any"),
+        "synthetic": Entry("recbench.data.sources.synthetic:Synthetic", "built in", "generated, with a known best ranking"),
+    },
+)
