@@ -1,0 +1,89 @@
+"""Run folders: their names, what lies in them, and how they are found."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from recbench import columns
+from recbench.errors import Exit, RecbenchError, nearest
+from recbench.files import sha256
+from recbench.runs.manifest import NAME as MANIFEST
+from recbench.runs.manifest import Manifest
+
+HOME = Path("runs")
+CONFIG, LOG, USERS, TOPK, MODEL, STATE = (
+    "config.toml",
+    "log.jsonl",
+    "users.parquet",
+    "topk.parquet",
+    "model.safetensors",
+    "state",
+)
+EVIDENCE = (CONFIG, LOG, USERS, TOPK, MODEL)
+"""The files whose hashes a finished run states."""
+
+
+def folder_name(dataset: str, backbone: str, head: str, seed: int) -> str:
+    """``<dataset>-<backbone>-<reason>-s<seed>``."""
+    return f"{dataset}-{backbone}-{head}-s{seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder, read lazily."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """The run in ``folder``; see ``Manifest.read`` for errors."""
+        if not (folder / MANIFEST).exists():
+            siblings = [path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}")]
+            near = nearest(folder.name, siblings)
+            raise RecbenchError(
+                f"No run at {folder}.",
+                why=f"A run folder holds {MANIFEST}; this one does not exist or holds none.",
+                fix=f"Did you mean {folder.parent / near}?" if near else "recbench list runs",
+                code=Exit.RUN,
+            )
+        return cls(folder, Manifest.read(folder))
+
+    def config(self) -> dict[str, Any]:
+        """The resolved config, every default filled in."""
+        return tomllib.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+
+    def ranks(self, split: str = "test") -> pd.DataFrame:
+        """Where each user's target was ranked: the columns of ``columns.RANKS``, by user.
+
+        Raises:
+            RecbenchError: the file is absent or damaged (its hash is not the one the run states).
+        """
+        path = self.folder / USERS
+        stated = self.manifest.files.get(USERS)
+        if not path.exists() or (stated is not None and sha256(path) != stated):
+            raise RecbenchError(
+                f"{path} is {'changed' if path.exists() else 'missing'}.",
+                why="run.json states its sha256, and it does not agree." if path.exists() else "The run has no ranks.",
+                fix=f"recbench evaluate {self.folder}",
+                code=Exit.RUN,
+            )
+        table = pq.read_table(path, filters=[(columns.SPLIT, "=", split)])
+        return table.drop_columns([columns.SPLIT]).to_pandas()
+
+
+def find(paths: Iterable[Path]) -> list[Run]:
+    """The runs among ``paths``: run folders, or folders of run folders; sorted, each once."""
+    found: dict[Path, Run] = {}
+    for path in paths:
+        inside = [path] if (path / MANIFEST).exists() else sorted(p.parent for p in path.glob(f"*/{MANIFEST}"))
+        for folder in inside or [path]:
+            found.setdefault(folder.resolve(), Run.open(folder))
+    return list(found.values())

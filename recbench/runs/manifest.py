@@ -1,0 +1,97 @@
+"""``run.json``: what a run is, what made it, and how it ended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from recbench.errors import Exit, RecbenchError
+from recbench.files import write_text
+
+SCHEMA = 1
+NAME = "run.json"
+Status = Literal["running", "finished", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The evidence of a run, kept small enough to read. Whatever is compared later stands here or in ``users.parquet``."""
+
+    status: Status
+    dataset: dict[str, Any]
+    """name, family, items, fingerprint, sequence_sha256."""
+    protocol: dict[str, Any]
+    """split (with its parameters), tie_rule of equal times, candidates, metric ties, catalogue: what must agree to compare."""
+    backbone: str
+    head: str
+    seed: int
+    loss: str
+    """The training loss and its negatives; ``closed form`` where nothing is trained by gradient."""
+    inputs: dict[str, Any]
+    """What the model sees of a history: length, timestamps, text."""
+    argv: list[str]
+    versions: dict[str, str]
+    git: dict[str, Any]
+    """commit and dirty of the checkout recbench runs from; empty when installed from a wheel."""
+    hardware: dict[str, Any]
+    config_sha256: str
+    """Hash of the resolved config without its seed: equal in the seeds of one system."""
+    started: str
+    n_parameters: int = 0
+    best_epoch: int | None = None
+    epochs: int = 0
+    """Epochs trained, over all stages."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds by stage, and of evaluation (``test``)."""
+    ms_per_user: float | None = None
+    """Ranking one test user, in batches, milliseconds."""
+    peak_memory_mb: float | None = None
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """``valid``, ``test`` (all items) and ``test_unseen``: metric name to mean over users, expected under random ties."""
+    warnings: list[str] = field(default_factory=list)
+    error: dict[str, str] = field(default_factory=dict)
+    """what, why and fix of a failed run."""
+    files: dict[str, str] = field(default_factory=dict)
+    """sha256 of each file, once finished."""
+    schema: int = SCHEMA
+
+    @property
+    def system(self) -> str:
+        """Short name of the system: ``sasrec``, ``sasrec+lares``."""
+        return self.backbone if self.head == "none" else f"{self.backbone}+{self.head}"
+
+    def write(self, folder: Path) -> None:
+        """Write ``run.json`` whole or not at all."""
+        write_text(folder / NAME, json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """The manifest of a run folder.
+
+        Raises:
+            RecbenchError: there is none, or this version cannot read it.
+        """
+        path = folder / NAME
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _unreadable(folder, f"{path}: {error}") from error
+        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+            raise _unreadable(folder, f"{path} is not of schema {SCHEMA}, the one this version reads.")
+        known = {f.name for f in fields(cls)}
+        unknown, missing = sorted(set(raw) - known), sorted(_required(cls) - set(raw))
+        if unknown or missing:
+            raise _unreadable(folder, f"{path}: unknown {unknown or 'nothing'}, missing {missing or 'nothing'}.")
+        return cls(**raw)
+
+
+def _required(cls: type[Manifest]) -> set[str]:
+    from dataclasses import MISSING
+
+    return {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+
+
+def _unreadable(folder: Path, why: str) -> RecbenchError:
+    return RecbenchError(f"{folder} is not a readable run folder.", why=why, fix="recbench list runs", code=Exit.RUN)
