@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from importlib import import_module
 from typing import Any
 
 import typer
@@ -41,12 +42,17 @@ app = typer.Typer(
 )
 
 
+COMMANDS = ("prepare", "train", "compare", "evaluate", "recommend", "list", "show", "export", "demo", "doctor")
+"""One file of ``recbench.cli`` each, named like its command; ``list_`` where the name is a built-in's."""
+
+
 def _register() -> None:
     """Attach the commands. Their modules are light: what is heavy is imported when a command runs."""
-    from recbench.cli import compare, export, prepare
-
-    for command in (prepare.prepare, export.export, compare.compare):
-        app.command(cls=Command)(command)
+    for name in COMMANDS:
+        try:
+            module = import_module(f"recbench.cli.{name}")
+        except ImportError: continue
+        app.command(name, cls=Command)(getattr(module, name))
 
 
 _register()

@@ -52,3 +52,15 @@ def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str
 def count(number: int) -> str:
     """A whole number with thin groups: 198 502."""
     return f"{number:,}".replace(",", " ")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 0.8 s, 12 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -139,6 +139,12 @@ class Dataset:
         return Histories(users, events[columns.ITEM], events.get(columns.TIMESTAMP), starts, starts + counts)
 
 
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """``starts[0] .. starts[0] + lengths[0] - 1``, then the next range, and so on, as one array."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+
 def prepared(home: Path) -> list[str]:
     """Names of the datasets prepared under ``home``."""
     return sorted(path.parent.name for path in home.glob("*/card.json"))

@@ -1,0 +1,85 @@
+"""The contract of a backbone: how a history becomes states. It knows nothing of reasoning.
+
+Shapes. **N** tokens of a batch, packed: all rows one behind the other, nothing padded (``data.batching.Rows`` says where each
+row begins). **B** rows, **Q** asked tokens, **D** width, **V** rows of the item table (row 0 is padding), **H** attention heads,
+**T** width of a bucket of rows, **K** thoughts, **G** group, **M** tokens of a semantic ID.
+
+Why packed: a batch of Beauty padded to 50 is 88 % padding, and batches of one length each would hand every contrastive or
+group term negatives of one length only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from recbench.data.batching import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What ``encode`` gives: states, and the memory that ``extend`` needs."""
+
+    h_QD: Tensor
+    """States at the asked tokens, or at all N tokens where none were named."""
+    memory: Any
+    """The backbone's own: for attention, keys and values of every layer. None if it was not asked for."""
+
+
+class Backbone(nn.Module, ABC):
+    """A history encoder. Subclasses are final, one a file, with a frozen ``Config`` dataclass inside.
+
+    Every state depends on its own row only, and for a causal backbone on its own and earlier tokens only. No constant may depend
+    on the batch. Positions are counted from the oldest token kept.
+    """
+
+    Config: ClassVar[type]
+    causal: ClassVar[bool]
+    """May one pass train every position? If not, training makes one row of every prefix."""
+    max_length: int
+    """Longest history seen; older events are cut."""
+    n_layers: int
+    post_norm: bool
+    """Does each layer end in its norm?"""
+
+    @abstractmethod
+    def embed(self, batch: Batch) -> Tensor:
+        """Input of the first layer, (N, D): item vectors, positions, input norm and input dropout."""
+
+    @abstractmethod
+    def encode(
+        self,
+        x_ND: Tensor,
+        batch: Batch,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        at_Q: Tensor | None = None,
+        remember: bool = False,
+    ) -> Encoded:
+        """Run layers ``start:stop`` and nothing else; ``start == stop`` is the identity.
+
+        Args:
+            at_Q: tokens whose top state will be read; the work of the others may be left out. None: all.
+            remember: keep the memory that ``extend`` needs.
+        """
+
+    @abstractmethod
+    def extend(self, memory: Any, x_QD: Tensor, at_Q: Tensor, *, live_Q: Tensor | None = None) -> Tensor:
+        """States (Q, D) of one more latent token behind each token ``at_Q``, for all Q at once.
+
+        Chain q sees its row's items up to ``at_Q[q]`` and its own earlier thoughts, nobody else's; memory remembers each call.
+        A token may stand in ``at_Q`` twice: two independent chains.
+
+        Args:
+            x_QD: the latent tokens, fed as they are.
+            at_Q: tokens of the batch, ascending, the same in every call on one memory.
+            live_Q: False where the thought must never be seen again. None: all live.
+        """
+
+    @abstractmethod
+    def item_vectors(self) -> Tensor:
+        """The item table that ranks, (V, D); row 0 is padding and never scored."""

@@ -1,0 +1,164 @@
+"""Attention over packed rows: each bucket of similar lengths becomes a small rectangle, and only there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recbench.data.batching import Bucket, Rows
+
+
+class _Spread(torch.autograd.Function):
+    """Tokens to cells of a rectangle; empty cells are 0. Its backward is a gather, many times cheaper than index_add."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, cell_N: Tensor, cells: int) -> Tensor:
+        """(N, D) to (cells, D)."""
+        ctx.save_for_backward(cell_N)
+        return x_ND.new_zeros(cells, x_ND.shape[1]).index_copy_(0, cell_N, x_ND)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """Gather."""
+        (cell_N,) = ctx.saved_tensors
+        return grads[0].index_select(0, cell_N), None, None
+
+
+class _Gather(torch.autograd.Function):
+    """Cells of a rectangle back to tokens. Each cell is taken at most once, so backward is a plain copy."""
+
+    @staticmethod
+    def forward(ctx: Any, x_CD: Tensor, cell_N: Tensor) -> Tensor:
+        """(cells, D) to (N, D)."""
+        ctx.save_for_backward(cell_N)
+        ctx.cells = x_CD.shape[0]
+        return x_CD.index_select(0, cell_N)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Copy into zeros."""
+        (cell_N,) = ctx.saved_tensors
+        return grads[0].new_zeros(ctx.cells, grads[0].shape[1]).index_copy_(0, cell_N, grads[0]), None
+
+
+def over_buckets(x_ND: Tensor, rows: Rows, mix: Callable[[Tensor], Tensor]) -> Tensor:
+    """``mix`` applied to each bucket of rows as a rectangle, (N, D) to (N, D').
+
+    Args:
+        mix: (rows, width, D) to (rows, width, D'); cells behind the end of a row are 0 and what it makes of them is dropped. A
+            causal mix needs no mask for them: they stand to the right.
+    """
+    mixed = []
+    for bucket in rows.buckets:
+        x = x_ND[bucket.first : bucket.last]
+        if bucket.cell_N is None:
+            y = mix(x.view(bucket.rows, bucket.width, -1)).flatten(0, 1)
+        else:
+            rectangle = _Spread.apply(x, bucket.cell_N, bucket.rows * bucket.width)
+            y = _Gather.apply(mix(rectangle.view(bucket.rows, bucket.width, -1)).flatten(0, 1), bucket.cell_N)
+        mixed.append(y)
+    return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The asked tokens of one bucket as a rectangle of rows x ``width``."""
+
+    bucket: Bucket
+    first: int
+    last: int
+    """Queries ``first:last`` stand in this bucket."""
+    width: int
+    cell_Q: Tensor
+    visible_BPT: Tensor
+    """May the query see the item? Item 0 of a row is always seen, so that no softmax is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """Keys and values of one latent token behind each asked token, (Q, D) each, and which of them are live (None: all)."""
+
+    key_QD: Tensor
+    value_QD: Tensor
+    live_Q: Tensor | None
+
+
+def asked_layout(rows: Rows, at_Q: Tensor) -> list[_Asked]:
+    """Where each asked token stands among its bucket's rows. ``at_Q`` ascends; a token may stand in it more than once."""
+    at = at_Q.cpu().numpy()
+    row = np.searchsorted(rows.starts, at, side="right") - 1
+    found, first_row = [], 0
+    for bucket in rows.buckets:
+        first, last = np.searchsorted(row, [first_row, first_row + bucket.rows])
+        if last > first:
+            inside = row[first:last] - first_row
+            counts = np.bincount(inside, minlength=bucket.rows)
+            width = int(counts.max())
+            rank = np.arange(last - first) - np.repeat(np.cumsum(counts) - counts, counts)
+            cell = inside * width + rank
+            position = np.zeros(bucket.rows * width, dtype=np.int64)
+            position[cell] = at[first:last] - rows.starts[row[first:last]]
+            visible = position.reshape(bucket.rows, width, 1) >= np.arange(bucket.width)
+            found.append(
+                _Asked(
+                    bucket,
+                    int(first),
+                    int(last),
+                    width,
+                    torch.from_numpy(cell).to(rows.device),
+                    torch.from_numpy(visible).to(rows.device),
+                )
+            )
+        first_row += bucket.rows
+    return found
+
+
+def attend_at(
+    q_QD: Tensor,
+    k_ND: Tensor,
+    v_ND: Tensor,
+    layout: list[_Asked],
+    thoughts: list[Thought],
+    n_heads: int,
+    dropout: float,
+) -> Tensor:
+    """Attention of the asked tokens alone, (Q, D): over the items of their row up to themselves, and over their own thoughts."""
+    mixed = []
+    for asked in layout:
+        b, here = asked.bucket, slice(asked.first, asked.last)
+
+        def items(x_ND: Tensor, b: Bucket = b) -> Tensor:
+            x = x_ND[b.first : b.last]
+            return _heads(x if b.cell_N is None else _Spread.apply(x, b.cell_N, b.rows * b.width), b.rows, n_heads)
+
+        def queries(x_QD: Tensor, asked: _Asked = asked, here: slice = here) -> Tensor:
+            cells = asked.bucket.rows * asked.width
+            return _heads(_Spread.apply(x_QD[here], asked.cell_Q, cells), asked.bucket.rows, n_heads)
+
+        q, k, v = queries(q_QD), items(k_ND), items(v_ND)
+        scores = (q @ k.transpose(2, 3)).masked_fill(~asked.visible_BPT[:, None], -torch.inf)
+        said = [(queries(t.key_QD), queries(t.value_QD), t.live_Q) for t in thoughts]
+        columns = [scores]
+        for key, _, live_Q in said:
+            column = (q * key).sum(-1, keepdim=True)
+            if live_Q is not None:
+                hidden = ~_Spread.apply(live_Q[here, None].to(q.dtype), asked.cell_Q, b.rows * asked.width).bool()
+                column = column.masked_fill(hidden.view(b.rows, 1, asked.width, 1), -torch.inf)
+            columns.append(column)
+        weight = F.dropout((torch.cat(columns, -1) * q.shape[-1] ** -0.5).softmax(-1), dropout, dropout > 0)
+        out = weight[..., : b.width] @ v
+        for place, (_, value, _) in enumerate(said):
+            out = out + weight[..., b.width + place, None] * value
+        mixed.append(_Gather.apply(out.transpose(1, 2).flatten(0, 1).flatten(1), asked.cell_Q))
+    return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+
+
+def _heads(x_CD: Tensor, rows: int, n_heads: int) -> Tensor:
+    """(rows x width, D) to (rows, H, width, D / H)."""
+    return x_CD.view(rows, x_CD.shape[0] // rows, n_heads, -1).transpose(1, 2)

@@ -1,0 +1,165 @@
+"""``recbench compare``: run folders in, an honest table out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from recbench.cli import render
+from recbench.errors import Exit, RecbenchError
+
+if TYPE_CHECKING:
+    from recbench.comparison import Comparison
+    from recbench.runs.folder import Run
+
+
+Format = Literal["table", "markdown", "csv", "json"]
+_SUFFIXES: dict[str, Format] = {".md": "markdown", ".csv": "csv", ".json": "json"}
+
+
+def compare(  # noqa: PLR0913, PLR0917 - each is an option of the command
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(help="Run folders, folders of them, or patterns. Left out: runs/.", show_default=False),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Such as ndcg@10, mrr@5; several by commas. The first carries the verdict. Default: ndcg@10,hr@10.",
+            show_default=False,
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="System all others are held against. Left out: the same backbone with head none.", show_default=False
+        ),
+    ] = None,
+    correction: Annotated[
+        Literal["holm", "bonferroni", "bh"], typer.Option(help="Of p, over the systems of a table.")
+    ] = "holm",
+    candidates: Annotated[
+        Literal["all", "unseen"], typer.Option(help="Rank among all items, or those the user has not seen.")
+    ] = "all",
+    ties: Annotated[
+        Literal["expected", "mid", "pess", "opt"],
+        typer.Option(help="Where a target stands among items of equal score."),
+    ] = "expected",
+    format_: Annotated[
+        Format | None,
+        typer.Option("--format", help="Left out: by the suffix of --output, else table.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the result here instead of printing it.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No warnings.")] = False,
+) -> None:
+    """Compare finished runs: difference to the baseline, interval, corrected p, effect size and a verdict in words."""
+    chosen = _format(format_, json, output)
+    if output is not None:
+        _refuse_unwritable(output)
+    from recbench.comparison import Settings
+    from recbench.comparison import compare as compare_runs
+
+    settings = Settings(baseline=baseline, correction=correction, candidates=candidates, ties=ties, **_metrics(metric))
+    comparison = compare_runs(_runs(paths), settings)
+    text = _rendered(comparison, chosen)
+    if not quiet:
+        for told in (*comparison.warnings, *[text for table in comparison.tables for text in table.warnings]):
+            render.warn(told)
+    if output is None:
+        render.out.print(text, end="", markup=False, emoji=False)
+    else:
+        _write(output, text)
+        if not quiet:
+            render.say(f"wrote {output}")
+
+
+def _format(asked: Format | None, json: bool, output: Path | None) -> Format:
+    if json and asked not in (None, "json"):
+        raise RecbenchError(
+            f"--json and --format {asked} are both given.",
+            why="Only one of them could be used.",
+            fix="Leave out one of them.",
+        )
+    if json:
+        return "json"
+    return asked or _SUFFIXES.get(output.suffix.lower() if output else "", "table")
+
+
+def _metrics(names: list[str] | None) -> dict[str, Any]:
+    """The metrics as settings, each once; nothing where the defaults are meant."""
+    from recbench.evaluation.metrics import parse
+
+    if not names:
+        return {}
+    return {"metrics": tuple(dict.fromkeys(parse(part) for name in names for part in name.split(",")))}
+
+
+def _runs(paths: list[str] | None) -> list[Run]:
+    from recbench.runs.folder import HOME, find
+
+    found = find(_expanded(paths)) if paths else find([HOME]) if any(HOME.glob("*/run.json")) else []
+    if not found:
+        raise RecbenchError(
+            f"There are no runs in {HOME}/.",
+            why="No path was given, and this is where runs are looked for.",
+            fix="recbench train --backbone markov, or name the run folders: recbench compare PATH...",
+            code=Exit.RUN,
+        )
+    return found
+
+
+def _expanded(paths: list[str]) -> list[Path]:
+    """Paths as given; a pattern that the shell left alone is expanded here."""
+    found: list[Path] = []
+    for text in paths:
+        matches = _matches(text) if any(mark in text for mark in "*?[") and not Path(text).exists() else [Path(text)]
+        if not matches:
+            raise RecbenchError(
+                f"Nothing matches {text}.",
+                why="The pattern names no file or folder.",
+                fix="recbench list runs",
+                code=Exit.RUN,
+            )
+        found += matches
+    return found
+
+
+def _matches(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+
+
+def _rendered(comparison: Comparison, chosen: Format) -> str:
+    from importlib import import_module
+
+    module = {"table": "text", "markdown": "markdown", "csv": "tabular", "json": "machine"}[chosen]
+    return str(import_module(f"recbench.report.{module}").render(comparison))
+
+
+def _refuse_unwritable(output: Path) -> None:
+    """Say so before the work, not after."""
+    if output.is_dir():
+        raise _unwritable(output, "It is a folder.", f"--output {output / 'comparison.md'}")
+    if not output.parent.is_dir():
+        raise _unwritable(output, f"{output.parent} is not a folder.", f"mkdir -p {output.parent}")
+    if not os.access(output.parent, os.W_OK):
+        raise _unwritable(output, f"{output.parent} may not be written to.", "Name another place: --output FILE")
+
+
+def _write(output: Path, text: str) -> None:
+    from recbench.files import write_text
+
+    try:
+        write_text(output, text)
+    except OSError as error:
+        raise _unwritable(output, f"{error.strerror or error}.", "Name another place: --output FILE") from error
+
+
+def _unwritable(output: Path, why: str, fix: str) -> RecbenchError:
+    return RecbenchError(f"{output} cannot be written.", why=why, fix=fix)

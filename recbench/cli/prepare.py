@@ -1,0 +1,146 @@
+"""``recbench prepare``: a raw dataset into checked Parquet, and its card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recbench.cli import options, render
+from recbench.errors import RecbenchError, nearest
+
+if TYPE_CHECKING:
+    from recbench.data.prepare import Report
+
+ROLES = ("user", "item", "timestamp", "rating")
+
+
+def prepare(  # noqa: PLR0913, PLR0917 the options of a command are its arguments
+    name: Annotated[
+        str, typer.Argument(help="A known dataset (recbench list datasets), or a name for your own source.")
+    ],
+    source: Annotated[Path | None, typer.Option(help="Read this file instead of downloading.")] = None,
+    source_format: Annotated[str | None, typer.Option(help="Its format; default: found from the content.")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Columns of a table: user=...,item=...,timestamp=...,rating=...; numbers without header."),
+    ] = None,
+    metadata: Annotated[Path | None, typer.Option(help="Amazon item metadata, meta_<Category>.json(.gz).")] = None,
+    split: Annotated[str, typer.Option(help="leave-one-out or temporal.")] = "leave-one-out",
+    core: Annotated[
+        int | None,
+        typer.Option(
+            help="Users and items with fewer events go, to the fixpoint; 0: none. Default: published k, else 5."
+        ),
+    ] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Events rated lower go.")] = None,
+    duplicates: Annotated[
+        str, typer.Option(help="A user's repeated events with one item: keep, first or last.")
+    ] = "keep",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting of the synthetic data, e.g. users=2000. Repeatable.")
+    ] = None,
+    datasets: options.Datasets = Path("datasets"),
+    accept_changed: Annotated[
+        bool, typer.Option("--accept-changed", help="Take a download that differs from the first one.")
+    ] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Read or download a dataset, check, filter and split it, and write it as Parquet."""
+    from dataclasses import asdict
+
+    from recbench.cli.prepared import show_card
+    from recbench.data.card import NAME
+    from recbench.data.prepare import Request
+    from recbench.data.prepare import prepare as prepared
+
+    settings: dict[str, Any] = _pairs(set_ or [], "--set")
+    if columns is not None:
+        settings["columns"] = _columns(columns)
+    request = Request(
+        name=name,
+        home=datasets,
+        source=source,
+        source_format=source_format,
+        options=settings,
+        metadata=metadata,
+        split=split,
+        core=core,
+        min_rating=min_rating,
+        duplicates=duplicates,
+        accept_changed=accept_changed,
+    )
+    before = {path.parent.name for path in datasets.glob(f"*/{NAME}")}
+    with _progress(quiet) as report:
+        card = prepared(request, report, (lambda _: None) if quiet else render.warn)
+    if as_json:
+        render.show_json(asdict(card))
+    elif not quiet:
+        show_card(card, datasets / card.name, replaced=card.name in before)
+
+
+def _columns(text: str) -> dict[str, str]:
+    """``user=...,item=...`` as a table of roles."""
+    asked = _pairs(text.split(","), "--columns")
+    for role in asked:
+        if role not in ROLES:
+            near = nearest(role, list(ROLES))
+            raise RecbenchError(
+                f"--columns knows no {role!r}.",
+                why=f"It takes: {', '.join(ROLES)}, each with the name of its column.",
+                fix=f"Did you mean {near}={asked[role]}?" if near else "--columns user=...,item=...,timestamp=...",
+            )
+    return asked
+
+
+def _pairs(parts: list[str], option: str) -> dict[str, str]:
+    """``name=value`` texts as a table."""
+    pairs: dict[str, str] = {}
+    for part in parts:
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not name or not equals or not value:
+            example = "users=2000" if option == "--set" else "user=NAME,item=NAME,timestamp=NAME"
+            raise RecbenchError(
+                f"{option} {part!r} is not name=value.", why="It needs a name and a value.", fix=f"{option} {example}"
+            )
+        if name in pairs:
+            raise RecbenchError(
+                f"{option} gives {name} twice.",
+                why=f"{pairs[name]!r} and {value!r}: only one could be used.",
+                fix="Leave one.",
+            )
+        pairs[name] = value
+    return pairs
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Report]:
+    """A bar on stderr for what takes long; nothing where stderr is no terminal."""
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[size]}", justify="right"),
+        TimeRemainingColumn(compact=True),
+        console=render.err,
+        transient=True,
+        disable=quiet or not render.err.is_terminal,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def report(stage: str, done: int, total: int | None) -> None:
+        if stage not in tasks:
+            for task in tasks.values():
+                bar.remove_task(task)
+            tasks.clear()
+            tasks[stage] = bar.add_task(stage, total=total, size="")
+        size = f"{done / 1e6:.1f}{f' / {total / 1e6:.1f}' if total else ''} MB" if done else ""
+        bar.update(tasks[stage], completed=done, total=total, size=size)
+
+    with bar:
+        yield report

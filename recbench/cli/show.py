@@ -1,0 +1,116 @@
+"""`recbench show`: one run or dataset, for a person."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recbench.cli import options, render
+from recbench.errors import Exit, RecbenchError
+
+if TYPE_CHECKING:
+    from recbench.runs.folder import Run
+
+
+def show(
+    path: Annotated[Path, typer.Argument(help="A run folder, or a prepared dataset: its folder or its name.")],
+    datasets: options.Datasets = Path("datasets"),
+    as_json: options.Json = False,
+) -> None:
+    """What a run or a dataset is, and how it came to be."""
+    from dataclasses import asdict
+
+    folder = path if path.exists() else datasets / path
+    if (folder / "card.json").exists():
+        from recbench.cli.prepare import show_card
+        from recbench.data.card import Card
+
+        card = Card.read(folder)
+        if as_json:
+            render.show_json(asdict(card))
+        else:
+            show_card(card, folder)
+        return
+    if not folder.exists() or not (folder / "run.json").exists():
+        raise RecbenchError(
+            f"{path} is neither a run nor a prepared dataset.",
+            why="A run folder holds run.json, a prepared dataset card.json.",
+            fix="recbench list",
+            code=Exit.RUN,
+        )
+    from recbench.runs.folder import Run
+
+    run = Run.open(folder)
+    if as_json:
+        render.show_json({"folder": str(folder), **asdict(run.manifest)})
+        return
+    _show_run(run)
+
+
+def _show_run(run: Run) -> None:
+    m = run.manifest
+    render.out.print(f"[bold]{render.escape(run.folder.name)}[/]  {m.status}")
+    facts = {
+        "system": f"{m.system}, {render.count(m.n_parameters)} parameters, seed {m.seed}",
+        "loss": m.loss,
+        "sees": f"the last {m.inputs['history']} events" if m.inputs["history"] != "all" else "whole histories",
+        "dataset": f"{m.dataset['name']}, {render.count(m.dataset['users'])} users, {render.count(m.dataset['items'])} items "
+        f"(fingerprint {m.dataset['fingerprint'][:12]})",
+        "split": m.protocol["split"]["name"],
+        "ties in time": m.protocol["tie_rule"],
+        "trained": _trained(run),
+        "ranking": f"{m.ms_per_user:.2f} ms a user, in batches" if m.ms_per_user is not None else "not yet",
+        "memory": f"{m.peak_memory_mb:.0f} MiB at most" if m.peak_memory_mb else "unknown",
+        "machine": f"{m.hardware['cpu']}, {m.hardware['cores']} cores; {m.hardware['device']}, {m.hardware['threads']} threads",
+        "made with": ", ".join(f"{name} {version}" for name, version in m.versions.items()),
+        "commit": f"{m.git['commit'][:12]}{' with uncommitted changes' if m.git['dirty'] else ''}" if m.git else "installed copy",
+        "command": " ".join(["recbench", *m.argv[1:]]),
+        "started": m.started,
+    }
+    for name, value in facts.items():
+        render.out.print(f"  {name:<13} {render.escape(value)}")
+    if m.metrics:
+        names = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20")
+        rules = {"valid": "valid, all items", "test": "test, all items", "test_unseen": "test, unseen items"}
+        rows = [[text, *(f"{m.metrics[key][name]:.4f}" for name in names)] for key, text in rules.items()]
+        render.out.print(render.table(None, ["", *(name.upper() for name in names)], rows))
+    _show_epochs(run)
+    for warning in m.warnings:
+        render.out.print(f"[yellow]warning:[/] {render.escape(warning)}")
+    for name, text in m.error.items():
+        render.out.print(f"[bold]{name}:[/] {render.escape(text)}")
+
+
+def _trained(run: Run) -> str:
+    m = run.manifest
+    if not m.seconds:
+        return "not yet"
+    stages = ", ".join(f"{name} {render.duration(seconds)}" for name, seconds in m.seconds.items())
+    return f"best epoch {m.best_epoch} of {m.epochs}; {stages}" if m.epochs else stages
+
+
+def _show_epochs(run: Run) -> None:
+    """The learning curve: every loss term and the validation metric, at most twelve epochs."""
+    log = run.folder / "log.jsonl"
+    lines: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    if not lines:
+        return
+    every = max(1, len(lines) // 12)
+    shown = [line for place, line in enumerate(lines) if place % every == 0 or line["best"] or place == len(lines) - 1][-24:]
+    terms = [name for name in lines[-1]["losses"] if name != "total"]
+    rows = [
+        [
+            line["stage"],
+            str(line["epoch"]),
+            *(f"{line['losses'].get(term, float('nan')):.4f}" for term in terms),
+            f"{line['valid']['hr@10']:.4f}",
+            f"{line['valid']['ndcg@10']:.4f}" + (" *" if line["best"] else "  "),
+            f"{line['users_per_second']:.0f}",
+        ]
+        for line in shown
+    ]
+    render.out.print(render.table(None, ["stage", "epoch", *terms, "valid HR@10", "NDCG@10  ", "users/s"], rows))
+    render.out.print("* best so far" + (f"; {len(lines)} epochs, not all shown" if len(shown) < len(lines) else ""))

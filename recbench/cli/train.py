@@ -1,0 +1,188 @@
+"""`recbench train`: one run folder a seed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recbench.cli import options, render
+from recbench.errors import Exit, RecbenchError
+
+if TYPE_CHECKING:
+    from recbench.runs.folder import Run
+
+
+def train(
+    backbone: Annotated[str | None, typer.Option("--backbone", help="How a history becomes states: recbench list backbones.")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Reasoning head: recbench list heads. Default: none.")
+    ] = None,
+    dataset: options.DatasetName = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="One seed. Default: 0.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Several, for example 0,1,2: one run each.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings; any run's config.toml is one.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, for example train.epochs=50. Repeatable.")
+    ] = None,
+    device: options.Device = "auto",
+    runs: options.Runs = Path("runs"),
+    datasets: options.Datasets = Path("datasets"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run from its last epoch.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a backbone, with or without a reasoning head, and rank every test user's true item."""
+    from recbench.config import parse_assignments
+    from recbench.settings import Asked
+
+    table = Asked(backbone, reason, dataset, config, parse_assignments(assignments or [])).table()
+    chosen = _seeds(seed, seeds, table.get("seed"))
+    finished = train_seeds(table, chosen, device, runs, datasets, resume=resume, quiet=quiet, named=dataset is not None)
+    if as_json:
+        from recbench.experiment import summary
+
+        render.show_json([summary(run) for run in finished])
+    elif not quiet:
+        render.out.print(runs_table(finished))
+        for run in finished:
+            for warning in run.manifest.warnings:
+                render.warn(f"{run.folder.name}: {warning}")
+
+
+def train_seeds(
+    table: dict[str, Any],
+    seeds: list[int],
+    device: str,
+    runs: Path,
+    datasets: Path,
+    *,
+    resume: bool,
+    quiet: bool,
+    named: bool = True,
+) -> list[Run]:
+    """The runs of one system, one a seed, with a bar while each is on its way."""
+    from recbench.data.dataset import open_dataset
+    from recbench.settings import resolve
+
+    prepared = open_dataset(table.get("dataset"), datasets)
+    if not named and not quiet:
+        render.say(f"dataset: {prepared.name} (in {prepared.folder})")
+    resolved = resolve(table, prepared.card.family)
+
+    from recbench.experiment import Order, pick_device, run  # torch: only once the command line is known to make sense
+
+    finished = []
+    with _stoppable():
+        for seed in seeds:
+            order = Order(prepared, resolved, seed, runs, pick_device(device), resume)
+            with watching(order.folder.name, quiet) as watcher:
+                done, was_there = run(order, watcher)
+            if was_there and not quiet:
+                render.say(f"{order.folder} is finished already, with the same settings: nothing to do.")
+            finished.append(done)
+    return finished
+
+
+def runs_table(runs: list[Run]) -> Any:
+    """Test metrics of the seeds of one system, both candidate rules, and their mean and sd."""
+    from statistics import mean, stdev
+
+    names = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20")
+    first = runs[0].manifest
+    rows = []
+    for rule, key in (("all items", "test"), ("unseen items", "test_unseen")):
+        for run in runs:
+            values = run.manifest.metrics[key]
+            rows.append([rule, f"seed {run.manifest.seed}", *(f"{values[name]:.4f}" for name in names)])
+            rule = ""
+        if len(runs) > 1:
+            columns = [[run.manifest.metrics[key][name] for run in runs] for name in names]
+            rows.append(["", "mean", *(f"{mean(c):.4f}" for c in columns)])
+            rows.append(["", "sd", *(f"{stdev(c):.4f}" for c in columns)])
+    headings = ["candidates", "", *(name.upper().replace("NDCG", "NDCG") for name in names)]
+    table = render.table(f"{first.system} on {first.dataset['name']}", headings, rows, left=2)
+    table.caption = render.escape("\n".join(_cost(run) for run in runs))
+    table.caption_justify = "left"
+    return table
+
+
+def _cost(run: Run) -> str:
+    m = run.manifest
+    seconds = sum(m.seconds.values())
+    epochs = f"best epoch {m.best_epoch} of {m.epochs}, " if m.epochs else ""
+    per_user = f", {m.ms_per_user:.2f} ms a user" if m.ms_per_user is not None else ""
+    return f"{run.folder}: {epochs}{render.duration(seconds)}{per_user}, {m.peak_memory_mb or 0:.0f} MiB"
+
+
+def _seeds(seed: int | None, seeds: str | None, from_config: int | None) -> list[int]:
+    if seed is not None and seeds is not None:
+        raise RecbenchError("Both --seed and --seeds are given.", why="Only one can count.", fix="--seeds 0,1,2")
+    if seeds is None:
+        return [seed if seed is not None else (from_config or 0)]
+    try:
+        chosen = [int(part) for part in seeds.split(",")]
+    except ValueError as error:
+        raise RecbenchError(f"--seeds {seeds!r} cannot be read.", why=str(error), fix="--seeds 0,1,2") from error
+    if len(set(chosen)) < len(chosen) or min(chosen) < 0:
+        raise RecbenchError(f"--seeds {seeds!r} cannot be used.", why="Seeds differ and are not negative.", fix="--seeds 0,1,2")
+    return chosen
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """A polite kill (SIGTERM, as schedulers send) stops a run the way Ctrl-C does: marked interrupted, resumable."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: leave signals alone
+        yield
+        return
+    try:
+        yield
+    except KeyboardInterrupt:
+        render.err.print("stopped: the run is marked interrupted; the same command with --resume goes on from its last epoch")
+        raise typer.Exit(int(Exit.STOPPED)) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def watching(name: str, quiet: bool) -> Iterator[Any]:
+    """A bar on stderr, gone when done; nothing where stderr is no terminal."""
+    from recbench.training.loop import Watcher
+
+    if quiet or not render.err.is_terminal:
+        yield Watcher()
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+    with Progress(*columns, console=render.err, transient=True) as bar:
+        task = bar.add_task(render.escape(name), total=None, note="")
+
+        class Bar(Watcher):
+            best = 0.0
+            epochs = 0
+            now = 1
+
+            def stage(self, name: str, epochs: int) -> None:
+                self.stage_name, self.epochs, self.now = name, epochs, 1
+
+            def step(self, step: int, steps: int, loss: float) -> None:
+                note = f"{self.stage_name} {self.now}/{self.epochs}  loss {loss:.3f}  valid NDCG@10 {self.best:.4f}"
+                bar.update(task, completed=step, total=steps, note=note)
+
+            def epoch(self, line: dict[str, Any]) -> None:
+                self.now = line["epoch"] + 1
+                self.best = max(self.best, line["valid"]["ndcg@10"])
+
+        yield Bar()

@@ -1,0 +1,179 @@
+"""Settings: dataclass defaults < recipe < TOML file < ``--set a.b=v``, with refusals that name what would have been right."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from recbench.errors import RecbenchError, nearest
+
+Table = dict[str, Any]
+C = TypeVar("C")
+
+
+def read_toml(path: Path) -> Table:
+    """A TOML file as nested dicts."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecbenchError(
+            f"Config file {path} cannot be read.", why=str(error), fix="Check the path after --config."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecbenchError(f"{path} is not TOML.", why=str(error), fix="Mend the line named above.") from error
+
+
+def write_toml(table: Mapping[str, Any]) -> str:
+    """TOML text of nested dicts; unset values (None) are left out, as TOML has none."""
+    return tomli_w.dumps(_without_none(table))
+
+
+def parse_assignments(assignments: Iterable[str]) -> Table:
+    """``["train.epochs=5", "backbone.name=sasrec"]`` as nested dicts. Values are TOML; a bare word is text."""
+    merged: Table = {}
+    seen: set[str] = set()
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise RecbenchError(
+                f"--set {assignment} cannot be read.", why="It takes NAME=VALUE.", fix="--set train.epochs=50"
+            )
+        if path in seen:
+            raise RecbenchError(
+                f"--set {path} is given twice.", why="Only one of the values could be used.", fix="Leave one."
+            )
+        seen.add(path)
+        nested: Any = _value(text.strip())
+        for key in reversed(keys):
+            nested = {key: nested}
+        merged = merge(merged, nested)
+    return merged
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+    """``base`` with the values of ``over`` in their places; tables are merged, all else replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def build(cls: type[C], table: Mapping[str, Any], where: str) -> C:
+    """The config dataclass ``cls`` from a table of settings.
+
+    Args:
+        where: the table's name as the user writes it, for refusals: ``train``, ``backbone``.
+
+    Raises:
+        RecbenchError: an unknown name, a value of the wrong type, or one that the dataclass itself refuses.
+    """
+    hints = get_type_hints(cls)
+    takes = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    for key in table:
+        if key not in takes:
+            near = nearest(key, takes)
+            raise RecbenchError(
+                f"Unknown setting {where}.{key}.",
+                why=f"[{where}] takes: {', '.join(takes) or 'nothing'}.",
+                fix=f"Did you mean {where}.{near}?" if near else f"Remove {where}.{key}.",
+            )
+    values = {key: _checked(value, hints[key], f"{where}.{key}") for key, value in table.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise RecbenchError(
+            f"A setting of [{where}] is out of range.", why=str(error), fix=f"Change it, for example by --set {where}..."
+        ) from error
+
+
+def known_tables(table: Mapping[str, Any], known: list[str], where: str) -> None:
+    """Refuse a top-level name that no part of the job reads."""
+    for key in table:
+        if key not in known:
+            near = nearest(key, known)
+            raise RecbenchError(
+                f"Unknown setting {key}{' in ' + where if where else ''}.",
+                why=f"The tables are: {', '.join(known)}.",
+                fix=f"Did you mean {near}?" if near else f"Remove {key}.",
+            )
+
+
+def as_table(config: Any) -> Table:
+    """A config dataclass as a table, every default filled in."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+
+
+def digest(table: Mapping[str, Any]) -> str:
+    """Hex sha256 of a table, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(_without_none(table), sort_keys=True).encode()).hexdigest()
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Dotted names whose values differ, with both values."""
+    found: list[tuple[str, Any, Any]] = []
+    for key in sorted(set(one) | set(other)):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append((f"{prefix}{key}", a, b))
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _without_none(table: Mapping[str, Any]) -> Table:
+    return {k: _without_none(v) if isinstance(v, Mapping) else v for k, v in table.items() if v is not None}
+
+
+def _checked(value: Any, hint: Any, name: str) -> Any:
+    """``value`` as ``hint`` wants it; ints stand for floats, lists for tuples."""
+    origin, choices = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in choices:
+            return None
+        hint = next(choice for choice in choices if choice is not type(None))
+        return _checked(value, hint, name)
+    if origin is Literal:
+        if value not in choices:
+            near = nearest(str(value), [str(choice) for choice in choices])
+            raise RecbenchError(
+                f"{name} cannot be {value!r}.",
+                why=f"It is one of: {', '.join(map(str, choices))}.",
+                fix=f"--set {name}={near or choices[0]}",
+            )
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_checked(element, choices[0], name) for element in value)
+    if hint is float and type(value) is int:
+        return float(value)
+    plain = origin or hint
+    if type(value) is not plain and not (plain is dict and isinstance(value, dict)):
+        raise RecbenchError(
+            f"{name} cannot be {value!r}.", why=f"It takes {_words(hint)}.", fix=f"--set {name}={_example(hint)}"
+        )
+    return value
+
+
+def _words(hint: Any) -> str:
+    named = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return named.get(hint, f"a list of {get_args(hint)[0].__name__}" if get_origin(hint) is tuple else str(hint))
+
+
+def _example(hint: Any) -> str:
+    return {int: "10", float: "0.1", bool: "true", str: "NAME"}.get(hint, "[...]")

@@ -1,0 +1,214 @@
+"""Packed batches: the tokens of all rows one behind the other, nothing padded. The one place in ``data`` that knows torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbench.data.dataset import Histories, Queries, ranges
+
+Window = Literal["last", "exact"]
+WIDTHS = (4, 8, 16, 32, 64)
+"""Bucket widths of the attention; beyond the last they double."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Neighbouring rows of similar length. Tokens ``first:last`` of the batch are these rows, one behind the other."""
+
+    first: int
+    last: int
+    rows: int
+    width: int
+    cell_N: Tensor | None
+    """Where token n of the bucket stands in the flat (rows x width) rectangle; None if every row fills its width."""
+
+
+class Rows:
+    """The layout of a packed batch: row b is tokens ``starts[b]:starts[b] + lengths[b]``. Rows are sorted by length.
+
+    Args:
+        lengths: tokens of each row, ascending, each at least 1.
+    """
+
+    def __init__(self, lengths: np.ndarray, device: torch.device) -> None:
+        self.lengths = lengths
+        self.starts = np.cumsum(lengths) - lengths
+        self.n_tokens = int(lengths.sum())
+        self.device = device
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def position_N(self) -> Tensor:
+        """Position of each token in its row, from 0 at the oldest."""
+        return torch.from_numpy(np.arange(self.n_tokens) - np.repeat(self.starts, self.lengths)).to(self.device)
+
+    @cached_property
+    def row_N(self) -> Tensor:
+        """Row of each token."""
+        return torch.from_numpy(np.repeat(np.arange(len(self)), self.lengths)).to(self.device)
+
+    @cached_property
+    def last_B(self) -> Tensor:
+        """The last token of each row."""
+        return torch.from_numpy(self.starts + self.lengths - 1).to(self.device)
+
+    @cached_property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """The rows cut where their lengths pass a bucket width; each bucket is as wide as its longest row."""
+        widths, longest = list(WIDTHS), int(self.lengths[-1])
+        while widths[-1] < longest:
+            widths.append(widths[-1] * 2)
+        cuts = np.unique(np.concatenate(([0], np.searchsorted(self.lengths, widths, side="right"))))
+        return tuple(self._bucket(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True))
+
+    def _bucket(self, a: int, b: int) -> Bucket:
+        lengths, first = self.lengths[a:b], int(self.starts[a])
+        width = int(lengths[-1])
+        cell = None
+        if int(lengths[0]) != width:
+            rows = np.repeat(np.arange(b - a), lengths)
+            inside = np.arange(lengths.sum()) - np.repeat(self.starts[a:b] - first, lengths)
+            cell = torch.from_numpy(rows * width + inside).to(self.device)
+        return Bucket(first, first + int(lengths.sum()), b - a, width, cell)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a backbone and a head see of B histories.
+
+    ``items_N`` item ids, packed; ``rows`` their layout; ``at_Q`` the tokens that are asked for, ascending; ``targets_Q`` what
+    follows each of them (None when nothing is known to follow); ``users_B``; ``times_N`` event times or None.
+    """
+
+    items_N: Tensor
+    rows: Rows
+    at_Q: Tensor
+    targets_Q: Tensor | None
+    users_B: np.ndarray
+    times_N: Tensor | None = None
+
+    @property
+    def row_Q(self) -> Tensor:
+        """Row of each asked token."""
+        return self.rows.row_N[self.at_Q]
+
+
+class TrainingRows:
+    """The rows that training draws from: windows of at most ``max_length`` inputs, each input with the item that follows it.
+
+    Args:
+        window: what becomes of users with more than ``max_length`` inputs. ``last``: one row, the newest ``max_length``;
+            older targets are not trained on (2.6 % of Beauty's at length 50). ``exact``: every target is trained on with its own
+            last ``max_length`` inputs, as with one row a prefix.
+        every_position: True asks after every token of a row (causal backbones); False makes one row of every prefix and asks
+            after its last token only.
+    """
+
+    def __init__(self, histories: Histories, *, max_length: int, window: Window, every_position: bool) -> None:
+        self.histories = histories
+        n_inputs = histories.lengths - 1
+        users = np.flatnonzero(n_inputs > 0)
+        if every_position:
+            rows = _windows(n_inputs[users], max_length, window)
+        else:
+            rows = _prefixes(n_inputs[users], max_length)
+        self.row_user = users[rows[0]]
+        self.start = histories.starts[self.row_user] + rows[1]
+        self.length = rows[2]
+        self.n_asked = rows[3]
+
+    @property
+    def n_targets(self) -> int:
+        """Targets that one epoch trains on."""
+        return int(self.n_asked.sum())
+
+    def steps(self, batch_size: int) -> int:
+        """Steps of an epoch, about ``batch_size`` targets each."""
+        return max(1, round(self.n_targets / batch_size))
+
+    def batches(self, batch_size: int, generator: np.random.Generator, device: torch.device) -> Iterator[Batch]:
+        """One epoch in random order, in ``steps`` batches of nearly equal numbers of targets."""
+        order = generator.permutation(len(self.length))
+        steps = self.steps(batch_size)
+        ends = np.cumsum(self.n_asked[order])
+        cuts = np.searchsorted(ends, ends[-1] * np.arange(1, steps) / steps, side="left") + 1
+        for chosen in np.split(order, np.unique(cuts)):
+            if len(chosen):
+                yield self._batch(chosen, device)
+
+    def _batch(self, chosen: np.ndarray, device: torch.device) -> Batch:
+        chosen = chosen[np.argsort(self.length[chosen], kind="stable")]
+        lengths, asked = self.length[chosen], self.n_asked[chosen]
+        rows = Rows(lengths, device)
+        token = ranges(self.start[chosen], lengths)
+        at = ranges(rows.starts + lengths - asked, asked)
+        times = self.histories.times
+        return Batch(
+            items_N=_long(self.histories.items[token], device),
+            rows=rows,
+            at_Q=_long(at, device),
+            targets_Q=_long(self.histories.items[token[at] + 1], device),
+            users_B=self.histories.users[self.row_user[chosen]],
+            times_N=None if times is None else _long(times[token], device),
+        )
+
+
+def query_batches(queries: Queries | Histories, max_length: int | None, size: int, device: torch.device) -> Iterator[tuple[np.ndarray, Batch]]:
+    """All queries, ``size`` at a time, sorted by length; with each batch the places its rows have in ``queries``.
+
+    The last token of every row is asked for. Histories are cut to their last ``max_length`` events.
+    """
+    histories, targets = (queries.histories, queries.targets) if isinstance(queries, Queries) else (queries, None)
+    lengths = histories.lengths if max_length is None else np.minimum(histories.lengths, max_length)
+    order = np.argsort(lengths, kind="stable")
+    for first in range(0, len(order), size):
+        chosen = order[first : first + size]
+        rows = Rows(lengths[chosen], device)
+        token = ranges(histories.stops[chosen] - lengths[chosen], lengths[chosen])
+        yield chosen, Batch(
+            items_N=_long(histories.items[token], device),
+            rows=rows,
+            at_Q=rows.last_B,
+            targets_Q=None if targets is None else _long(targets[chosen], device),
+            users_B=histories.users[chosen],
+            times_N=None if histories.times is None else _long(histories.times[token], device),
+        )
+
+
+def _windows(n_inputs: np.ndarray, max_length: int, window: Window) -> tuple[np.ndarray, ...]:
+    """user, start, length, asked of the rows when every position is asked for."""
+    user = np.arange(len(n_inputs))
+    if window == "last":
+        length = np.minimum(n_inputs, max_length)
+        return user, n_inputs - length, length, length
+    length = np.minimum(n_inputs, max_length)
+    later = np.repeat(user, n_inputs - length)
+    start = ranges(np.ones(len(user), dtype=np.int64), n_inputs - length)
+    full = np.full(len(later), max_length)
+    return (
+        np.concatenate([user, later]),
+        np.concatenate([np.zeros_like(user), start]),
+        np.concatenate([length, full]),
+        np.concatenate([length, np.ones_like(full)]),
+    )
+
+
+def _prefixes(n_inputs: np.ndarray, max_length: int) -> tuple[np.ndarray, ...]:
+    """user, start, length, asked of one row a prefix."""
+    user = np.repeat(np.arange(len(n_inputs)), n_inputs)
+    end = ranges(np.ones(len(n_inputs), dtype=np.int64), n_inputs)
+    length = np.minimum(end, max_length)
+    return user, end - length, length, np.ones_like(length)
+
+
+def _long(values: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(values.astype(np.int64)).to(device)

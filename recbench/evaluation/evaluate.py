@@ -1,0 +1,138 @@
+"""Every query ranked against the whole catalogue: per-user counts, averaged by nobody yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from recbench import columns
+from recbench.data.batching import query_batches
+from recbench.data.dataset import Histories, Queries, ranges
+from recbench.evaluation.metrics import metric
+from recbench.recommender import Ask, Recommender, Seen
+
+USERS_A_BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Where each query's target stands. All arrays (Q,), in the order of the queries."""
+
+    split: str
+    users: np.ndarray
+    targets: np.ndarray
+    above: np.ndarray
+    tied: np.ndarray
+    above_unseen: np.ndarray
+    tied_unseen: np.ndarray
+    n_nan: int
+    """Targets whose score is NaN: the system diverged."""
+    n_repeated: int
+    """Targets that stand in their own query: misses under the unseen rule."""
+    seconds: float
+    top_items: np.ndarray | None = None
+    """(Q, K) the best items, best first."""
+    top_scores: np.ndarray | None = None
+
+    def frame(self) -> pd.DataFrame:
+        """The columns of ``users.parquet``."""
+        return pd.DataFrame(
+            {
+                columns.SPLIT: self.split,
+                columns.USER: self.users.astype(np.int32),
+                columns.TARGET: self.targets.astype(np.int32),
+                columns.ABOVE: self.above.astype(np.int32),
+                columns.TIED: self.tied.astype(np.int32),
+                columns.ABOVE_UNSEEN: self.above_unseen.astype(np.int32),
+                columns.TIED_UNSEEN: self.tied_unseen.astype(np.int32),
+            }
+        )
+
+    def top_frame(self) -> pd.DataFrame:
+        """The columns of ``topk.parquet``; places that could not be filled are left out."""
+        if self.top_items is None or self.top_scores is None:
+            raise ValueError("no lists were asked for")
+        Q, K = self.top_items.shape
+        frame = pd.DataFrame(
+            {
+                columns.USER: np.repeat(self.users.astype(np.int32), K),
+                columns.POSITION: np.tile(np.arange(1, K + 1, dtype=np.int16), Q),
+                columns.ITEM: self.top_items.reshape(-1).astype(np.int32),
+                columns.SCORE: self.top_scores.reshape(-1).astype(np.float32),
+            }
+        )
+        return frame[frame[columns.ITEM] > 0]
+
+    def means(self, names: Sequence[str], *, unseen: bool = False) -> dict[str, float]:
+        """Each metric's mean over users, expected under random ties. For stopping and for show; the evidence is the counts."""
+        above, tied = (self.above_unseen, self.tied_unseen) if unseen else (self.above, self.tied)
+        return {name: float(metric(name, above, tied).mean()) if len(above) else float("nan") for name in names}
+
+
+def evaluate(
+    model: Recommender,
+    queries: Queries,
+    device: torch.device,
+    *,
+    top: int = 0,
+    tie_seed: int = 0,
+    tell: Callable[[int], None] | None = None,
+) -> Ranks:
+    """Rank every query's target among all items, and among those its user has not seen.
+
+    Args:
+        top: also keep the best ``top`` items of all, ties broken by a hash of user, item and ``tie_seed``.
+        tell: told the number of users done, after each batch.
+    """
+    if isinstance(model, nn.Module):
+        model.eval()
+    began = perf_counter()
+    arrays = {name: np.zeros(len(queries), dtype=np.int64) for name in ("above", "tied", "above_unseen", "tied_unseen")}
+    lists = [np.zeros((len(queries), 0)), np.zeros((len(queries), 0))]
+    n_nan = n_repeated = 0
+    for chosen, batch in query_batches(queries, model.max_length, USERS_A_BATCH, device):
+        ranked = model.ranks(batch, Ask(seen_of(queries.histories, chosen, device), top, tie_seed=tie_seed))
+        if ranked.counts is None:
+            raise ValueError("queries carry targets")
+        for name, values in arrays.items():
+            values[chosen] = getattr(ranked.counts, name).cpu().numpy()
+        n_nan += int(ranked.counts.nan.sum())
+        n_repeated += int(ranked.counts.repeated.sum())
+        _keep(lists, chosen, (ranked.top_items_BK, ranked.top_scores_BK))
+        if tell is not None:
+            tell(len(chosen))
+    return Ranks(
+        split=queries.split,
+        users=queries.histories.users,
+        targets=queries.targets,
+        **arrays,
+        n_nan=n_nan,
+        n_repeated=n_repeated,
+        seconds=perf_counter() - began,
+        top_items=lists[0] if top else None,
+        top_scores=lists[1] if top else None,
+    )
+
+
+def seen_of(histories: Histories, chosen: np.ndarray, device: torch.device) -> Seen:
+    """All events of the chosen rows, uncut."""
+    lengths = histories.lengths[chosen]
+    events = ranges(histories.starts[chosen], lengths)
+    return Seen(
+        torch.from_numpy(histories.items[events].astype(np.int64)).to(device),
+        torch.from_numpy(np.repeat(np.arange(len(chosen)), lengths)).to(device),
+    )
+
+
+def _keep(lists: list[np.ndarray], chosen: np.ndarray, found: tuple[Tensor | None, Tensor | None]) -> None:
+    for place, values in enumerate(found):
+        if values is not None:
+            if not lists[place].shape[1]:
+                lists[place] = np.zeros((len(lists[place]), values.shape[1]))
+            lists[place][chosen] = values.cpu().numpy()

@@ -1,0 +1,215 @@
+"""What training and evaluation see of any system: losses of a training batch, ranks of a query batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recbench.backbones.base import Backbone
+from recbench.baselines.base import Baseline
+from recbench.data.batching import Batch
+from recbench.data.dataset import Histories
+from recbench.errors import RecbenchError
+from recbench.reasoning.base import Context, ReasoningHead, Stage
+from recbench.registry import BACKBONES, HEADS
+from recbench.scoring.counting import Counts, count, scratch_for, top
+from recbench.scoring.softmax import ItemSoftmax
+
+BLOCK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 29}
+"""Scores held at once while ranking: on a CPU what stays in its cache, on a GPU what keeps it busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The whole histories of a batch's queries, also where the model sees only their newest part: ``unseen`` is about these."""
+
+    items: Tensor
+    """(E,) item ids, flat."""
+    row: Tensor
+    """(E,) which query each belongs to, ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Where a batch's targets stand, and its best items if they were asked for."""
+
+    counts: Counts | None
+    top_items_BK: Tensor | None
+    top_scores_BK: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What to rank: targets to place (or none), lists to make (or none)."""
+
+    seen: Seen
+    top: int = 0
+    """Length of the lists; 0: no lists."""
+    top_unseen: bool = False
+    """Leave items of the history out of the lists."""
+    tie_seed: int = 0
+
+
+class Recommender(ABC):
+    """Any system: neural with a head, a generator, a baseline."""
+
+    loss_name: str
+    max_length: int | None
+    """Longest history the system sees; None: all of it."""
+
+    @property
+    @abstractmethod
+    def n_parameters(self) -> int:
+        """Numbers trained by gradient."""
+
+    @abstractmethod
+    def score_blocks(self, batch: Batch) -> Iterator[tuple[slice, Tensor]]:
+        """Scores of all items for every row of the batch, a few rows at a time: (rows, V - 1), column j is item j + 1."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What ``model.safetensors`` holds."""
+
+    @abstractmethod
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``tensors`` gave."""
+
+    @torch.inference_mode()
+    def ranks(self, batch: Batch, ask: Ask) -> Ranked:
+        """Where the target of each row stands among all items, and each row's best items. One pass, no sort, no matrix kept."""
+        parts: list[Counts] = []
+        lists: list[tuple[Tensor, Tensor]] = []
+        users_B = torch.from_numpy(batch.users_B.astype(np.int64)).to(batch.items_N.device)
+        scratch = None
+        for rows, scores in self.score_blocks(batch):
+            here = slice(*torch.searchsorted(ask.seen.row, torch.tensor([rows.start, rows.stop], device=scores.device)).tolist())
+            seen, seen_row = ask.seen.items[here], ask.seen.row[here] - rows.start
+            scratch = scratch_for(scores) if scratch is None else scratch
+            if batch.targets_Q is not None:
+                parts.append(count(scores, batch.targets_Q[rows], seen, seen_row, scratch=scratch))
+            if ask.top:
+                exclude = (seen, seen_row) if ask.top_unseen else None
+                lists.append(top(scores, ask.top, users_B[rows], ask.tie_seed, exclude))
+        return Ranked(
+            Counts(*(torch.cat([getattr(part, name) for part in parts]) for name in Counts.__slots__)) if parts else None,
+            torch.cat([items for items, _ in lists]) if lists else None,
+            torch.cat([scores for _, scores in lists]) if lists else None,
+        )
+
+
+class Trainable(Recommender, nn.Module):
+    """A recommender trained by gradient, by the one loop."""
+
+    stages: tuple[Stage, ...]
+    every_position: bool
+    """May one row train all its positions? If not, every prefix is a row."""
+
+    @abstractmethod
+    def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
+        """Named, weighted, scalar losses; their sum is minimised."""
+
+    @abstractmethod
+    def begin(self, context: Context) -> None:
+        """Prepare ``context.stage``."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: tensor.detach() for name, tensor in self.state_dict().items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.load_state_dict(tensors)
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+@final
+class ItemRecommender(Trainable):
+    """A backbone over item ids, with a reasoning head."""
+
+    def __init__(self, backbone: Backbone, head: ReasoningHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.score = ItemSoftmax(backbone.item_vectors)
+        self.loss_name = self.score.name
+        self.max_length = backbone.max_length
+        self.stages = head.stages
+        self.every_position = backbone.causal
+
+    def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
+        return self.head.losses(self.backbone, batch, self.score, context)
+
+    def begin(self, context: Context) -> None:
+        self.head.begin(self.backbone, self.score, context)
+
+    def score_blocks(self, batch: Batch) -> Iterator[tuple[slice, Tensor]]:
+        u_BD = self.head.answer(self.head.think(self.backbone, batch))
+        e_DV = self.score.items().t()
+        budget = BLOCK_BYTES.get(u_BD.device.type, BLOCK_BYTES["cuda"])
+        height = max(1, min(len(u_BD), budget // (u_BD.element_size() * e_DV.shape[1])))
+        buffer = u_BD.new_empty(height, e_DV.shape[1])
+        for first in range(0, len(u_BD), height):
+            rows = slice(first, min(first + height, len(u_BD)))
+            yield rows, torch.mm(u_BD[rows], e_DV, out=buffer[: rows.stop - first])
+
+
+@final
+class BaselineRecommender(Recommender):
+    """A closed-form baseline."""
+
+    loss_name = "closed form"
+    max_length = None
+
+    def __init__(self, baseline: Baseline) -> None:
+        self.baseline = baseline
+
+    @property
+    def n_parameters(self) -> int:
+        return 0
+
+    def score_blocks(self, batch: Batch) -> Iterator[tuple[slice, Tensor]]:
+        starts = batch.rows.starts.astype(np.int64)
+        histories = Histories(batch.users_B, batch.items_N.cpu().numpy(), None, starts, starts + batch.rows.lengths)
+        for first in range(0, len(histories), 256):
+            rows = slice(first, min(first + 256, len(histories)))
+            yield rows, torch.as_tensor(self.baseline.scores(histories, rows)).to(batch.items_N.device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in self.baseline.state().items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.baseline.restore({name: tensor.numpy() for name, tensor in tensors.items()})
+
+
+def config_classes(backbone: str, head: str) -> tuple[type, type | None]:
+    """The ``Config`` of a backbone and of a head; None for the head where the system takes none.
+
+    Raises:
+        RecbenchError: an unknown name, or a pair that cannot work.
+    """
+    backbone_class, head_class = BACKBONES.load(backbone), HEADS.load(head)
+    if issubclass(backbone_class, Baseline):
+        if head != "none":
+            raise RecbenchError(
+                f"{backbone} takes no reasoning head, so --reason {head} cannot apply.",
+                why=f"{backbone} is closed form: it has no states to reason over.",
+                fix=f"recbench train --backbone {backbone}, or a neural backbone: recbench list backbones",
+            )
+        return backbone_class.Config, None
+    return backbone_class.Config, head_class.Config
+
+
+def build(backbone: str, backbone_config: Any, head: str, head_config: Any, n_items: int) -> Recommender:
+    """The system of a backbone and a head, untrained."""
+    backbone_class = BACKBONES.load(backbone)
+    if issubclass(backbone_class, Baseline):
+        return BaselineRecommender(backbone_class(backbone_config))
+    built = backbone_class(backbone_config, n_items)
+    return ItemRecommender(built, HEADS.load(head)(head_config, built.item_vectors().shape[1]))

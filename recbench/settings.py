@@ -1,0 +1,125 @@
+"""From what a user typed to one resolved config: dataclass defaults < recipe < file < ``--set`` < the flags that name things."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from recbench.config import Table, as_table, build, digest, known_tables, merge, read_toml
+from recbench.errors import RecbenchError
+from recbench.recommender import config_classes
+from recbench.registry import HEADS
+from recbench.training.settings import Settings, stage_settings
+
+TABLES = ["dataset", "seed", "backbone", "head", "train"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was typed, before any default."""
+
+    backbone: str | None = None
+    head: str | None = None
+    dataset: str | None = None
+    config: Path | None = None
+    assignments: Table | None = None
+
+    def table(self) -> Table:
+        """File, then ``--set``, then flags."""
+        table = merge(read_toml(self.config) if self.config else {}, self.assignments or {})
+        known_tables(table, TABLES, str(self.config) if self.config else "--set")
+        flags = {"backbone": {"name": self.backbone}, "head": {"name": self.head}}
+        for key, flag in flags.items():
+            if flag["name"] is not None:
+                table = merge(table, {key: flag})
+        return merge(table, {"dataset": self.dataset}) if self.dataset else table
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Every setting of one run."""
+
+    backbone: str
+    head: str
+    backbone_config: Any
+    head_config: Any
+    train: dict[str, Settings]
+    """By stage; empty for what is not trained by gradient."""
+    table: Table
+    """The same as ``config.toml`` holds it, without dataset and seed."""
+
+    def full(self, dataset: str, seed: int) -> Table:
+        """``config.toml``: itself a valid ``--config``."""
+        return {"dataset": dataset, "seed": seed, **self.table}
+
+    @property
+    def sha256(self) -> str:
+        """Equal for the seeds of one system."""
+        return digest(self.table)
+
+
+def resolve(table: Mapping[str, Any], family: str) -> Resolved:
+    """Fill in every default.
+
+    Args:
+        table: what was asked for (``Asked.table``).
+        family: of the dataset; picks the shipped recipe.
+
+    Raises:
+        RecbenchError: an unknown name or setting, or a pair that cannot work.
+    """
+    backbone, head = _named(table, "backbone"), _named(table, "head", "none")
+    backbone_class, head_class = config_classes(backbone, head)
+    table = merge(recipe(family, backbone), table)
+    backbone_config = build(backbone_class, _without_name(table, "backbone"), "backbone")
+    resolved: Table = {"backbone": {"name": backbone, **as_table(backbone_config)}, "head": {"name": head}}
+    if head_class is None:
+        for key in ("train", "head"):
+            if extra := _without_name(table, key):
+                raise RecbenchError(
+                    f"{backbone} takes no setting {key}.{next(iter(extra))}.",
+                    why=f"{backbone} is closed form: it is neither trained by gradient nor given a head.",
+                    fix=f"Remove it. [backbone] takes: {', '.join(as_table(backbone_config)) or 'nothing'}.",
+                )
+        return Resolved(backbone, head, backbone_config, None, {}, resolved)
+    head_config = build(head_class, _without_name(table, "head"), "head")
+    stages = HEADS.load(head).stages
+    train = stage_settings(table.get("train", {}), stages)
+    resolved["head"] |= as_table(head_config)
+    resolved["train"] = _train_table(train)
+    return Resolved(backbone, head, backbone_config, head_config, train, resolved)
+
+
+def recipe(family: str, backbone: str) -> Table:
+    """The shipped settings of ``backbone`` for a family of datasets, or none."""
+    path = files("recbench") / "recipes" / f"{family}.toml"
+    if not path.is_file():
+        return {}
+    return tomllib.loads(path.read_text(encoding="utf-8")).get(backbone, {})
+
+
+def _named(table: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    name = table.get(key, {}).get("name", default) if isinstance(table.get(key, {}), Mapping) else table[key]
+    if not isinstance(name, str):
+        raise RecbenchError(
+            f"No {key} was named.", why="A run needs one.", fix=f"--{key} NAME; recbench list {key}s shows them"
+        )
+    return name
+
+
+def _without_name(table: Mapping[str, Any], key: str) -> Table:
+    found = table.get(key, {})
+    if not isinstance(found, Mapping):
+        return {}
+    return {name: value for name, value in found.items() if name != "name"}
+
+
+def _train_table(train: dict[str, Settings]) -> Table:
+    """One shared table if all stages agree, else one a stage."""
+    tables = {stage: as_table(settings) for stage, settings in train.items()}
+    first = next(iter(tables.values()))
+    return {**first, **{stage: other for stage, other in tables.items() if other != first}}

@@ -1,0 +1,56 @@
+"""How a model is trained: the ``[train]`` table, and one ``[train.<stage>]`` table a stage for what differs there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from recbench.config import build
+from recbench.data.batching import Window
+from recbench.evaluation.metrics import parse
+from recbench.reasoning.base import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Optimiser, budget and stopping rule. Equal settings, or none, make two systems comparable."""
+
+    epochs: int = 200
+    """At most this many; patience usually ends sooner."""
+    patience: int = 10
+    """Epochs without a better validation metric after which training stops."""
+    batch_size: int = 1024
+    """Targets a step. A causal backbone gets whole users with about so many targets in all."""
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    weight_decay: float = 0.0
+    """L2 penalty added to the gradient (Adam), on every parameter."""
+    clip_norm: float = 0.0
+    """Largest norm of the whole gradient; 0: not clipped."""
+    window: Window = "last"
+    """Users longer than the backbone's max_length. last: train on their newest part. exact: on every target, as with prefix rows."""
+    monitor: str = "ndcg@10"
+    """Validation metric that picks the best weights."""
+    monitor_candidates: Literal["all", "unseen"] = "all"
+    """Candidates of that metric."""
+    threads: int = 1
+    """CPU threads of one operation; 0 leaves it to torch. On few cores small tensors run fastest on one; run seeds side by side."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.patience < 1 or self.batch_size < 1 or self.threads < 0:
+            raise ValueError("epochs and threads are at least 0, patience and batch_size at least 1.")
+        if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip_norm < 0:
+            raise ValueError("learning_rate is above 0, weight_decay and clip_norm are not below it.")
+        parse(self.monitor)
+
+
+def stage_settings(table: Mapping[str, Any], stages: Sequence[Stage]) -> dict[str, Settings]:
+    """Settings of each stage: ``[train]``, with ``[train.<stage>]`` over it."""
+    names = [stage.name for stage in stages]
+    own = {key: value for key, value in table.items() if not (key in names and isinstance(value, Mapping))}
+    shared = build(Settings, own, "train")
+    return {
+        name: build(Settings, {**own, **table[name]}, f"train.{name}") if isinstance(table.get(name), Mapping) else replace(shared)
+        for name in names
+    }

@@ -1,0 +1,126 @@
+"""What every neural backbone keeps, over the table."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from recbench.data.batching import Batch
+from tests.systems import neural_backbones, packed, small_backbone
+
+BACKBONES = neural_backbones()
+ROWS = [[3], [5, 6], [7, 8, 9], [1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4, 3, 2, 1]]
+
+
+def states(backbone: torch.nn.Module, batch: Batch, **options: object) -> torch.Tensor:
+    backbone.eval()
+    return backbone.encode(backbone.embed(batch), batch, **options).h_QD
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_batch_neighbours_and_bucket_width_change_nothing(name: str) -> None:
+    backbone = small_backbone(name)
+    together = states(backbone, packed(ROWS)).split([len(row) for row in ROWS])
+    for row, among_others in zip(ROWS, together, strict=True):
+        torch.testing.assert_close(states(backbone, packed([row])), among_others, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_future_changes_nothing_where_one_pass_trains_all_positions(name: str) -> None:
+    backbone = small_backbone(name)
+    if not backbone.causal:
+        pytest.skip(f"{name} trains on prefix rows")
+    one = states(backbone, packed([[1, 2, 3, 4, 5, 6]]))
+    other = states(backbone, packed([[1, 2, 3, 9, 9, 9]]))
+    torch.testing.assert_close(one[:3], other[:3], atol=1e-6, rtol=0)
+    assert not torch.allclose(one[3:], other[3:], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_asking_for_some_tokens_gives_their_states_alone(name: str) -> None:
+    backbone = small_backbone(name)
+    batch = packed(ROWS)
+    everywhere = states(backbone, batch)
+    some = torch.tensor([0, 2, 5, 6, 9, 19])
+    torch.testing.assert_close(states(backbone, batch, at_Q=some), everywhere[some], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_layers_run_in_parts_as_in_one(name: str) -> None:
+    backbone = small_backbone(name)
+    batch = packed(ROWS)
+    x = backbone.eval().embed(batch)
+    lower = backbone.encode(x, batch, stop=1).h_QD
+    torch.testing.assert_close(backbone.encode(lower, batch, start=1).h_QD, states(backbone, batch), atol=1e-6, rtol=0)
+    assert backbone.encode(x, batch, start=1, stop=1).h_QD is x
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_parameter_gets_a_finite_gradient(name: str) -> None:
+    backbone = small_backbone(name).train()
+    batch = packed(ROWS)
+    h = backbone.encode(backbone.embed(batch), batch).h_QD
+    (h @ backbone.item_vectors().T).logsumexp(1).mean().backward()
+    for parameter_name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_padding_vector_is_zero_and_stays_so(name: str) -> None:
+    backbone = small_backbone(name)
+    assert (backbone.item_vectors()[0] == 0).all()
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("thoughts", [1, 2, 3])
+def test_a_cached_thought_equals_encoding_history_and_thoughts_as_one_row(name: str, thoughts: int) -> None:
+    backbone = small_backbone(name).eval()
+    batch = packed(ROWS)
+    encoded = backbone.encode(backbone.embed(batch), batch, remember=True)
+    tokens = torch.randn(thoughts, batch.rows.n_tokens, 8, generator=torch.Generator().manual_seed(2))
+    cached = [backbone.extend(encoded.memory, x, batch.at_Q) for x in tokens]
+    flat = [item for row in ROWS for item in row]
+    x_ND = backbone.embed(batch)
+    for q in (0, 2, 5, 8, 10, 15, 19):
+        start = int(batch.rows.starts[int(batch.rows.row_N[q])])
+        whole = packed([flat[start : q + 1] + [1] * thoughts])
+        x = torch.cat([x_ND[start : q + 1], tokens[:, q]])
+        alone = backbone.encode(x, whole).h_QD
+        for k in range(thoughts):
+            torch.testing.assert_close(cached[k][q], alone[q + 1 - start + k], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_two_chains_behind_one_token_are_independent(name: str) -> None:
+    backbone = small_backbone(name).eval()
+    batch = packed(ROWS)
+    twice = torch.tensor([4, 4, 12])
+    x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(3))
+
+    def chain(at: torch.Tensor, picked: list[int]) -> torch.Tensor:
+        memory = backbone.encode(backbone.embed(batch), batch, remember=True).memory
+        backbone.extend(memory, x[0, picked], at)
+        return backbone.extend(memory, x[1, picked], at)
+
+    together = chain(twice, [0, 1, 2])
+    torch.testing.assert_close(together[:1], chain(twice[:1], [0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(together[1:2], chain(twice[1:2], [1]), atol=1e-6, rtol=0)
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_thought_that_is_not_live_is_never_seen_again(name: str) -> None:
+    backbone = small_backbone(name).eval()
+    batch = packed(ROWS)
+    x = torch.randn(2, batch.rows.n_tokens, 8, generator=torch.Generator().manual_seed(4))
+    live = torch.arange(batch.rows.n_tokens) % 2 == 0
+
+    memory = backbone.encode(backbone.embed(batch), batch, remember=True).memory
+    backbone.extend(memory, x[0], batch.at_Q, live_Q=live)
+    second = backbone.extend(memory, x[1], batch.at_Q)
+
+    memory = backbone.encode(backbone.embed(batch), batch, remember=True).memory
+    only = backbone.extend(memory, x[1], batch.at_Q)
+    torch.testing.assert_close(second[~live], only[~live], atol=1e-6, rtol=0)
+    assert not torch.allclose(second[live], only[live], atol=1e-3)

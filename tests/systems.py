@@ -1,0 +1,65 @@
+"""Small systems and datasets in memory, for tests of any layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from recbench.data.batching import Batch, Rows, query_batches
+from recbench.data.dataset import Histories, Queries
+from recbench.registry import BACKBONES, HEADS
+
+CPU = torch.device("cpu")
+SMALL = {"width": 8, "n_heads": 2, "inner": 16, "max_length": 12}
+"""Settings that make any neural backbone small; those it does not know are left out."""
+
+
+def neural_backbones() -> list[str]:
+    """Names of the backbones that are trained by gradient."""
+    return [name for name, entry in BACKBONES.entries().items() if entry.family == "neural"]
+
+
+def small_backbone(name: str, n_items: int = 20, **changes: object) -> torch.nn.Module:
+    """A backbone of that name with a few hundred weights, from a fixed seed."""
+    torch.manual_seed(1)
+    cls = BACKBONES.load(name)
+    known = cls.Config.__dataclass_fields__
+    config = cls.Config(**{key: value for key, value in {**SMALL, **changes}.items() if key in known})
+    return cls(config, n_items)
+
+
+def small_head(name: str, width: int = 8) -> torch.nn.Module:
+    """A head of that name with its default settings."""
+    cls = HEADS.load(name)
+    return cls(cls.Config(), width)
+
+
+def histories(rows: list[list[int]], times: bool = False) -> Histories:
+    """Rows of item ids as ``Histories``; users count from 1."""
+    lengths = np.array([len(row) for row in rows])
+    items = np.array([item for row in rows for item in row], dtype=np.int32)
+    stops = np.cumsum(lengths)
+    clock = np.arange(len(items), dtype=np.int64) if times else None
+    return Histories(np.arange(1, len(rows) + 1, dtype=np.int32), items, clock, stops - lengths, stops)
+
+
+def queries(rows: list[list[int]], split: str = "test") -> Queries:
+    """The last item of each row is the target, the rest its history."""
+    past = histories(rows)
+    stops = past.stops - 1
+    cut = Histories(past.users, past.items, past.times, past.starts, stops)
+    return Queries(split, cut, past.items[stops])  # type: ignore[arg-type]
+
+
+def packed(rows: list[list[int]], at: list[int] | None = None) -> Batch:
+    """A batch of rows, sorted by length as batches are; asks after every token unless told otherwise."""
+    ordered = sorted(rows, key=len)
+    layout = Rows(np.array([len(row) for row in ordered]), CPU)
+    tokens = torch.tensor([item for row in ordered for item in row])
+    asked = torch.arange(layout.n_tokens) if at is None else torch.tensor(at)
+    return Batch(tokens, layout, asked, tokens.roll(-1)[asked], np.arange(1, len(rows) + 1))
+
+
+def last_batch(rows: list[list[int]], max_length: int) -> tuple[np.ndarray, Batch]:
+    """The one batch evaluation would make of these rows."""
+    return next(query_batches(histories(rows), max_length, len(rows), CPU))
