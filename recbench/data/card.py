@@ -55,6 +55,8 @@ class Card:
     audit: dict[str, Any]
     recbench: str
     """Version that wrote the card."""
+    id_rule: str = ""
+    """How raw ids became integers, with the seed."""
     notes: tuple[str, ...] = ()
     """Sentences a reader should see: 'canonical', or which number differs from the published one."""
     oracle: dict[str, Any] = field(default_factory=dict)

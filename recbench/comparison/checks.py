@@ -1,0 +1,154 @@
+"""What may not be compared, and what a reader must be warned of."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from recbench.comparison.systems import TRIVIAL, Group, flat
+from recbench.errors import Exit, RecbenchError
+from recbench.runs.folder import Run
+
+_SHOWN_RUNS = 3
+FEW_USERS = 500
+"""Below this a table says that p and interval rest on few users."""
+
+
+def refuse_unfinished(runs: Sequence[Run]) -> None:
+    """Every run must have ended well.
+
+    Raises:
+        RecbenchError: one has not; it names them all and the way to finish the first.
+    """
+    unfinished = [run for run in runs if run.manifest.status != "finished"]
+    if not unfinished:
+        return
+    first = unfinished[0].manifest
+    command = ["recbench", "train", "--backbone", first.backbone, "--reason", first.head]
+    command += ["--dataset", str(first.dataset.get("name")), "--seed", str(first.seed), "--resume"]
+    if unfinished[0].folder.parent.name != "runs":
+        command += ["--runs", str(unfinished[0].folder.parent)]
+    listed = "; ".join(f"{run.folder} ({run.manifest.status})" for run in unfinished)
+    raise RecbenchError(
+        f"{len(unfinished)} of {len(runs)} runs {'is' if len(unfinished) == 1 else 'are'} not finished.",
+        why=f"{listed}.",
+        fix=f"{shlex.join(command)}, or leave {'it' if len(unfinished) == 1 else 'them'} out",
+        code=Exit.COMPARISON,
+    )
+
+
+def refuse_other_exams(dataset: str, runs: Sequence[Run]) -> None:
+    """Runs on a dataset must share data, catalogue, split, tie rules, candidates and metric definition.
+
+    Raises:
+        RecbenchError: they differ; it names the first field that does, its values, and the runs with each.
+    """
+    conditions = [_conditions(run) for run in runs]
+    names = list(dict.fromkeys(name for condition in conditions for name in condition))
+    for name in names:
+        holders: dict[str, list[Run]] = defaultdict(list)
+        for run, condition in zip(runs, conditions, strict=True):
+            holders[_plain(condition.get(name))].append(run)
+        if len(holders) > 1:
+            most = max(holders.values(), key=len)
+            raise RecbenchError(
+                f"Runs on {dataset} differ in {name}.",
+                why="; ".join(f"{value}: {_folders(those)}" for value, those in holders.items()) + ".",
+                fix=f"Compare like with like: recbench compare {shlex.join(str(run.folder) for run in most)}",
+                code=Exit.COMPARISON,
+            )
+
+
+def refuse_other_users(one: Run, n_one: int, other: Run, n_other: int, shared: int) -> None:
+    """Paired statistics need the same users with the same targets on both sides.
+
+    Raises:
+        RecbenchError: always; called where they differ.
+    """
+    raise RecbenchError(
+        f"{one.folder} and {other.folder} do not rank the same targets.",
+        why=f"users: {n_one:,} and {n_other:,} tested, of which {shared:,} have the same user and target.",
+        fix=f"recbench evaluate {other.folder}, or leave it out",
+        code=Exit.COMPARISON,
+    )
+
+
+def warnings(groups: Sequence[Group], n_users: int, dataset: str) -> tuple[str, ...]:
+    """What makes a table weaker than it looks, most serious first."""
+    neural = [g for g in groups if not g.deterministic]
+    found = [*_mixed(neural), *_one_seed(neural), *_unconverged(neural)]
+    absent = [name for name in TRIVIAL if name not in {g.name for g in groups}]
+    if absent:
+        found.append(
+            f"Missing trivial baselines: {', '.join(absent)}. They often beat printed neural results: "
+            f"recbench train --dataset {dataset} --backbone {absent[0]}"
+        )
+    if n_users < FEW_USERS:
+        found.append(f"Only {n_users} users: p and intervals rest on means of many, so read them with care.")
+    return (*found, *_told_by_runs([run for g in groups for run in g.runs]))
+
+
+def _mixed(neural: Sequence[Group]) -> list[str]:
+    found = []
+    losses: dict[str, list[str]] = defaultdict(list)
+    for g in neural:
+        losses[g.loss].append(g.label)
+    if len(losses) > 1:
+        told = "; ".join(f"{loss}: {', '.join(labels)}" for loss, labels in losses.items())
+        found.append(f"Mixed training losses, which alone can decide the order. {told}.")
+    inputs = {g.label: flat(g.runs[0].manifest.inputs) for g in neural}
+    for name in dict.fromkeys(name for seen in inputs.values() for name in seen):
+        values = {label: _plain(seen.get(name)) for label, seen in inputs.items()}
+        if len(set(values.values())) > 1:
+            told = "; ".join(f"{label}: {value}" for label, value in values.items())
+            found.append(f"Unequal inputs: {name} differs. {told}.")
+    return found
+
+
+def _one_seed(neural: Sequence[Group]) -> list[str]:
+    single = [g.label for g in neural if len(g.runs) == 1]
+    if not single:
+        return []
+    return [
+        f"One seed only: {', '.join(single)}. Training noise is not covered; three seeds are the least for a claim."
+    ]
+
+
+def _unconverged(neural: Sequence[Group]) -> list[str]:
+    still = [run for g in neural for run in g.runs if _best_is_last(run)]
+    if not still:
+        return []
+    return [f"Best epoch is the last one: {_folders(still)}. More epochs may do better: --set train.epochs=..."]
+
+
+def _told_by_runs(runs: Sequence[Run]) -> list[str]:
+    """What runs warned of themselves, each text once."""
+    tellers: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        for text in run.manifest.warnings:
+            tellers[text].append(run)
+    return [f"{_folders(those)}: {text}" for text, those in tellers.items()]
+
+
+def _best_is_last(run: Run) -> bool:
+    told = any("epoch" in text for text in run.manifest.warnings)  # the run says so itself
+    return run.manifest.best_epoch is not None and run.manifest.best_epoch >= run.manifest.epochs > 0 and not told
+
+
+def _conditions(run: Run) -> dict[str, Any]:
+    """What must agree, the telling fields first: another split changes the fingerprint too."""
+    protocol = {f"protocol.{name}": value for name, value in flat(run.manifest.protocol).items()}
+    data = {f"dataset.{name}": run.manifest.dataset.get(name) for name in ("items", "sequence_sha256", "fingerprint")}
+    return protocol | data
+
+
+def _plain(value: Any) -> str:
+    return "absent" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _folders(runs: Sequence[Run]) -> str:
+    shown = ", ".join(str(run.folder) for run in runs[:_SHOWN_RUNS])
+    return shown if len(runs) <= _SHOWN_RUNS else f"{shown} and {len(runs) - _SHOWN_RUNS} more"

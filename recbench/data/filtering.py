@@ -1,0 +1,144 @@
+"""Which events stay: rating, de-duplication, iterated k-core. Source order is kept; what is dropped is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from recbench.data.card import Step
+from recbench.data.sources.base import Events
+from recbench.errors import Exit, RecbenchError, nearest
+
+DUPLICATES = ("keep", "first", "last")
+"""What becomes of a user's second event with an item: stays, goes, or replaces the earlier one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What to keep, as asked for."""
+
+    core: int = 0
+    """Every user and item left has at least this many events; 0: no such filter."""
+    min_rating: float | None = None
+    """Events rated lower, or not rated, go; None: no such filter."""
+    duplicates: str = "keep"
+    """One of ``keep``, ``first``, ``last``."""
+
+    def __post_init__(self) -> None:
+        if self.core < 0:
+            raise RecbenchError(
+                f"--core {self.core} is below 0.",
+                why="It is the number of events a user or item needs.",
+                fix="--core 5, or 0",
+            )
+        if self.duplicates not in DUPLICATES:
+            near = nearest(self.duplicates, list(DUPLICATES))
+            raise RecbenchError(
+                f"Unknown policy --duplicates {self.duplicates!r}.",
+                why=f"It is one of: {', '.join(DUPLICATES)}.",
+                fix=f"Did you mean {near}?" if near else "--duplicates keep",
+            )
+
+
+def apply(events: Events, filters: Filters) -> tuple[np.ndarray, tuple[Step, ...]]:
+    """Rows of the events that stay, in source order, and the counts after each step.
+
+    Raises:
+        RecbenchError: there is no event, or a step leaves none.
+    """
+    rows = np.arange(len(events), dtype=np.int64)
+    steps = [_counted("read", events, rows)]
+    if not len(rows):
+        raise RecbenchError(
+            "The source holds no event.",
+            why="It was read to its end, and there was none.",
+            fix="--source PATH",
+            code=Exit.DATA,
+        )
+    for name, option, kept in _filtered(events, rows, filters):
+        steps.append(_counted(name, events, kept))
+        if not len(kept):
+            before = steps[-2]
+            raise RecbenchError(
+                f"Nothing is left after the filter {name!r}.",
+                why=f"Before it there were {before.users:,} users, {before.items:,} items and "
+                f"{before.interactions:,} interactions.",
+                fix=f"A weaker filter: {option}",
+                code=Exit.DATA,
+            )
+        rows = kept
+    return rows, tuple(steps)
+
+
+def _filtered(events: Events, rows: np.ndarray, filters: Filters) -> Iterator[tuple[str, str, np.ndarray]]:
+    """What stays after each filter that is on, with its name and the option that weakens it."""
+    if filters.min_rating is not None:
+        rows = rows[rated_at_least(events.rating, filters.min_rating)]
+        yield f"rating >= {filters.min_rating:g}", f"--min-rating below {filters.min_rating:g}", rows
+    if filters.duplicates != "keep":
+        time = None if events.timestamp is None else events.timestamp[rows]
+        rows = rows[one_of_each(events.user[rows], events.item[rows], time, filters.duplicates)]
+        yield f"{filters.duplicates} of each user and item", "--duplicates keep", rows
+    if filters.core > 1:
+        kept, rounds = k_core(events.user[rows], events.item[rows], filters.core)
+        rows = rows[kept]
+        said = f"{rounds} round{'s' if rounds != 1 else ''}" if rounds else "nothing to drop"
+        yield f"{filters.core}-core, {said}", f"--core {filters.core - 1}, or --core 0 for none", rows
+
+
+def rated_at_least(rating: np.ndarray | None, least: float) -> np.ndarray:
+    """True where the rating is at least ``least``; an event without a rating is not.
+
+    Raises:
+        RecbenchError: the source has no ratings.
+    """
+    if rating is None:
+        raise RecbenchError(
+            f"--min-rating {least:g} cannot be applied.",
+            why="The source has no ratings.",
+            fix="Leave --min-rating out, or name the column: --columns ...,rating=...",
+        )
+    return rating >= least
+
+
+def one_of_each(user: np.ndarray, item: np.ndarray, time: np.ndarray | None, policy: str) -> np.ndarray:
+    """True for one event of each (user, item): the earliest (``first``) or the latest; source order breaks ties."""
+    order = np.arange(len(user)) if time is None else np.argsort(time, kind="stable")
+    order = order if policy == "first" else order[::-1]
+    _, place = np.unique(pairs(user, item)[order], return_index=True)
+    kept = np.zeros(len(user), dtype=bool)
+    kept[order[place]] = True
+    return kept
+
+
+def k_core(user: np.ndarray, item: np.ndarray, k: int) -> tuple[np.ndarray, int]:
+    """True for the events of the k-core, and the number of rounds that dropped something.
+
+    The k-core is the largest set of events in which every user and every item has at least k. It is unique, whatever
+    the order of dropping, so users and items are dropped together.
+    """
+    kept = np.arange(len(user))
+    rounds = 0
+    while len(kept):
+        u, i = user[kept], item[kept]
+        good = (np.bincount(u)[u] >= k) & (np.bincount(i)[i] >= k)
+        if good.all():
+            break
+        kept = kept[good]
+        rounds += 1
+    mask = np.zeros(len(user), dtype=bool)
+    mask[kept] = True
+    return mask, rounds
+
+
+def pairs(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """One int64 for each (user, item)."""
+    width = int(item.max(initial=0)) + 1
+    return user.astype(np.int64) * width + item
+
+
+def _counted(name: str, events: Events, rows: np.ndarray) -> Step:
+    n_users, n_items = (len(np.unique(codes[rows])) for codes in (events.user, events.item))
+    return Step(step=name, users=n_users, items=n_items, interactions=len(rows))

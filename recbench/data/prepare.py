@@ -1,0 +1,305 @@
+"""From a raw file to a prepared dataset: read, filter, number, order, split, audit, write. The whole job, in order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+import recbench
+from recbench import columns
+from recbench.data import audit, canonical, catalog, download, filtering, folder, splitting
+from recbench.data.card import Card
+from recbench.data.dataset import HOME, Dataset, mark_last
+from recbench.data.detect import BUILT_IN, check_readable, open_source
+from recbench.data.export import sequence_sha256
+from recbench.data.filtering import Filters
+from recbench.data.sources.base import Events
+from recbench.errors import RecbenchError
+from recbench.files import sha256
+from recbench.registry import SOURCES
+
+DEFAULT_CORE = 5
+SEED = 0
+"""Of the order of ids. One for all: another seed would be another dataset."""
+ID_RULE = f"integers from 1 in a random order (sha256 of raw ids, seed {SEED}); 0 is padding"
+TIE_RULE = "stable sort by time within each user; equal times keep source-file order"
+ORACLE = "oracle.parquet"
+"""Where the best possible ranking puts each target; generated data only."""
+LIST_RULE = "the order of the source's lists; the source has no times"
+
+Report = Callable[[str, int, int | None], None]
+"""Told the stage, how far it is, and how far it goes if that is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to prepare, and how."""
+
+    name: str
+    """Of the dataset: one of the catalogue, or any plain folder name for a source of one's own."""
+    home: Path = HOME
+    """Where prepared datasets live."""
+    source: Path | None = None
+    """The raw file; None: the catalogue says where it is."""
+    source_format: str | None = None
+    """A name in the table of sources; None: found from the content."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """For the source: ``columns`` of a table, settings of synthetic data."""
+    metadata: Path | None = None
+    """Amazon item metadata."""
+    split: str = "leave-one-out"
+    core: int | None = None
+    """k of the k-core, 0 for none; None: that of the catalogue, else 5 (0 for synthetic data)."""
+    min_rating: float | None = None
+    duplicates: str = "keep"
+    accept_changed: bool = False
+    """Take a download that differs from the one downloaded first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """Events that stay, by prepared user id and then in sequence order. ``user`` and ``item`` count from 1."""
+
+    user: np.ndarray
+    item: np.ndarray
+    rating: np.ndarray | None
+    timestamp: np.ndarray | None
+    order: np.ndarray
+    user_ids: list[str]
+    item_ids: list[str]
+    first_rows: np.ndarray
+    """Row of the source where each user first stands, before any filter."""
+
+
+def prepare(
+    request: Request,
+    report: Report = lambda _stage, _done, _total: None,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Card:
+    """Prepare a dataset and return its card. An older one of that name is replaced once this one is whole.
+
+    Args:
+        request: what and how.
+        report: told how far the job is.
+        say: told what a user should know on the way, for example a mirror that failed.
+
+    Raises:
+        RecbenchError: the source is missing, damaged or unknown, or nothing is left of it.
+    """
+    known = catalog.find(request.name, request.home)
+    name = known.name if known else _plain(request.name)
+    splitting.check(request.split)
+    place = request.home / name
+    folder.check_replaceable(place)
+    if request.metadata is not None:
+        check_readable(request.metadata, "--metadata")
+    path, source_format = _input(request, known, report, say)
+    source_format, source = open_source(path, source_format, request.options)
+    filters = Filters(
+        core=_core(request, known, source_format), min_rating=request.min_rating, duplicates=request.duplicates
+    )
+    events = source.read(_counting("reading", path, report))
+    report("filtering", 0, None)
+    rows, steps = filtering.apply(events, filters)
+    ordered = order(events, rows)
+    split = splitting.split(request.split, ordered.user, ordered.timestamp)
+    metadata = _metadata(request, ordered, events, report)
+    report("writing", 0, None)
+    facts = audit.audit(
+        ordered.user, ordered.item, ordered.timestamp, audit.raw_places(ordered.item_ids)[ordered.item - 1], split
+    )
+    sequences = sequence_sha256(ordered.user, ordered.item, ordered.first_rows)
+    verdict = canonical.verdict(known, steps[-1], sequences, filters)
+    tables = _tables(ordered, split, metadata)
+    card = Card(
+        name=name,
+        family=_family(known, source_format),
+        source=_source_facts(request, path, source_format, known),
+        filters=asdict(filters),
+        steps=steps,
+        split=split.facts,
+        tie_rule=LIST_RULE if ordered.timestamp is None else TIE_RULE,
+        time_unit=events.time_unit,
+        users=len(ordered.user_ids),
+        items=len(ordered.item_ids),
+        interactions=len(ordered.user),
+        sequence_sha256=sequences,
+        fingerprint=folder.fingerprint(tables),
+        files={},
+        audit=facts,
+        recbench=recbench.__version__,
+        id_rule=ID_RULE,
+        notes=(*([verdict] if verdict else []), *events.notes, *audit.warnings(facts)),
+    )
+    return _write(place, card, tables, events)
+
+
+def order(events: Events, rows: np.ndarray) -> Ordered:
+    """The events of ``rows`` under their prepared ids, by user and then in sequence order.
+
+    An id depends on which raw ids are left and on nothing else: first appearance would tell a model what comes next.
+    """
+    users, user_ids = _numbered(events.user[rows], events.user_ids, kind=columns.USER)
+    items, item_ids = _numbered(events.item[rows], events.item_ids, kind=columns.ITEM)
+    time = None if events.timestamp is None else events.timestamp[rows]
+    sequence = np.lexsort((users,) if time is None else (time, users))  # stable: equal keys keep source order
+    rows = rows[sequence]
+    _, first = np.unique(events.user, return_index=True)  # codes come sorted, each with its first event
+    first_rows = np.empty(len(user_ids), dtype=np.int64)
+    first_rows[users[sequence] - 1] = events.order[first][events.user[rows]]
+    return Ordered(
+        user=users[sequence],
+        item=items[sequence],
+        rating=None if events.rating is None else events.rating[rows],
+        timestamp=None if time is None else time[sequence],
+        order=events.order[rows],
+        user_ids=user_ids,
+        item_ids=item_ids,
+        first_rows=first_rows,
+    )
+
+
+def _numbered(codes: np.ndarray, raw_ids: list[str], *, kind: str) -> tuple[np.ndarray, list[str]]:
+    """Prepared ids of the codes, and the raw ids in their order: a keyed hash's, which no library version changes."""
+    left = np.unique(codes).tolist()
+    key = f"{SEED} {kind} "
+    left.sort(key=lambda code: hashlib.sha256((key + raw_ids[code]).encode()).digest())
+    number = np.zeros(len(raw_ids), dtype=np.int32)
+    number[left] = np.arange(1, len(left) + 1)
+    return number[codes], [raw_ids[code] for code in left]
+
+
+def _plain(name: str) -> str:
+    if not catalog.PLAIN.fullmatch(name):
+        raise RecbenchError(
+            f"{name!r} cannot be the name of a dataset.",
+            why="It becomes the name of a folder: letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+            fix="recbench prepare my-data --source PATH",
+        )
+    return name
+
+
+def _input(
+    request: Request, known: catalog.DatasetCard | None, report: Report, say: Callable[[str], None]
+) -> tuple[Path | None, str | None]:
+    """The file to read, downloaded if need be, and its format if that is given."""
+    if request.source_format is not None:
+        SOURCES.entry(request.source_format)
+    if request.source is not None:
+        return request.source, request.source_format
+    if request.source_format == BUILT_IN or (known and known.format == BUILT_IN and request.source_format is None):
+        return None, BUILT_IN
+    card = known or catalog.require(request.name, request.home)
+    path = download.fetch(
+        card,
+        request.home,
+        lambda done, total: report("downloading", done, total),
+        accept_changed=request.accept_changed,
+        say=say,
+    )
+    return path, request.source_format or card.format
+
+
+def _core(request: Request, known: catalog.DatasetCard | None, source_format: str) -> int:
+    if request.core is not None:
+        return request.core
+    if known is not None and known.core is not None:
+        return known.core
+    return 0 if source_format == BUILT_IN else DEFAULT_CORE
+
+
+def _family(known: catalog.DatasetCard | None, source_format: str) -> str:
+    if source_format == BUILT_IN:
+        return BUILT_IN
+    return known.family if known else SOURCES.load(source_format).family
+
+
+def _counting(stage: str, path: Path | None, report: Report) -> Callable[[int], None]:
+    """Adds up what a source says it has read."""
+    total = path.stat().st_size if path else None
+    done = 0
+
+    def progress(size: int) -> None:
+        nonlocal done
+        done += size
+        report(stage, done, total)
+
+    return progress
+
+
+def _metadata(request: Request, ordered: Ordered, events: Events, report: Report) -> pd.DataFrame | None:
+    if request.metadata is None:
+        return events.items
+    from recbench.data.sources.metadata import read_metadata
+
+    return read_metadata(request.metadata, ordered.item_ids, _counting("reading metadata", request.metadata, report))
+
+
+def _source_facts(
+    request: Request, path: Path | None, source_format: str, known: catalog.DatasetCard | None
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {"format": source_format}
+    if path is not None:
+        facts |= _file_facts(path)
+    if path is not None and request.source is None and known is not None:
+        facts["urls"] = list(known.urls)
+    if request.options:
+        facts["options"] = dict(request.options)
+    if request.metadata is not None:
+        facts["metadata"] = _file_facts(request.metadata)
+    return facts
+
+
+def _file_facts(path: Path) -> dict[str, Any]:
+    return {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _tables(ordered: Ordered, split: splitting.Split, metadata: pd.DataFrame | None) -> dict[str, pa.Table]:
+    events = {
+        columns.USER: ordered.user,
+        columns.ITEM: ordered.item,
+        columns.RATING: ordered.rating,
+        columns.TIMESTAMP: ordered.timestamp,
+        columns.ORIGINAL_ORDER: ordered.order,
+    }
+    tables = folder.event_tables(events, split)
+    tables["items"] = folder.item_table(ordered.item_ids, metadata)
+    tables["users"] = folder.user_table(ordered.user_ids, ordered.first_rows)
+    return tables
+
+
+def _write(place: Path, card: Card, tables: Mapping[str, pa.Table], events: Events) -> Card:
+    with folder.taking_the_place_of(place) as new:
+        folder.write_tables(new, tables)
+        files = [f"{name}.parquet" for name in tables]
+        card = replace(card, files={name: sha256(new / name) for name in files})
+        card.write(new)
+        if "oracle" in events.extra:
+            card = _with_oracle(card, new, events)
+            card.write(new)
+    mark_last(card.name, place.parent)
+    return card
+
+
+def _with_oracle(card: Card, place: Path, events: Events) -> Card:
+    """The card with the metrics of the best possible ranking, whose counts go to ``oracle.parquet``.
+
+    Only where no event was dropped: a history with holes is not one the generator speaks of.
+    """
+    if card.interactions < len(events):
+        said = "The best possible ranking is not known: the filters dropped events, and it needs whole histories."
+        return replace(card, notes=(*card.notes, said))
+    from recbench.data.oracle import oracle_table
+
+    dataset = Dataset(place)
+    queries = [dataset.queries("valid"), dataset.queries("test")]
+    table, facts = oracle_table(events.extra["oracle"], queries, dataset.items()[columns.RAW_ID].tolist())
+    table.to_parquet(place / ORACLE, index=False)
+    return replace(card, oracle=facts, files={**card.files, ORACLE: sha256(place / ORACLE)})
