@@ -251,6 +251,8 @@ def _own(folder: Path) -> Iterator[None]:
                 fix="Wait for it, or use another --seed or --runs folder.",
                 code=Exit.RUN,
             ) from error
+        for left in folder.rglob(".*.part"):  # of a process that was killed while writing
+            left.unlink()
         yield
         (folder / ".lock").unlink(missing_ok=True)
 
@@ -267,7 +269,7 @@ def _manifest(order: Order, model: Recommender) -> Manifest:
             "interactions": card.interactions,
             "fingerprint": card.fingerprint,
             "sequence_sha256": card.sequence_sha256,
-            "oracle": card.oracle,
+            "oracle": _oracle(card.oracle),
         },
         protocol={
             "split": card.split,
@@ -288,6 +290,13 @@ def _manifest(order: Order, model: Recommender) -> Manifest:
         config_sha256=order.resolved.sha256,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _oracle(known: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Metrics of the best possible ranking under the names of ``Manifest.metrics``; empty for data nobody generated."""
+    if "test" not in known:
+        return {}
+    return {"test": known["test"]["all"], "test_unseen": known["test"]["unseen"]}
 
 
 def _write_evidence(folder: Path, model: Recommender, ranks: list[Ranks]) -> None:

@@ -20,7 +20,7 @@ class Sequences:
 
 
 def read_sequences(shared_data: Path, name: str) -> Sequences:
-    """Each line a user, then items oldest first. Training: all but two. Query: all but the last, which is the target."""
+    """Each line is a user, then items, oldest first. Training: all but two. Query: all but the last, the target."""
     lines = (shared_data / "amazon2014" / "s3rec" / f"{name}.txt").read_text(encoding="ascii").splitlines()
     rows = [np.array(line.split(), dtype=np.int32) for line in lines]
     users, items = np.array([row[0] for row in rows]), np.concatenate([row[1:] for row in rows])

@@ -85,6 +85,8 @@ def inverse(matrix: sparse.csr_array) -> np.ndarray:
         return _dense_inverse(matrix)
     rest = np.setdiff1d(np.arange(n), lone)
     by_diagonal = sparse.diags_array(1.0 / matrix.diagonal()[lone])
+    if not len(rest):
+        return by_diagonal.toarray()
     shared = matrix[lone][:, rest]
     weight = sparse.csr_array(by_diagonal @ shared)
     inner = inverse(sparse.csr_array(matrix[rest][:, rest] - shared.T @ weight))

@@ -73,12 +73,10 @@ def count(
     tied_B = equal_B - (~nan_B).long()
 
     row, item, is_first = _distinct(seen.long(), seen_row.long(), n_items)
-    is_target = item == target_B.long()[row]
-    other = is_first & ~is_target
     value, own = scores_BV[row, item - 1], own_B1[row, 0]
-    seen_above_B = _per_row(other & ~(value <= own), row, len(target_B))
-    seen_tied_B = _per_row(other & (value == own), row, len(target_B))
-    repeated_B = _per_row(is_first & is_target, row, len(target_B)) > 0
+    seen_above_B = _per_row(is_first & ~(value <= own), row, len(target_B))
+    seen_tied_B = _per_row(is_first & (value == own), row, len(target_B))
+    repeated_B = _per_row(item == target_B.long()[row], row, len(target_B)) > 0
     n_unseen_B = n_items - _per_row(is_first, row, len(target_B))
     return Counts(
         above=above_B,
@@ -183,7 +181,7 @@ def _top_columns(scores_BV: Tensor, k: int, user_B: Tensor, excluded: tuple[Tens
     tier_BV = _tiers(scores_BV, excluded) if bool((worst_B == -torch.inf).any()) else None
 
     # Open rows: the last place is tied with the next one, or is -inf, as true -inf, NaN and excluded items are here.
-    rows = ((values[:, -1] == worst_B) | (worst_B == -torch.inf)).nonzero()[:, 0]
+    rows = (values[:, -1] == worst_B).nonzero()[:, 0]
     if len(rows):
         key_RV = _key(user_B[rows, None], item_V[None], None if tier_BV is None else tier_BV[rows])
         level_RV, worst_R1 = level_BV[rows], worst_B[rows, None]

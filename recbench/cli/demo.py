@@ -1,0 +1,45 @@
+"""`recbench demo`: the whole job on generated data, in a few minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import typer
+
+from recbench.cli import options, render
+
+SYSTEMS = (("popularity", "none"), ("markov", "none"), ("sasrec", "none"))
+"""Backbone and head of what the demo trains, cheapest first."""
+
+
+def demo(
+    home: Annotated[Path, typer.Option("--home", help="Where the demo puts its dataset and runs.")] = Path("demo"),
+    device: options.Device = "auto",
+) -> None:
+    """Prepare generated data, train three systems on it, and compare them with the best any ranking could do."""
+    from recbench.cli.compare import compare
+    from recbench.cli.prepare import prepare
+    from recbench.cli.train import runs_table, train_seeds
+
+    began = perf_counter()
+    datasets, runs = home / "datasets", home / "runs"
+    _heading(1, "prepare: generated sequences, checked and split", f"recbench prepare synthetic --datasets {datasets}")
+    prepare("synthetic", datasets=datasets)
+    for number, (backbone, head) in enumerate(SYSTEMS, 2):
+        command = f"recbench train --backbone {backbone} --reason {head} --datasets {datasets} --runs {runs}"
+        _heading(number, f"train: {backbone}", command)
+        table = {"dataset": "synthetic", "backbone": {"name": backbone}, "head": {"name": head}}
+        finished = train_seeds(table, [0], device, runs, datasets, resume=True, quiet=False)
+        render.out.print(runs_table(finished))
+    _heading(len(SYSTEMS) + 2, "compare", f"recbench compare {runs}")
+    compare([str(runs)], baseline="markov", quiet=True)
+    render.out.print(
+        f"\nDone in {render.duration(perf_counter() - began)}. Every number above is in {render.escape(str(runs))}: look with "
+        f"recbench show {render.escape(str(runs))}/synthetic-sasrec-none-s0"
+    )
+
+
+def _heading(number: int, what: str, command: str) -> None:
+    render.out.print(f"\n[bold]{number}. {render.escape(what)}[/]\n[dim]$ {render.escape(command)}[/]")

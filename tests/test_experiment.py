@@ -1,0 +1,285 @@
+"""A run from config to evidence: killed, stopped, failed, resumed, loaded again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from recbench import experiment
+from recbench.config import parse_assignments
+from recbench.data.dataset import Dataset, open_dataset
+from recbench.errors import Exit, RecbenchError
+from recbench.experiment import Order
+from recbench.runs.folder import Run
+from recbench.settings import Asked, resolve
+from recbench.training.loop import Watcher
+from tests.systems import CPU
+
+SMALL = ["backbone.width=8", "backbone.inner=16", "train.epochs=3", "train.batch_size=400", "train.learning_rate=0.01"]
+
+
+def order(tiny_home: Path, runs: Path, *sets: str, backbone: str = "sasrec", seed: int = 0, resume: bool = False) -> Order:
+    table = Asked(backbone, "none", "tiny", None, parse_assignments(SMALL if backbone == "sasrec" else [])).table()
+    table = Asked(assignments=parse_assignments(sets)).table() if not table else _with(table, sets)
+    dataset = open_dataset("tiny", tiny_home)
+    return Order(dataset, resolve(table, dataset.card.family), seed, runs, CPU, resume)
+
+
+def _with(table: dict[str, Any], sets: tuple[str, ...]) -> dict[str, Any]:
+    from recbench.config import merge
+
+    return merge(table, parse_assignments(sets))
+
+
+def done(asked: Order, watcher: Watcher | None = None) -> Run:
+    return experiment.run(asked, watcher or Watcher())[0]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An uninterrupted run."""
+    return done(order(tiny_home, tmp_path_factory.mktemp("runs")))
+
+
+def in_a_child(work: Callable[[], None]) -> int:
+    """Run ``work`` in a forked process; returns its wait status."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def kill_at_replacement(number: int) -> None:
+    """From now on the ``number``-th file to be put in place kills this process just before."""
+    replace, seen = Path.replace, [0]
+
+    def counting(self: Path, target: Path) -> Path:
+        seen[0] += 1
+        if seen[0] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    Path.replace = counting  # type: ignore[method-assign,assignment]
+
+
+def same_numbers(one: Run, other: Run) -> None:
+    assert (one.folder / "users.parquet").read_bytes() == (other.folder / "users.parquet").read_bytes()
+    assert (one.folder / "model.safetensors").read_bytes() == (other.folder / "model.safetensors").read_bytes()
+    pd.testing.assert_frame_equal(pd.read_parquet(one.folder / "topk.parquet"), pd.read_parquet(other.folder / "topk.parquet"))
+    curves = [
+        [(line["epoch"], line["losses"], line["valid"]) for line in map(json.loads, (run.folder / "log.jsonl").read_text().splitlines())]
+        for run in (one, other)
+    ]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13])
+def test_killed_while_any_file_is_written_a_resumed_run_ends_with_the_same_numbers(
+    number: int, whole: Run, tiny_home: Path, tmp_path: Path
+) -> None:
+    def work() -> None:
+        kill_at_replacement(number)
+        done(order(tiny_home, tmp_path))
+
+    assert os.WTERMSIG(in_a_child(work)) == signal.SIGKILL
+    same_numbers(done(order(tiny_home, tmp_path, resume=True)), whole)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("step", [1, 4, 9])
+def test_killed_inside_an_epoch_a_resumed_run_ends_with_the_same_numbers(
+    step: int, whole: Run, tiny_home: Path, tmp_path: Path
+) -> None:
+    class Killer(Watcher):
+        steps = 0
+
+        def step(self, step_: int, steps: int, loss: float) -> None:
+            self.steps += 1
+            if self.steps == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    assert os.WTERMSIG(in_a_child(lambda: done(order(tiny_home, tmp_path), Killer()) and None)) == signal.SIGKILL
+    assert Run.open(tmp_path / whole.folder.name).manifest.status == "running"
+    same_numbers(done(order(tiny_home, tmp_path, resume=True)), whole)
+
+
+class Stopper(Watcher):
+    """Presses Ctrl-C after an epoch."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        if line["epoch"] == self.after:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_marks_the_run_interrupted_and_it_resumes_to_the_same_numbers(whole: Run, tiny_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        done(order(tiny_home, tmp_path), Stopper(2))
+    assert Run.open(tmp_path / whole.folder.name).manifest.status == "interrupted"
+    same_numbers(done(order(tiny_home, tmp_path, resume=True)), whole)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(whole: Run, tiny_home: Path, tmp_path: Path) -> None:
+    same_numbers(done(order(tiny_home, tmp_path)), whole)
+    other = done(order(tiny_home, tmp_path, seed=1))
+    assert not other.ranks().equals(whole.ranks())
+
+
+def test_a_finished_run_states_what_it_is(whole: Run) -> None:
+    m = whole.manifest
+    assert whole.folder.name == "tiny-sasrec-none-s0"
+    assert (m.status, m.backbone, m.head, m.seed, m.loss) == ("finished", "sasrec", "none", 0, "softmax over all items")
+    assert m.n_parameters > 0
+    assert m.epochs == 3
+    assert set(m.files) == {"config.toml", "log.jsonl", "users.parquet", "topk.parquet", "model.safetensors"}
+    assert not (whole.folder / "state").exists()
+    assert m.dataset["oracle"]["test"]["hr@10"] > m.metrics["test"]["hr@10"] >= 0
+    assert any("patience never ran out" in text or "best epoch is the last" in text for text in m.warnings)
+
+
+def test_stored_means_follow_from_the_stored_counts(whole: Run) -> None:
+    from recbench.evaluation.metrics import metric
+
+    ranks = whole.ranks()
+    mean = metric("ndcg@10", ranks["above_unseen"].to_numpy(), ranks["tied_unseen"].to_numpy()).mean()
+    assert mean == pytest.approx(whole.manifest.metrics["test_unseen"]["ndcg@10"], abs=1e-12)
+
+
+def test_lists_are_fifty_long_best_first_and_agree_with_the_counts(whole: Run) -> None:
+    top = pd.read_parquet(whole.folder / "topk.parquet")
+    assert (top.groupby("user").size() == 50).all()
+    assert (top.groupby("user")["score"].diff().dropna() <= 0).all()
+    ranks = whole.ranks().set_index("user")
+    for user, rows in list(top.groupby("user"))[:50]:
+        hit = rows.loc[rows["item"] == ranks.loc[user, "target"], "position"]
+        assert (ranks.loc[user, "above"] < 50) == bool(len(hit))
+
+
+def test_the_resolved_config_is_itself_a_config_and_makes_the_same_run(whole: Run, tiny_home: Path, tmp_path: Path) -> None:
+    table = Asked(config=whole.folder / "config.toml").table()
+    dataset = open_dataset(table["dataset"], tiny_home)
+    same_numbers(done(Order(dataset, resolve(table, dataset.card.family), table["seed"], tmp_path, CPU)), whole)
+
+
+def test_training_never_opens_the_test_targets(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    table = Dataset._table
+
+    def spy(self: Dataset, part: str) -> Any:
+        opened.append(part)
+        return table(self, part)
+
+    monkeypatch.setattr(Dataset, "_table", spy)
+    with pytest.raises(KeyboardInterrupt):
+        done(order(tiny_home, tmp_path), Stopper(1))
+    assert "test" not in opened
+    assert "interactions" not in opened
+
+
+def test_an_unfinished_run_is_not_overwritten_without_resume(tiny_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        done(order(tiny_home, tmp_path), Stopper(1))
+    with pytest.raises(RecbenchError, match="unfinished") as refused:
+        done(order(tiny_home, tmp_path))
+    assert refused.value.code == Exit.RUN
+    assert "--resume" in refused.value.fix
+
+
+def test_a_finished_run_is_found_and_other_settings_are_refused(whole: Run, tiny_home: Path) -> None:
+    found, was_there = experiment.run(order(tiny_home, whole.folder.parent), Watcher())
+    assert was_there
+    assert found.folder == whole.folder
+    with pytest.raises(RecbenchError, match="other settings") as refused:
+        done(order(tiny_home, whole.folder.parent, "train.epochs=4"))
+    assert "train.epochs: there 3, now 4" in refused.value.why
+
+
+def test_a_loss_that_is_not_finite_fails_with_the_epoch_and_a_fix(tiny_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecbenchError, match="not finite") as failed:
+        done(order(tiny_home, tmp_path, "train.learning_rate=1e30"))
+    assert failed.value.code == Exit.RUN
+    assert "epoch" in failed.value.why
+    manifest = Run.open(tmp_path / "tiny-sasrec-none-s0").manifest
+    assert manifest.status == "failed"
+    assert "learning_rate" in manifest.error["fix"]
+
+
+def test_a_full_disk_fails_clearly_and_leaves_nothing_half_written(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recbench.training import checkpoint
+
+    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(RecbenchError, match="No space"):
+        done(order(tiny_home, tmp_path))
+    assert Run.open(tmp_path / "tiny-sasrec-none-s0").manifest.status == "failed"
+    assert not list(tmp_path.rglob("*.part")) + list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_place_that_cannot_be_written_is_refused(tiny_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RecbenchError, match="cannot be written") as refused:
+        done(order(tiny_home, tmp_path / "file"))
+    assert refused.value.code == Exit.RUN
+
+
+def test_two_processes_cannot_share_a_run_folder(tiny_home: Path, tmp_path: Path) -> None:
+    class Second(Watcher):
+        refused = ""
+
+        def epoch(self, line: dict[str, Any]) -> None:
+            with pytest.raises(RecbenchError) as error:
+                done(order(tiny_home, tmp_path, resume=True))
+            self.refused = error.value.what
+
+    watcher = Second()
+    done(order(tiny_home, tmp_path), watcher)
+    assert "another process" in watcher.refused
+
+
+def test_ranks_made_again_equal_the_stored_ones(whole: Run, tiny_home: Path) -> None:
+    _, differing = experiment.rank_again(whole, tiny_home, CPU)
+    assert differing == 0
+
+
+def test_a_run_from_another_dataset_is_refused(whole: Run, tmp_path: Path) -> None:
+    from recbench.data.prepare import Request, prepare
+
+    prepare(Request(name="tiny", home=tmp_path, source_format="synthetic", options={"users": "150"}))
+    with pytest.raises(RecbenchError, match="another tiny") as refused:
+        experiment.load(whole, tmp_path, CPU)
+    assert refused.value.code == Exit.RUN
+
+
+def test_recommendations_leave_out_the_history_unless_asked(whole: Run, tiny_home: Path) -> None:
+    model, dataset = experiment.load(whole, tiny_home, CPU)
+    history = np.array([3, 5, 8])
+    fresh, scores = experiment.recommend(model, history, 0, dataset.n_items, CPU, unseen=True)
+    everything, _ = experiment.recommend(model, history, 0, dataset.n_items, CPU, unseen=False)
+    assert set(everything) - set(fresh) == {3, 5, 8}
+    assert (np.diff(scores) <= 0).all()
+
+
+@pytest.mark.parametrize("backbone", ["popularity", "markov", "itemknn", "ease"])
+def test_a_baseline_leaves_the_same_evidence_and_can_be_loaded(backbone: str, tiny_home: Path, tmp_path: Path) -> None:
+    run = done(order(tiny_home, tmp_path, backbone=backbone))
+    assert run.manifest.loss == "closed form"
+    assert pq.read_table(run.folder / "users.parquet").num_rows == 400
+    assert experiment.rank_again(run, tiny_home, CPU)[1] == 0
