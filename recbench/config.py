@@ -92,7 +92,9 @@ def build(cls: type[C], table: Mapping[str, Any], where: str) -> C:
         return cls(**values)
     except ValueError as error:
         raise RecbenchError(
-            f"A setting of [{where}] is out of range.", why=str(error), fix=f"Change it, for example by --set {where}..."
+            f"A setting of [{where}] is out of range.",
+            why=str(error),
+            fix=f"Change it, for example by --set {where}...",
         ) from error
 
 

@@ -81,7 +81,10 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
             raise
         except OSError as error:
             told = _os_error(error, order.folder)
-            _best_effort(replace(manifest, status="failed", error={"what": told.what, "why": told.why, "fix": told.fix}), order.folder)
+            _best_effort(
+                replace(manifest, status="failed", error={"what": told.what, "why": told.why, "fix": told.fix}),
+                order.folder,
+            )
             raise told from error
         Store(order.folder / layout.STATE).clear()
     return Run(order.folder, manifest), False
@@ -90,12 +93,14 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
 def _work(order: Order, model: Recommender, manifest: Manifest, watcher: Watcher) -> Manifest:
     """Train, rank, write the evidence."""
     machine.forget_peak_memory()
-    torch.set_num_threads(_threads(order))
+    torch.set_num_threads(_threads(order.resolved))
     if order.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(order.device)
     progress = _fit(model, order, watcher)
     ranks = [
-        evaluate(model, order.dataset.queries(split), order.device, top=TOP if split == "test" else 0, tie_seed=TIE_SEED)
+        evaluate(
+            model, order.dataset.queries(split), order.device, top=TOP if split == "test" else 0, tie_seed=TIE_SEED
+        )
         for split in ("valid", "test")
     ]
     _write_evidence(order.folder, model, ranks)
@@ -157,12 +162,14 @@ def load(run: Run, datasets: Path, device: torch.device) -> tuple[Recommender, D
     if dataset.card.fingerprint != run.manifest.dataset["fingerprint"]:
         raise RecbenchError(
             f"{run.folder} was trained on another {dataset.name}.",
-            why=f"Its dataset fingerprint is {run.manifest.dataset['fingerprint'][:12]}, the prepared one's {dataset.card.fingerprint[:12]}.",
+            why=f"Dataset fingerprints: the run's {run.manifest.dataset['fingerprint'][:12]}, "
+            f"the prepared one's {dataset.card.fingerprint[:12]}.",
             fix="Prepare the dataset as it was (its card is in run.json), or name its home: --datasets DIR",
             code=Exit.RUN,
         )
     table = run.config()
     resolved = resolve({key: table[key] for key in ("backbone", "head", "train") if key in table}, dataset.card.family)
+    torch.set_num_threads(_threads(resolved))
     model = new_model(resolved, dataset, device)
     model.restore(read_tensors(run.folder / layout.MODEL))
     return model, dataset
@@ -188,7 +195,9 @@ def recommend(
     """The best ``top`` items after a history of item ids, and their scores."""
     from recbench.data.batching import query_batches
 
-    history = Histories(np.array([user], dtype=np.int32), items.astype(np.int32), None, np.array([0]), np.array([len(items)]))
+    history = Histories(
+        np.array([user], dtype=np.int32), items.astype(np.int32), None, np.array([0]), np.array([len(items)])
+    )
     if isinstance(model, Trainable):
         model.eval()
     _, batch = next(query_batches(history, model.max_length, 1, device))
@@ -212,7 +221,9 @@ def _already_there(order: Order) -> Run | None:
     wanted = order.resolved.full(order.dataset.name, order.seed)
     differ = differences(there.config(), wanted) if (order.folder / layout.CONFIG).exists() else []
     if there.manifest.dataset.get("fingerprint") != order.dataset.card.fingerprint:
-        differ.append(("dataset fingerprint", there.manifest.dataset.get("fingerprint"), order.dataset.card.fingerprint))
+        differ.append(
+            ("dataset fingerprint", there.manifest.dataset.get("fingerprint"), order.dataset.card.fingerprint)
+        )
     if differ:
         named = "; ".join(f"{name}: there {old}, now {new}" for name, old, new in differ[:3])
         raise RecbenchError(
@@ -286,7 +297,7 @@ def _manifest(order: Order, model: Recommender) -> Manifest:
         argv=sys.argv,
         versions=machine.versions(),
         git=machine.git(),
-        hardware=machine.hardware() | {"device": _device_name(order.device), "threads": _threads(order)},
+        hardware=machine.hardware() | {"device": _device_name(order.device), "threads": _threads(order.resolved)},
         config_sha256=order.resolved.sha256,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -320,8 +331,8 @@ def _rank_warnings(test: Ranks) -> list[str]:
     return warnings
 
 
-def _threads(order: Order) -> int:
-    return max((s.threads for s in order.resolved.train.values()), default=0) or torch.get_num_threads()
+def _threads(resolved: Resolved) -> int:
+    return max((s.threads for s in resolved.train.values()), default=0) or torch.get_num_threads()
 
 
 def _peak_mb(device: torch.device) -> float:

@@ -88,7 +88,9 @@ class Recommender(ABC):
         users_B = torch.from_numpy(batch.users_B.astype(np.int64)).to(batch.items_N.device)
         scratch = None
         for rows, scores in self.score_blocks(batch):
-            here = slice(*torch.searchsorted(ask.seen.row, torch.tensor([rows.start, rows.stop], device=scores.device)).tolist())
+            here = slice(
+                *torch.searchsorted(ask.seen.row, torch.tensor([rows.start, rows.stop], device=scores.device)).tolist()
+            )
             seen, seen_row = ask.seen.items[here], ask.seen.row[here] - rows.start
             scratch = scratch_for(scores) if scratch is None else scratch
             if batch.targets_Q is not None:
@@ -97,7 +99,9 @@ class Recommender(ABC):
                 exclude = (seen, seen_row) if ask.top_unseen else None
                 lists.append(top(scores, ask.top, users_B[rows], ask.tie_seed, exclude))
         return Ranked(
-            Counts(*(torch.cat([getattr(part, name) for part in parts]) for name in Counts.__slots__)) if parts else None,
+            Counts(*(torch.cat([getattr(part, name) for part in parts]) for name in Counts.__slots__))
+            if parts
+            else None,
             torch.cat([items for items, _ in lists]) if lists else None,
             torch.cat([scores for _, scores in lists]) if lists else None,
         )

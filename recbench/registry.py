@@ -69,7 +69,9 @@ BACKBONES = Registry(
         "sasrec": Entry("recbench.backbones.sasrec:SASRec", "neural", "causal self-attention (Kang & McAuley, 2018)"),
         "popularity": Entry("recbench.baselines.popularity:Popularity", "baseline", "training count of the item"),
         "markov": Entry("recbench.baselines.markov:Markov", "baseline", "what followed the last item, then popularity"),
-        "itemknn": Entry("recbench.baselines.itemknn:ItemKNN", "baseline", "cosine of item columns (Sarwar et al., 2001)"),
+        "itemknn": Entry(
+            "recbench.baselines.itemknn:ItemKNN", "baseline", "cosine of item columns (Sarwar et al., 2001)"
+        ),
         "ease": Entry("recbench.baselines.ease:EASE", "baseline", "closed-form linear autoencoder (Steck, 2019)"),
     },
 )
@@ -84,10 +86,18 @@ SOURCES = Registry(
     "source format",
     "formats",
     {
-        "amazon2014-reviews": Entry("recbench.data.sources.amazon:Reviews", "json lines", "reviews_<Category>.json(.gz)"),
+        "amazon2014-reviews": Entry(
+            "recbench.data.sources.amazon:Reviews", "json lines", "reviews_<Category>.json(.gz)"
+        ),
         "amazon2014-ratings": Entry("recbench.data.sources.amazon:Ratings", "csv", "ratings_<Category>.csv, no header"),
-        "sequences": Entry("recbench.data.sources.sequences:Sequences", "text", "S3-Rec text: user, then items oldest first"),
-        "table": Entry("recbench.data.sources.table:Table", "csv, parquet", "columns user, item, and timestamp / rating if any"),
-        "synthetic": Entry("recbench.data.sources.synthetic:Synthetic", "built in", "generated, with a known best ranking"),
+        "sequences": Entry(
+            "recbench.data.sources.sequences:Sequences", "text", "S3-Rec text: user, then items oldest first"
+        ),
+        "table": Entry(
+            "recbench.data.sources.table:Table", "csv, parquet", "columns user, item, and timestamp / rating if any"
+        ),
+        "synthetic": Entry(
+            "recbench.data.sources.synthetic:Synthetic", "built in", "generated, with a known best ranking"
+        ),
     },
 )

@@ -75,7 +75,7 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     backbone, head = _named(table, "backbone"), _named(table, "head", "none")
     backbone_class, head_class = config_classes(backbone, head)
     table = merge(recipe(family, backbone), table)
-    backbone_config = build(backbone_class, _without_name(table, "backbone"), "backbone")
+    backbone_config: Any = build(backbone_class, _without_name(table, "backbone"), "backbone")
     resolved: Table = {"backbone": {"name": backbone, **as_table(backbone_config)}, "head": {"name": head}}
     if head_class is None:
         for key in ("train", "head"):
@@ -86,7 +86,7 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
                     fix=f"Remove it. [backbone] takes: {', '.join(as_table(backbone_config)) or 'nothing'}.",
                 )
         return Resolved(backbone, head, backbone_config, None, {}, resolved)
-    head_config = build(head_class, _without_name(table, "head"), "head")
+    head_config: Any = build(head_class, _without_name(table, "head"), "head")
     stages = HEADS.load(head).stages
     train = stage_settings(table.get("train", {}), stages)
     resolved["head"] |= as_table(head_config)

@@ -28,7 +28,9 @@ from tests.systems import CPU
 SMALL = ["backbone.width=8", "backbone.inner=16", "train.epochs=3", "train.batch_size=400", "train.learning_rate=0.01"]
 
 
-def order(tiny_home: Path, runs: Path, *sets: str, backbone: str = "sasrec", seed: int = 0, resume: bool = False) -> Order:
+def order(
+    tiny_home: Path, runs: Path, *sets: str, backbone: str = "sasrec", seed: int = 0, resume: bool = False
+) -> Order:
     table = Asked(backbone, "none", "tiny", None, parse_assignments(SMALL if backbone == "sasrec" else [])).table()
     table = Asked(assignments=parse_assignments(sets)).table() if not table else _with(table, sets)
     dataset = open_dataset("tiny", tiny_home)
@@ -78,9 +80,14 @@ def kill_at_replacement(number: int) -> None:
 def same_numbers(one: Run, other: Run) -> None:
     assert (one.folder / "users.parquet").read_bytes() == (other.folder / "users.parquet").read_bytes()
     assert (one.folder / "model.safetensors").read_bytes() == (other.folder / "model.safetensors").read_bytes()
-    pd.testing.assert_frame_equal(pd.read_parquet(one.folder / "topk.parquet"), pd.read_parquet(other.folder / "topk.parquet"))
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(one.folder / "topk.parquet"), pd.read_parquet(other.folder / "topk.parquet")
+    )
     curves = [
-        [(line["epoch"], line["losses"], line["valid"]) for line in map(json.loads, (run.folder / "log.jsonl").read_text().splitlines())]
+        [
+            (line["epoch"], line["losses"], line["valid"])
+            for line in map(json.loads, (run.folder / "log.jsonl").read_text().splitlines())
+        ]
         for run in (one, other)
     ]
     assert curves[0] == curves[1]
@@ -127,7 +134,9 @@ class Stopper(Watcher):
             raise KeyboardInterrupt
 
 
-def test_ctrl_c_marks_the_run_interrupted_and_it_resumes_to_the_same_numbers(whole: Run, tiny_home: Path, tmp_path: Path) -> None:
+def test_ctrl_c_marks_the_run_interrupted_and_it_resumes_to_the_same_numbers(
+    whole: Run, tiny_home: Path, tmp_path: Path
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         done(order(tiny_home, tmp_path), Stopper(2))
     assert Run.open(tmp_path / whole.folder.name).manifest.status == "interrupted"
@@ -170,13 +179,17 @@ def test_lists_are_fifty_long_best_first_and_agree_with_the_counts(whole: Run) -
         assert (ranks.loc[user, "above"] < 50) == bool(len(hit))
 
 
-def test_the_resolved_config_is_itself_a_config_and_makes_the_same_run(whole: Run, tiny_home: Path, tmp_path: Path) -> None:
+def test_the_resolved_config_is_itself_a_config_and_makes_the_same_run(
+    whole: Run, tiny_home: Path, tmp_path: Path
+) -> None:
     table = Asked(config=whole.folder / "config.toml").table()
     dataset = open_dataset(table["dataset"], tiny_home)
     same_numbers(done(Order(dataset, resolve(table, dataset.card.family), table["seed"], tmp_path, CPU)), whole)
 
 
-def test_training_never_opens_the_test_targets(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_never_opens_the_test_targets(
+    tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[str] = []
     table = Dataset._table
 
@@ -219,7 +232,9 @@ def test_a_loss_that_is_not_finite_fails_with_the_epoch_and_a_fix(tiny_home: Pat
     assert "learning_rate" in manifest.error["fix"]
 
 
-def test_a_full_disk_fails_clearly_and_leaves_nothing_half_written(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_fails_clearly_and_leaves_nothing_half_written(
+    tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from recbench.training import checkpoint
 
     def full(tensors: dict[str, torch.Tensor], path: Path) -> None:

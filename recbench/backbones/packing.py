@@ -47,6 +47,16 @@ class _Gather(torch.autograd.Function):
         return grads[0].new_zeros(ctx.cells, grads[0].shape[1]).index_copy_(0, cell_N, grads[0]), None
 
 
+def _spread(x_ND: Tensor, cell_N: Tensor, cells: int) -> Tensor:
+    spread: Tensor = _Spread.apply(x_ND, cell_N, cells)  # type: ignore[no-untyped-call] # torch leaves apply untyped
+    return spread
+
+
+def _gather(x_CD: Tensor, cell_N: Tensor) -> Tensor:
+    gathered: Tensor = _Gather.apply(x_CD, cell_N)  # type: ignore[no-untyped-call] # torch leaves apply untyped
+    return gathered
+
+
 def over_buckets(x_ND: Tensor, rows: Rows, mix: Callable[[Tensor], Tensor]) -> Tensor:
     """``mix`` applied to each bucket of rows as a rectangle, (N, D) to (N, D').
 
@@ -60,8 +70,8 @@ def over_buckets(x_ND: Tensor, rows: Rows, mix: Callable[[Tensor], Tensor]) -> T
         if bucket.cell_N is None:
             y = mix(x.view(bucket.rows, bucket.width, -1)).flatten(0, 1)
         else:
-            rectangle = _Spread.apply(x, bucket.cell_N, bucket.rows * bucket.width)
-            y = _Gather.apply(mix(rectangle.view(bucket.rows, bucket.width, -1)).flatten(0, 1), bucket.cell_N)
+            rectangle = _spread(x, bucket.cell_N, bucket.rows * bucket.width)
+            y = _gather(mix(rectangle.view(bucket.rows, bucket.width, -1)).flatten(0, 1), bucket.cell_N)
         mixed.append(y)
     return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
 
@@ -135,11 +145,11 @@ def attend_at(
 
         def items(x_ND: Tensor, b: Bucket = b) -> Tensor:
             x = x_ND[b.first : b.last]
-            return _heads(x if b.cell_N is None else _Spread.apply(x, b.cell_N, b.rows * b.width), b.rows, n_heads)
+            return _heads(x if b.cell_N is None else _spread(x, b.cell_N, b.rows * b.width), b.rows, n_heads)
 
         def queries(x_QD: Tensor, asked: _Asked = asked, here: slice = here) -> Tensor:
             cells = asked.bucket.rows * asked.width
-            return _heads(_Spread.apply(x_QD[here], asked.cell_Q, cells), asked.bucket.rows, n_heads)
+            return _heads(_spread(x_QD[here], asked.cell_Q, cells), asked.bucket.rows, n_heads)
 
         q, k, v = queries(q_QD), items(k_ND), items(v_ND)
         scores = (q @ k.transpose(2, 3)).masked_fill(~asked.visible_BPT[:, None], -torch.inf)
@@ -148,14 +158,14 @@ def attend_at(
         for key, _, live_Q in said:
             column = (q * key).sum(-1, keepdim=True)
             if live_Q is not None:
-                hidden = ~_Spread.apply(live_Q[here, None].to(q.dtype), asked.cell_Q, b.rows * asked.width).bool()
+                hidden = ~_spread(live_Q[here, None].to(q.dtype), asked.cell_Q, b.rows * asked.width).bool()
                 column = column.masked_fill(hidden.view(b.rows, 1, asked.width, 1), -torch.inf)
             columns.append(column)
         weight = F.dropout((torch.cat(columns, -1) * q.shape[-1] ** -0.5).softmax(-1), dropout, dropout > 0)
         out = weight[..., : b.width] @ v
         for place, (_, value, _) in enumerate(said):
             out = out + weight[..., b.width + place, None] * value
-        mixed.append(_Gather.apply(out.transpose(1, 2).flatten(0, 1).flatten(1), asked.cell_Q))
+        mixed.append(_gather(out.transpose(1, 2).flatten(0, 1).flatten(1), asked.cell_Q))
     return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
 
 

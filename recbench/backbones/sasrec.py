@@ -4,14 +4,14 @@ Source: Kang & McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, a
 As in the paper: learned positions, causal multi-head attention (eq. 2 and 3), point-wise feed-forward (eq. 4), residuals with
 dropout and LayerNorm (3.3), shared item embedding for input and scores (eq. 6).
 Not as in the paper, but as in the strong re-implementations that the published reference values come from: each LayerNorm stands
-behind its residual sum, the feed-forward is 4 D wide with GELU, embeddings are not scaled by sqrt(D), positions are counted from the
-oldest event kept, and the loss is the full softmax over the catalogue.
+behind its residual sum, the feed-forward is 4 D wide with GELU, embeddings are not scaled by sqrt(D), positions are counted
+from the oldest event kept, and the loss is the full softmax over the catalogue.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,7 @@ class SASRec(Backbone):
         for layer, k_ND, v_ND, thoughts in zip(
             self.layers, memory.keys_LND, memory.values_LND, memory.thoughts_LK, strict=True
         ):
-            x_QD = layer.think(x_QD, k_ND, v_ND, memory.layout, thoughts, live_Q)
+            x_QD = cast("Block", layer).think(x_QD, k_ND, v_ND, memory.layout, thoughts, live_Q)
         return x_QD
 
     def item_vectors(self) -> Tensor:

@@ -51,7 +51,8 @@ def _register() -> None:
     for name in COMMANDS:
         try:
             module = import_module(f"recbench.cli.{name}")
-        except ImportError: continue
+        except ImportError:
+            continue
         app.command(name, cls=Command)(getattr(module, name))
 
 

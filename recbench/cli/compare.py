@@ -20,7 +20,7 @@ Format = Literal["table", "markdown", "csv", "json"]
 _SUFFIXES: dict[str, Format] = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
 
-def compare(  # noqa: PLR0913, PLR0917 - each is an option of the command
+def compare(
     paths: Annotated[
         list[str] | None,
         typer.Argument(help="Run folders, folders of them, or patterns. Left out: runs/.", show_default=False),

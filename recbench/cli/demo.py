@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from recbench.cli import options, render
 
@@ -36,10 +37,10 @@ def demo(
     _heading(len(SYSTEMS) + 2, "compare", f"recbench compare {runs}")
     compare([str(runs)], baseline="markov", quiet=True)
     render.out.print(
-        f"\nDone in {render.duration(perf_counter() - began)}. Every number above is in {render.escape(str(runs))}: look with "
-        f"recbench show {render.escape(str(runs))}/synthetic-sasrec-none-s0"
+        f"\nDone in {render.duration(perf_counter() - began)}. Every number above is in {escape(str(runs))}: look with "
+        f"recbench show {escape(str(runs))}/synthetic-sasrec-none-s0"
     )
 
 
 def _heading(number: int, what: str, command: str) -> None:
-    render.out.print(f"\n[bold]{number}. {render.escape(what)}[/]\n[dim]$ {render.escape(command)}[/]")
+    render.out.print(f"\n[bold]{number}. {escape(what)}[/]\n[dim]$ {escape(command)}[/]")

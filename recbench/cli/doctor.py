@@ -30,7 +30,9 @@ def doctor(
     if as_json:
         render.show_json(facts)
     else:
-        render.out.print(render.table("this machine", ["", ""], [[name, str(value)] for name, value in facts.items()], left=2))
+        render.out.print(
+            render.table("this machine", ["", ""], [[name, str(value)] for name, value in facts.items()], left=2)
+        )
 
 
 def _torch() -> dict[str, object]:

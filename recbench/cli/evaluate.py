@@ -35,8 +35,10 @@ def evaluate(
         title = f"{opened.manifest.system} on {opened.manifest.dataset['name']}, seed {opened.manifest.seed}"
         render.out.print(render.table(title, ["candidates", *(name.upper() for name in names)], rows))
         users = render.count(len(ranks.users))
-        render.out.print(f"{users} users ranked in {render.duration(ranks.seconds)}; {users if not differing else differing} ranks "
-                         f"{'equal the stored ones' if not differing else 'differ from the stored ones'}.")
+        render.out.print(
+            f"{users} users ranked in {render.duration(ranks.seconds)}; {differing or users} ranks "
+            f"{'equal the stored ones' if not differing else 'differ from the stored ones'}."
+        )
     if differing:
         raise RecbenchError(
             f"{differing} of the ranks differ from {run / 'users.parquet'}.",

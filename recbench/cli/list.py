@@ -14,7 +14,9 @@ KINDS = ("backbones", "heads", "datasets", "runs", "formats")
 
 
 def list(  # noqa: A001 - it is the command's name
-    kind: Annotated[str | None, typer.Argument(help="backbones, heads, datasets, runs or formats. Default: all but formats.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="backbones, heads, datasets, runs or formats. Default: all but formats.")
+    ] = None,
     datasets: options.Datasets = Path("datasets"),
     runs: options.Runs = Path("runs"),
     as_json: options.Json = False,
@@ -42,7 +44,8 @@ def list(  # noqa: A001 - it is the command's name
     for name, rows in found.items():
         if rows:
             cells = [[_text(value) for value in row.values()] for row in rows]
-            render.out.print(render.table(name, [*rows[0]], cells, left=len(rows[0])))
+            left = len(rows[0]) if "what it is" in rows[0] else 2
+            render.out.print(render.table(name, [*rows[0]], cells, left=left))
         else:
             render.out.print(f"{name}: none yet")
 
@@ -61,13 +64,23 @@ def _datasets(home: Path) -> Any:
 
     here = {name: Card.read(home / name) for name in prepared(home)}
     rows = [
-        {"name": name, "here": "prepared", "users": c.users, "items": c.items, "events": c.interactions, "split": c.split["name"]}
+        {
+            "name": name,
+            "here": "prepared",
+            "users": c.users,
+            "items": c.items,
+            "events": c.interactions,
+            "split": c.split["name"],
+        }
         for name, c in here.items()
     ]
     for card in catalog.cards(home):
         if card.name not in here:
-            counts = card.counts or ("", "", "")
-            rows.append({"name": card.name, "here": "", "users": counts[0], "items": counts[1], "events": counts[2], "split": ""})
+            c = card.counts
+            sizes = (c.users, c.items, c.interactions) if c else ("", "", "")
+            rows.append(
+                {"name": card.name, "here": "", "users": sizes[0], "items": sizes[1], "events": sizes[2], "split": ""}
+            )
     return rows
 
 
@@ -86,7 +99,7 @@ def _runs(home: Path) -> Any:
                 "NDCG@10": f"{test['ndcg@10']:.4f}" if test else "",
                 "epochs": m.epochs or "",
                 "time": render.duration(sum(m.seconds.values())) if m.seconds else "",
-                "started": m.started,
+                "started": m.started[:16].replace("T", " "),
             }
         )
     return rows

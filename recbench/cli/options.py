@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-DatasetName = Annotated[str | None, typer.Option("--dataset", help="A prepared dataset. Default: the one prepared last.")]
+DatasetName = Annotated[
+    str | None, typer.Option("--dataset", help="A prepared dataset. Default: the one prepared last.")
+]
 Datasets = Annotated[Path, typer.Option("--datasets", help="Home of prepared datasets.", envvar="RECBENCH_DATASETS")]
 Runs = Annotated[Path, typer.Option("--runs", help="Home of runs.", envvar="RECBENCH_RUNS")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROLES = ("user", "item", "timestamp", "rating")
 
 
-def prepare(  # noqa: PLR0913, PLR0917 the options of a command are its arguments
+def prepare(
     name: Annotated[
         str, typer.Argument(help="A known dataset (recbench list datasets), or a name for your own source.")
     ],

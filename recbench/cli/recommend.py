@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 def recommend(
     run: options.RunPath,
     history: Annotated[
-        str | None, typer.Option("--history", help="Items, oldest first, separated by commas: raw ids as in the source.")
+        str | None,
+        typer.Option("--history", help="Items, oldest first, separated by commas: raw ids as in the source."),
     ] = None,
-    user: Annotated[str | None, typer.Option("--user", help="A user of the dataset, by raw id: their whole history.")] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", help="A user of the dataset, by raw id: their whole history.")
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Length of the list.")] = 10,
-    include_seen: Annotated[bool, typer.Option("--include-seen", help="Items of the history may be listed, too.")] = False,
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", help="Items of the history may be listed, too.")
+    ] = False,
     device: options.Device = "auto",
     datasets: options.Datasets = Path("datasets"),
     as_json: options.Json = False,
@@ -86,7 +91,9 @@ def _typed(history: str, catalogue: pd.DataFrame) -> np.ndarray:
     by_id = dict(zip(catalogue["raw_id"], catalogue["item"], strict=True))
     wanted = [part.strip() for part in history.split(",") if part.strip()]
     if not wanted:
-        raise RecbenchError("--history is empty.", why="It takes at least one item.", fix=f"--history {catalogue['raw_id'].iloc[0]}")
+        raise RecbenchError(
+            "--history is empty.", why="It takes at least one item.", fix=f"--history {catalogue['raw_id'].iloc[0]}"
+        )
     for raw_id in wanted:
         if raw_id not in by_id:
             near = nearest(raw_id, list(by_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from recbench.errors import RecbenchError
 
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -41,9 +42,17 @@ def show_json(result: Any) -> None:
 
 def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
     """A table with rules, no boxes: the first ``left`` columns to the left, numbers to the right. Cells are escaped."""
-    built = Table(title=escape(title) if title else None, box=box.SIMPLE, title_justify="left", pad_edge=False)
+    built = Table(
+        title=escape(title) if title else None,
+        box=box.SIMPLE,
+        title_justify="left",
+        pad_edge=False,
+        show_header=any(columns),
+    )
     for place, name in enumerate(columns):
-        built.add_column(escape(name), justify="left" if place < left else "right", no_wrap=place >= left)
+        built.add_column(
+            escape(name), justify="left" if place < left else "right", no_wrap=place >= left, overflow="fold"
+        )
     for row in rows:
         built.add_row(*[escape(cell) for cell in row])
     return built

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from recbench.cli import options, render
 from recbench.errors import Exit, RecbenchError
@@ -25,7 +26,7 @@ def show(
 
     folder = path if path.exists() else datasets / path
     if (folder / "card.json").exists():
-        from recbench.cli.prepare import show_card
+        from recbench.cli.prepared import show_card
         from recbench.data.card import Card
 
         card = Card.read(folder)
@@ -52,7 +53,7 @@ def show(
 
 def _show_run(run: Run) -> None:
     m = run.manifest
-    render.out.print(f"[bold]{render.escape(run.folder.name)}[/]  {m.status}")
+    render.out.print(f"[bold]{escape(run.folder.name)}[/]  {m.status}")
     facts = {
         "system": f"{m.system}, {render.count(m.n_parameters)} parameters, seed {m.seed}",
         "loss": m.loss,
@@ -64,14 +65,16 @@ def _show_run(run: Run) -> None:
         "trained": _trained(run),
         "ranking": f"{m.ms_per_user:.2f} ms a user, in batches" if m.ms_per_user is not None else "not yet",
         "memory": f"{m.peak_memory_mb:.0f} MiB at most" if m.peak_memory_mb else "unknown",
-        "machine": f"{m.hardware['cpu']}, {m.hardware['cores']} cores; {m.hardware['device']}, {m.hardware['threads']} threads",
+        "machine": f"{m.hardware['cpu']}, {m.hardware['cores']} cores; {m.hardware['device']}, threads: {m.hardware['threads']}",
         "made with": ", ".join(f"{name} {version}" for name, version in m.versions.items()),
-        "commit": f"{m.git['commit'][:12]}{' with uncommitted changes' if m.git['dirty'] else ''}" if m.git else "installed copy",
+        "commit": f"{m.git['commit'][:12]}{' with uncommitted changes' if m.git['dirty'] else ''}"
+        if m.git
+        else "installed copy",
         "command": " ".join(["recbench", *m.argv[1:]]),
         "started": m.started,
     }
     for name, value in facts.items():
-        render.out.print(f"  {name:<13} {render.escape(value)}")
+        render.out.print(f"  {name:<13} {escape(value)}")
     if m.metrics:
         names = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20")
         rules = {"valid": "valid, all items", "test": "test, all items", "test_unseen": "test, unseen items"}
@@ -79,9 +82,9 @@ def _show_run(run: Run) -> None:
         render.out.print(render.table(None, ["", *(name.upper() for name in names)], rows))
     _show_epochs(run)
     for warning in m.warnings:
-        render.out.print(f"[yellow]warning:[/] {render.escape(warning)}")
+        render.out.print(f"[yellow]warning:[/] {escape(warning)}")
     for name, text in m.error.items():
-        render.out.print(f"[bold]{name}:[/] {render.escape(text)}")
+        render.out.print(f"[bold]{name}:[/] {escape(text)}")
 
 
 def _trained(run: Run) -> str:
@@ -99,7 +102,9 @@ def _show_epochs(run: Run) -> None:
     if not lines:
         return
     every = max(1, len(lines) // 12)
-    shown = [line for place, line in enumerate(lines) if place % every == 0 or line["best"] or place == len(lines) - 1][-24:]
+    shown = [line for place, line in enumerate(lines) if place % every == 0 or line["best"] or place == len(lines) - 1][
+        -24:
+    ]
     terms = [name for name in lines[-1]["losses"] if name != "total"]
     rows = [
         [

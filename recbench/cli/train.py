@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from recbench.cli import options, render
 from recbench.errors import Exit, RecbenchError
@@ -19,14 +20,18 @@ if TYPE_CHECKING:
 
 
 def train(
-    backbone: Annotated[str | None, typer.Option("--backbone", help="How a history becomes states: recbench list backbones.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="How a history becomes states: recbench list backbones.")
+    ] = None,
     reason: Annotated[
         str | None, typer.Option("--reason", help="Reasoning head: recbench list heads. Default: none.")
     ] = None,
     dataset: options.DatasetName = None,
     seed: Annotated[int | None, typer.Option("--seed", help="One seed. Default: 0.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Several, for example 0,1,2: one run each.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings; any run's config.toml is one.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file of settings; any run's config.toml is one.")
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="One setting, for example train.epochs=50. Repeatable.")
     ] = None,
@@ -71,16 +76,17 @@ def train_seeds(
     from recbench.settings import resolve
 
     prepared = open_dataset(table.get("dataset"), datasets)
-    if not named and not quiet:
-        render.say(f"dataset: {prepared.name} (in {prepared.folder})")
     resolved = resolve(table, prepared.card.family)
 
     from recbench.experiment import Order, pick_device, run  # torch: only once the command line is known to make sense
 
+    chosen = pick_device(device)
+    if not named and not quiet:
+        render.say(f"dataset: {prepared.name} (in {prepared.folder})")
     finished = []
     with _stoppable():
         for seed in seeds:
-            order = Order(prepared, resolved, seed, runs, pick_device(device), resume)
+            order = Order(prepared, resolved, seed, runs, chosen, resume)
             with watching(order.folder.name, quiet) as watcher:
                 done, was_there = run(order, watcher)
             if was_there and not quiet:
@@ -97,17 +103,17 @@ def runs_table(runs: list[Run]) -> Any:
     first = runs[0].manifest
     rows = []
     for rule, key in (("all items", "test"), ("unseen items", "test_unseen")):
-        for run in runs:
+        for place, run in enumerate(runs):
             values = run.manifest.metrics[key]
-            rows.append([rule, f"seed {run.manifest.seed}", *(f"{values[name]:.4f}" for name in names)])
-            rule = ""
+            seed = f"seed {run.manifest.seed}"
+            rows.append(["" if place else rule, seed, *(f"{values[name]:.4f}" for name in names)])
         if len(runs) > 1:
             columns = [[run.manifest.metrics[key][name] for run in runs] for name in names]
             rows.append(["", "mean", *(f"{mean(c):.4f}" for c in columns)])
             rows.append(["", "sd", *(f"{stdev(c):.4f}" for c in columns)])
-    headings = ["candidates", "", *(name.upper().replace("NDCG", "NDCG") for name in names)]
+    headings = ["candidates", "", *(name.upper() for name in names)]
     table = render.table(f"{first.system} on {first.dataset['name']}", headings, rows, left=2)
-    table.caption = render.escape("\n".join(_cost(run) for run in runs))
+    table.caption = escape("\n".join(_cost(run) for run in runs))
     table.caption_justify = "left"
     return table
 
@@ -130,7 +136,9 @@ def _seeds(seed: int | None, seeds: str | None, from_config: int | None) -> list
     except ValueError as error:
         raise RecbenchError(f"--seeds {seeds!r} cannot be read.", why=str(error), fix="--seeds 0,1,2") from error
     if len(set(chosen)) < len(chosen) or min(chosen) < 0:
-        raise RecbenchError(f"--seeds {seeds!r} cannot be used.", why="Seeds differ and are not negative.", fix="--seeds 0,1,2")
+        raise RecbenchError(
+            f"--seeds {seeds!r} cannot be used.", why="Seeds differ and are not negative.", fix="--seeds 0,1,2"
+        )
     return chosen
 
 
@@ -138,7 +146,7 @@ def _seeds(seed: int | None, seeds: str | None, from_config: int | None) -> list
 def _stoppable() -> Iterator[None]:
     """A polite kill (SIGTERM, as schedulers send) stops a run the way Ctrl-C does: marked interrupted, resumable."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     try:
@@ -149,7 +157,9 @@ def _stoppable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        render.err.print("stopped: the run is marked interrupted; the same command with --resume goes on from its last epoch")
+        render.err.print(
+            "stopped: the run is marked interrupted; the same command with --resume goes on from its last epoch"
+        )
         raise typer.Exit(int(Exit.STOPPED)) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -165,9 +175,14 @@ def watching(name: str, quiet: bool) -> Iterator[Any]:
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=render.err, transient=True) as bar:
-        task = bar.add_task(render.escape(name), total=None, note="")
+        task = bar.add_task(escape(name), total=None, note="")
 
         class Bar(Watcher):
             best = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -68,7 +69,7 @@ class Rows:
         while widths[-1] < longest:
             widths.append(widths[-1] * 2)
         cuts = np.unique(np.concatenate(([0], np.searchsorted(self.lengths, widths, side="right"))))
-        return tuple(self._bucket(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True))
+        return tuple(self._bucket(int(a), int(b)) for a, b in pairwise(cuts))
 
     def _bucket(self, a: int, b: int) -> Bucket:
         lengths, first = self.lengths[a:b], int(self.starts[a])
@@ -117,10 +118,8 @@ class TrainingRows:
         self.histories = histories
         n_inputs = histories.lengths - 1
         users = np.flatnonzero(n_inputs > 0)
-        if every_position:
-            rows = _windows(n_inputs[users], max_length, window)
-        else:
-            rows = _prefixes(n_inputs[users], max_length)
+        inputs = n_inputs[users]
+        rows = _windows(inputs, max_length, window) if every_position else _prefixes(inputs, max_length)
         self.row_user = users[rows[0]]
         self.start = histories.starts[self.row_user] + rows[1]
         self.length = rows[2]
@@ -162,7 +161,9 @@ class TrainingRows:
         )
 
 
-def query_batches(queries: Queries | Histories, max_length: int | None, size: int, device: torch.device) -> Iterator[tuple[np.ndarray, Batch]]:
+def query_batches(
+    queries: Queries | Histories, max_length: int | None, size: int, device: torch.device
+) -> Iterator[tuple[np.ndarray, Batch]]:
     """All queries, ``size`` at a time, sorted by length; with each batch the places its rows have in ``queries``.
 
     The last token of every row is asked for. Histories are cut to their last ``max_length`` events.
@@ -174,13 +175,16 @@ def query_batches(queries: Queries | Histories, max_length: int | None, size: in
         chosen = order[first : first + size]
         rows = Rows(lengths[chosen], device)
         token = ranges(histories.stops[chosen] - lengths[chosen], lengths[chosen])
-        yield chosen, Batch(
-            items_N=_long(histories.items[token], device),
-            rows=rows,
-            at_Q=rows.last_B,
-            targets_Q=None if targets is None else _long(targets[chosen], device),
-            users_B=histories.users[chosen],
-            times_N=None if histories.times is None else _long(histories.times[token], device),
+        yield (
+            chosen,
+            Batch(
+                items_N=_long(histories.items[token], device),
+                rows=rows,
+                at_Q=rows.last_B,
+                targets_Q=None if targets is None else _long(targets[chosen], device),
+                users_B=histories.users[chosen],
+                times_N=None if histories.times is None else _long(histories.times[token], device),
+            ),
         )
 
 

@@ -91,13 +91,19 @@ class Dataset:
             ]
         )
         merged = {name: np.concatenate([t[name] for t in tables]) for name in tables[0] if name in tables[-1]}
-        order = np.argsort(merged[columns.USER], kind="stable")  # parts are in time order, so each user's events are too
+        order = np.argsort(
+            merged[columns.USER], kind="stable"
+        )  # parts are in time order, so each user's events are too
         merged = {name: values[order] for name, values in merged.items()}
         histories = self._histories(merged)
         targets = np.flatnonzero(is_target[order])
         row = np.searchsorted(histories.starts, targets, side="right") - 1
         asked = Histories(
-            merged[columns.USER][targets], histories.items, histories.times, histories.starts[row], targets.astype(np.int64)
+            merged[columns.USER][targets],
+            histories.items,
+            histories.times,
+            histories.starts[row],
+            targets.astype(np.int64),
         )
         return Queries(split, asked, merged[columns.ITEM][targets])
 

@@ -23,7 +23,7 @@ class NoReasoning(ReasoningHead):
     class Config:
         """Nothing to set."""
 
-    def __init__(self, config: Config, width: int) -> None:
+    def __init__(self, _config: Config, _width: int) -> None:
         super().__init__()
 
     def think(self, backbone: Backbone, batch: Batch) -> Tensor:
@@ -32,7 +32,7 @@ class NoReasoning(ReasoningHead):
     def answer(self, z_QKD: Tensor) -> Tensor:
         return z_QKD[:, -1]
 
-    def losses(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
+    def losses(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:  # noqa: ARG002 the contract's
         if batch.targets_Q is None:
             raise ValueError("training needs targets")
         return {"next_item": score.loss(self.answer(self.think(backbone, batch)), batch.targets_Q)}

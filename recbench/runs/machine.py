@@ -30,7 +30,9 @@ def git() -> dict[str, Any]:
 
     def ask(*args: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(here), *args], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603, S607
+            done = subprocess.run(
+                ["git", "-C", str(here), *args], capture_output=True, text=True, check=False, timeout=10
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip() if done.returncode == 0 else None

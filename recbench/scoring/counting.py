@@ -180,7 +180,7 @@ def _top_columns(scores_BV: Tensor, k: int, user_B: Tensor, excluded: tuple[Tens
     columns_BK, worst_B = columns[:, :k], values[:, k - 1]
     tier_BV = _tiers(scores_BV, excluded) if bool((worst_B == -torch.inf).any()) else None
 
-    # Open rows: the last place is tied with the next one, or is -inf, as true -inf, NaN and excluded items are here.
+    # Open rows: the last place is tied with the next one. True -inf, NaN and excluded items all look like -inf here.
     rows = (values[:, -1] == worst_B).nonzero()[:, 0]
     if len(rows):
         key_RV = _key(user_B[rows, None], item_V[None], None if tier_BV is None else tier_BV[rows])

@@ -88,7 +88,9 @@ class ItemSoftmax(Score):
     def loss(self, u_ND: Tensor, target_N: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
         table_VD = self._table()
         chunk = self._chunk_rows or (CHUNK_ROWS if u_ND.device.type == "cpu" else CHUNK_ROWS_GPU)
-        loss: Tensor = _CrossEntropy.apply(u_ND, table_VD.detach() if frozen else table_VD, target_N, tau, chunk)
+        loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves apply untyped
+            u_ND, table_VD.detach() if frozen else table_VD, target_N, tau, chunk
+        )
         return loss
 
     @torch.no_grad()

@@ -81,7 +81,10 @@ class Store:
             return Progress(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise RecbenchError(
-                f"{path} cannot be read.", why=str(error), fix=f"Delete {self.folder.parent} and train again.", code=Exit.RUN
+                f"{path} cannot be read.",
+                why=str(error),
+                fix=f"Delete {self.folder.parent} and train again.",
+                code=Exit.RUN,
             ) from error
 
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -105,7 +108,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise RecbenchError(
-            f"{path} cannot be read.", why=str(error), fix=f"Train again into another folder, or delete {path.parent}.", code=Exit.RUN
+            f"{path} cannot be read.",
+            why=str(error),
+            fix=f"Train again into another folder, or delete {path.parent}.",
+            code=Exit.RUN,
         ) from error
 
 

@@ -102,7 +102,10 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
         step=progress.epoch * rows.steps(settings.batch_size),
     )
     optimizer = torch.optim.Adam(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=job.device.type != "mps"
+        model.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=job.device.type != "mps",
     )
     model.begin(context)
     if progress.stage == number and progress.current:
@@ -132,7 +135,12 @@ def _run_epoch(
     line["valid_unseen"] = ranks.means(LOGGED, unseen=True)
     value = ranks.means([settings.monitor], unseen=settings.monitor_candidates == "unseen")[settings.monitor]
     better = not math.isnan(value) and (progress.best is None or value > progress.best)
-    line |= {"monitor": value, "best": better, "users_per_second": len(job.train) / trained, "seconds": perf_counter() - began}
+    line |= {
+        "monitor": value,
+        "best": better,
+        "users_per_second": len(job.train) / trained,
+        "seconds": perf_counter() - began,
+    }
 
     progress.epoch += 1
     progress.epochs += 1
@@ -193,7 +201,9 @@ def _doubts(progress: Progress, settings: Settings, number: int, stage: Stage) -
     doubts = []
     mine = progress.best_stage == number
     if mine and progress.best_epoch is not None and progress.best_epoch == progress.epoch:
-        doubts.append(f"{stage.name}: the best epoch is the last ({progress.epoch}): more epochs may be better (train.epochs)")
+        doubts.append(
+            f"{stage.name}: the best epoch is the last ({progress.epoch}): more epochs may be better (train.epochs)"
+        )
     elif progress.waited < settings.patience and settings.epochs:
         doubts.append(f"{stage.name}: patience never ran out in {progress.epoch} epochs")
     if number and not mine:

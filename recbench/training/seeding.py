@@ -11,7 +11,9 @@ def seed_everything(*key: int) -> None:
     torch.manual_seed(_mixed(*key))
 
 
-def epoch_generators(seed: int, stage: int, epoch: int, device: torch.device) -> tuple[np.random.Generator, torch.Generator]:
+def epoch_generators(
+    seed: int, stage: int, epoch: int, device: torch.device
+) -> tuple[np.random.Generator, torch.Generator]:
     """The generator of the batch order and the generator of a head's draws. Reseeds dropout, too."""
     seed_everything(seed, stage, epoch, 1)
     drawn = torch.Generator(device=device)

@@ -29,7 +29,7 @@ class Settings:
     clip_norm: float = 0.0
     """Largest norm of the whole gradient; 0: not clipped."""
     window: Window = "last"
-    """Users longer than the backbone's max_length. last: train on their newest part. exact: on every target, as with prefix rows."""
+    """Users longer than the backbone's max_length. last: train on their newest part; exact: on every target, as prefix rows do."""
     monitor: str = "ndcg@10"
     """Validation metric that picks the best weights."""
     monitor_candidates: Literal["all", "unseen"] = "all"
@@ -51,6 +51,8 @@ def stage_settings(table: Mapping[str, Any], stages: Sequence[Stage]) -> dict[st
     own = {key: value for key, value in table.items() if not (key in names and isinstance(value, Mapping))}
     shared = build(Settings, own, "train")
     return {
-        name: build(Settings, {**own, **table[name]}, f"train.{name}") if isinstance(table.get(name), Mapping) else replace(shared)
+        name: build(Settings, {**own, **table[name]}, f"train.{name}")
+        if isinstance(table.get(name), Mapping)
+        else replace(shared)
         for name in names
     }

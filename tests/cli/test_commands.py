@@ -1,0 +1,167 @@
+"""Whole commands, in process: status, stdout, stderr."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from recbench.cli.app import COMMANDS, run
+
+SMALL = ["--set", "backbone.width=8", "--set", "backbone.inner=16", "--set", "train.epochs=2", "--device", "cpu"]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def home(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny dataset and two finished runs."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(tiny_home, home / "datasets")
+    places = ["--datasets", str(home / "datasets"), "--runs", str(home / "runs"), "--quiet"]
+    assert run(["train", "--backbone", "sasrec", "--seeds", "0,1", *SMALL, *places]) == 0
+    assert run(["train", "--backbone", "markov", *places]) == 0
+    return home
+
+
+@pytest.fixture(autouse=True)
+def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+
+
+def failed(args: list[str], capsys: Captured) -> tuple[int, str]:
+    """Exit code and stderr of a command that must say what, why and fix, and nothing on stdout."""
+    code = run(args)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert "\nwhy: " in captured.err
+    assert "\nfix: " in captured.err
+    return code, captured.err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["train"], 2, "No backbone was named"),
+        (["train", "--backbone", "sasrek"], 2, "Did you mean sasrec?"),
+        (["train", "--backbone", "sasrec", "--reason", "nonne"], 2, "Did you mean none?"),
+        (["train", "--backbone", "sasrec", "--dataset", "tyni"], 3, "Did you mean tiny?"),
+        (["train", "--backbone", "sasrec", "--set", "train.epoch=5"], 2, "Did you mean train.epochs?"),
+        (["train", "--backbone", "sasrec", "--seed", "1", "--seed", "2"], 2, "--seed is given 2 times"),
+        (["train", "--backbone", "sasrec", "--seed", "1", "--seeds", "1,2"], 2, "Both --seed and --seeds"),
+        (["train", "--backbone", "sasrec", "--seeds", "1,x"], 2, "cannot be read"),
+        (["train", "--backbone", "sasrec", "--seeds", "1,1"], 2, "Seeds differ"),
+        (["train", "--backbone", "sasrec", "--device", "quantum"], 2, "Device 'quantum' is not here"),
+        (["train", "--backbone", "sasrec", "--frobnicate"], 2, "--frobnicate"),
+        (["trian"], 2, "trian"),
+        (["show", "nowhere"], 4, "neither a run nor a prepared dataset"),
+        (["evaluate", "runs/tiny-sasrec-none-s9"], 4, "Did you mean runs/tiny-sasrec-none-s"),
+        (["list", "backbonse"], 2, "Did you mean backbones?"),
+        (["recommend", "runs/tiny-sasrec-none-s0"], 2, "Neither --user nor --history"),
+        (["recommend", "runs/tiny-sasrec-none-s0", "--history", "nothing"], 2, "No item 'nothing'"),
+        (["recommend", "runs/tiny-sasrec-none-s0", "--user", "nobody"], 2, "No user 'nobody'"),
+        (["recommend", "runs/tiny-sasrec-none-s0", "--history", " , "], 2, "--history is empty"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_why_fix_and_its_code(
+    args: list[str], code: int, words: str, capsys: Captured
+) -> None:
+    got, text = failed(args, capsys)
+    assert got == code
+    assert words in text
+
+
+def test_help_names_every_command(capsys: Captured) -> None:
+    assert run(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+
+
+def test_train_prints_both_candidate_rules_and_the_mean_over_seeds(capsys: Captured) -> None:
+    assert run(["train", "--backbone", "sasrec", "--seeds", "0,1", *SMALL]) == 0
+    captured = capsys.readouterr()
+    for words in ("sasrec on tiny", "all items", "unseen items", "seed 1", "mean", "sd", "runs/tiny-sasrec-none-s0"):
+        assert words in captured.out
+    assert "dataset: tiny" in captured.err
+    assert "finished already" in captured.err
+
+
+def test_train_as_json_is_the_manifest(capsys: Captured) -> None:
+    assert run(["train", "--backbone", "markov", "--json", "--quiet"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["status"] == "finished"
+    assert told["backbone"] == "markov"
+
+
+def test_other_settings_in_a_taken_folder_are_refused(capsys: Captured) -> None:
+    args = ["train", "--backbone", "sasrec", *SMALL, "--set", "train.learning_rate=0.5"]
+    code, text = failed([*args, "--quiet"], capsys)
+    assert code == 4
+    assert "train.learning_rate" in text
+
+
+def test_list_shows_what_there_is(capsys: Captured) -> None:
+    assert run(["list"]) == 0
+    text = capsys.readouterr().out
+    assert all(words in text for words in ("sasrec", "none", "tiny", "tiny-sasrec-none-s0", "finished"))
+    assert run(["list", "runs", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 3
+
+
+def test_show_tells_a_run_and_a_dataset(capsys: Captured) -> None:
+    assert run(["show", "runs/tiny-sasrec-none-s0"]) == 0
+    text = capsys.readouterr().out
+    assert all(
+        words in text for words in ("softmax over all items", "leave-one-out", "test, unseen items", "next_item")
+    )
+    assert run(["show", "tiny"]) == 0
+    assert "200" in capsys.readouterr().out
+    assert run(["show", "runs/tiny-sasrec-none-s0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == 0
+
+
+def test_evaluate_says_that_the_ranks_agree(capsys: Captured) -> None:
+    assert run(["evaluate", "runs/tiny-sasrec-none-s0"]) == 0
+    assert "equal the stored ones" in capsys.readouterr().out
+
+
+def test_evaluate_says_when_the_ranks_differ(tmp_path: Path, capsys: Captured) -> None:
+    import pandas as pd
+
+    shutil.copytree("runs/tiny-markov-none-s0", tmp_path / "changed")
+    path = tmp_path / "changed" / "users.parquet"
+    ranks = pd.read_parquet(path)
+    ranks.loc[:2, "above"] += 1
+    ranks.to_parquet(path, index=False)
+    assert run(["evaluate", str(tmp_path / "changed"), "--quiet"]) == 4
+    assert "3 of the ranks differ" in capsys.readouterr().err
+
+
+def test_recommend_lists_titles_for_a_user_and_for_a_typed_history(capsys: Captured) -> None:
+    assert run(["recommend", "runs/tiny-sasrec-none-s0", "--user", "U00001", "--top", "5"]) == 0
+    assert "next for user U00001" in capsys.readouterr().out
+    import pandas as pd
+
+    first, second = pd.read_parquet("datasets/tiny/items.parquet")["raw_id"].head(2)
+    assert run(["recommend", "runs/tiny-markov-none-s0", "--history", f"{first}, {second}", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [line["raw_id"] for line in told["history"]] == [first, second]
+    assert len(told["items"]) == 10
+    assert not {first, second} & {line["raw_id"] for line in told["items"]}
+
+
+def test_compare_reads_the_runs_and_shows_the_oracle(capsys: Captured) -> None:
+    assert run(["compare", "runs", "--baseline", "markov"]) == 0
+    captured = capsys.readouterr()
+    assert "markov" in captured.out
+    assert "sasrec" in captured.out
+    assert "oracle" in captured.out
+
+
+def test_doctor_tells_versions_and_devices(capsys: Captured) -> None:
+    assert run(["doctor", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "cpu" in told["devices"]
+    assert told["torch"]

@@ -1,0 +1,152 @@
+"""Settings: precedence, types, and refusals that say what would have been right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from recbench.config import build, differences, digest, merge, parse_assignments, read_toml, write_toml
+from recbench.errors import Exit, RecbenchError
+from recbench.settings import Asked, resolve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    epochs: int = 3
+    rate: float = 0.1
+    kind: Literal["one", "two"] = "one"
+    note: str | None = None
+    steps: tuple[int, ...] = ()
+    on: bool = False
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError("epochs is at least 0.")
+
+
+def refusal(table: dict[str, object]) -> RecbenchError:
+    with pytest.raises(RecbenchError) as error:
+        build(Example, table, "train")
+    assert error.value.code == Exit.USAGE
+    return error.value
+
+
+def test_an_unknown_name_is_answered_with_the_table_and_the_nearest() -> None:
+    error = refusal({"epoch": 5})
+    assert error.what == "Unknown setting train.epoch."
+    assert error.why == "[train] takes: epochs, rate, kind, note, steps, on."
+    assert error.fix == "Did you mean train.epochs?"
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"epochs": "many"}, "a whole number"),
+        ({"epochs": 1.5}, "a whole number"),
+        ({"epochs": True}, "a whole number"),
+        ({"rate": "fast"}, "a number"),
+        ({"on": 1}, "true or false"),
+        ({"note": 3}, "text"),
+        ({"kind": "tow"}, "one, two"),
+    ],
+)
+def test_a_value_of_the_wrong_type_names_the_right_one(table: dict[str, object], words: str) -> None:
+    assert words in refusal(table).why
+
+
+def test_what_the_dataclass_refuses_is_told_in_its_words() -> None:
+    assert refusal({"epochs": -1}).why == "epochs is at least 0."
+
+
+def test_whole_numbers_stand_for_floats_and_lists_for_tuples() -> None:
+    built = build(Example, {"rate": 1, "steps": [1, 2]}, "train")
+    assert built == Example(rate=1.0, steps=(1, 2))
+    assert type(built.rate) is float
+
+
+def test_assignments_are_toml_values_and_bare_words_are_text() -> None:
+    parsed = parse_assignments(["train.epochs=5", "train.rate=1e-3", "backbone.name=sasrec", "a.b.c=[1, 2]", "on=true"])
+    assert parsed == {
+        "train": {"epochs": 5, "rate": 0.001},
+        "backbone": {"name": "sasrec"},
+        "a": {"b": {"c": [1, 2]}},
+        "on": True,
+    }
+
+
+@pytest.mark.parametrize("bad", [["train.epochs"], ["=5"], ["train..x=1"], ["a.b=1", "a.b=2"]])
+def test_assignments_that_cannot_be_read_or_contradict_are_refused(bad: list[str]) -> None:
+    with pytest.raises(RecbenchError):
+        parse_assignments(bad)
+
+
+def test_later_tables_win_in_their_places() -> None:
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "d": 4}) == {"a": {"b": 9, "c": 2}, "d": 4}
+
+
+def test_differences_name_every_setting_that_differs() -> None:
+    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2, "d": 4}) == [("a.b", 1, 3), ("d", None, 4)]
+
+
+def test_toml_survives_a_round_trip_and_unset_values_are_left_out(tmp_path: Path) -> None:
+    table = {"seed": 1, "train": {"rate": 0.001, "note": None, "steps": [1, 2]}}
+    (tmp_path / "c.toml").write_text(write_toml(table))
+    assert read_toml(tmp_path / "c.toml") == {"seed": 1, "train": {"rate": 0.001, "steps": [1, 2]}}
+    assert digest(table) == digest(read_toml(tmp_path / "c.toml"))
+
+
+def test_a_file_that_is_no_toml_or_absent_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("train = [")
+    for name in ("c.toml", "absent.toml"):
+        with pytest.raises(RecbenchError, match=name):
+            read_toml(tmp_path / name)
+
+
+def test_defaults_then_recipe_then_file_then_set(tmp_path: Path) -> None:
+    plain = resolve(Asked("sasrec").table(), "generic")
+    amazon = resolve(Asked("sasrec").table(), "amazon")
+    assert plain.train["train"].batch_size == 1024
+    assert amazon.train["train"].batch_size == 2048
+    (tmp_path / "c.toml").write_text(
+        '[backbone]\nname = "sasrec"\nwidth = 32\n[train]\nbatch_size = 512\npatience = 7\n'
+    )
+    asked = Asked(config=tmp_path / "c.toml", assignments=parse_assignments(["train.batch_size=256"]))
+    resolved = resolve(asked.table(), "amazon")
+    assert resolved.backbone_config.width == 32
+    assert resolved.train["train"].batch_size == 256
+    assert resolved.train["train"].patience == 7
+
+
+def test_a_stage_may_have_its_own_settings() -> None:
+    resolved = resolve(
+        Asked("sasrec", assignments=parse_assignments(["train.train.epochs=2", "train.epochs=9"])).table(), "generic"
+    )
+    assert resolved.train["train"].epochs == 2
+
+
+def test_what_is_closed_form_takes_neither_head_nor_training() -> None:
+    with pytest.raises(RecbenchError, match=r"takes no setting train\.epochs"):
+        resolve(Asked("ease", assignments=parse_assignments(["train.epochs=2"])).table(), "generic")
+    with pytest.raises(RecbenchError, match="Unknown head 'lares2'"):
+        resolve(Asked("ease", "lares2").table(), "generic")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (Asked(), "No backbone was named"),
+        (Asked("sasrek"), "Unknown backbone 'sasrek'"),
+        (Asked("sasrec", "nome"), "Unknown head 'nome'"),
+        (Asked("sasrec", assignments={"trian": {"epochs": 1}}), "Unknown setting trian"),
+        (Asked("sasrec", assignments={"backbone": {"widht": 1}}), "Unknown setting backbone.widht"),
+        (Asked("sasrec", assignments={"backbone": {"width": 65}}), "out of range"),
+        (Asked("sasrec", assignments={"train": {"monitor": "ndgc@10"}}), "ndgc@10"),
+    ],
+)
+def test_names_and_settings_that_do_not_exist_are_refused(asked: Asked, words: str) -> None:
+    with pytest.raises(RecbenchError, match=words) as error:
+        resolve(asked.table(), "generic")
+    assert error.value.code == Exit.USAGE
