@@ -102,8 +102,9 @@ def prepare(
         check_readable(request.metadata, "--metadata")
     path, source_format = _input(request, known, report, say)
     source_format, source = open_source(path, source_format, request.options)
+    core, core_from = _core(request, known, source_format)
     filters = Filters(
-        core=_core(request, known, source_format), min_rating=request.min_rating, duplicates=request.duplicates
+        core=core, min_rating=request.min_rating, duplicates=request.duplicates
     )
     events = source.read(_counting("reading", path, report))
     report("filtering", 0, None)
@@ -122,7 +123,7 @@ def prepare(
         name=name,
         family=_family(known, source_format),
         source=_source_facts(request, path, source_format, known),
-        filters=asdict(filters),
+        filters=asdict(filters) | {"core_from": core_from},
         steps=steps,
         split=split.facts,
         tie_rule=LIST_RULE if ordered.timestamp is None else TIE_RULE,
@@ -207,12 +208,13 @@ def _input(
     return path, request.source_format or card.format
 
 
-def _core(request: Request, known: catalog.DatasetCard | None, source_format: str) -> int:
+def _core(request: Request, known: catalog.DatasetCard | None, source_format: str) -> tuple[int, str]:
+    """k of the k-core, and who said so."""
     if request.core is not None:
-        return request.core
+        return request.core, "asked for"
     if known is not None and known.core is not None:
-        return known.core
-    return 0 if source_format == BUILT_IN else DEFAULT_CORE
+        return known.core, "as published"
+    return (0 if source_format == BUILT_IN else DEFAULT_CORE), "the default"
 
 
 def _family(known: catalog.DatasetCard | None, source_format: str) -> str:
