@@ -1,0 +1,122 @@
+"""A SASRec epoch against the textbook loop and against the matrix products nobody can avoid; and memory over many epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import torch
+
+from benchmarks.beauty_like import ITEMS, made
+from benchmarks.measure import in_turn, show
+from benchmarks.textbook import TextbookSASRec
+from recbench.backbones.sasrec import SASRec
+from recbench.data.batching import TrainingRows
+from recbench.reasoning.base import Context
+from recbench.reasoning.none import NoReasoning
+from recbench.recommender import ItemRecommender
+
+CPU = torch.device("cpu")
+BATCH = 2048
+
+
+class Epochs:
+    """recbench's own model and rows, stepped as the training loop steps them."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        train, _ = made()
+        self.model = ItemRecommender(SASRec(SASRec.Config(), ITEMS), NoReasoning(NoReasoning.Config(), 64)).train()
+        self.rows = TrainingRows(train, max_length=50, window="last", every_position=True)
+        self.prefixes = TrainingRows(train, max_length=50, window="last", every_position=False)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
+        self.order = np.random.default_rng(0)
+
+    def run(self, steps: int | None = None) -> None:
+        """An epoch, or its first steps."""
+        context = Context("train", torch.Generator(), self.rows)
+        for number, batch in enumerate(self.rows.batches(BATCH, self.order, CPU), 1):
+            loss = self.model.losses(batch, context)["next_item"]
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            loss.item()
+            if number == steps:
+                return
+
+
+def textbook_seconds(epochs: Epochs, steps: int) -> float:
+    """CPU seconds of an epoch of the textbook loop, from its first steps."""
+    torch.manual_seed(0)
+    model = TextbookSASRec(ITEMS).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    began, taken = 0.0, 0
+    for number, batch in enumerate(epochs.prefixes.batches(BATCH, epochs.order, CPU)):
+        if number == 1:  # the first step is not counted
+            began = process_time()
+        length = torch.from_numpy(batch.rows.lengths)
+        items = torch.zeros(len(batch.rows), 50, dtype=torch.long)
+        items[batch.rows.row_N, batch.rows.position_N] = batch.items_N
+        loss = model.loss(items, length, batch.targets_Q)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        taken = number
+        if number == steps:
+            break
+    return (process_time() - began) / taken * epochs.prefixes.steps(BATCH)
+
+
+def floor(n_targets: int, n_tokens: int) -> None:
+    """The matrix products of an epoch alone: scores and both gradients, and the dense layers forward and backward."""
+    u, e = torch.randn(128, 64), torch.randn(ITEMS, 64)
+    scores, du, de = torch.empty(128, ITEMS), torch.empty(128, 64), torch.zeros(ITEMS, 64)
+    for _ in range(n_targets // 128):
+        torch.mm(u, e.t(), out=scores)
+        torch.mm(scores, e, out=du)
+        de.addmm_(scores.t(), u)
+    for inner, outer in ((64, 192), (64, 64), (64, 256), (256, 64)):
+        x, w = torch.randn(BATCH, inner), torch.randn(outer, inner)
+        for _ in range(2 * n_tokens // BATCH):
+            y = x @ w.t()
+            y @ w
+            y.t() @ x
+
+
+def resident_mb() -> float:
+    """Memory this process holds now, MiB (Linux)."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def main(quick: bool) -> None:
+    """Print the ratios."""
+    torch.set_num_threads(1)
+    epochs = Epochs()
+    n_targets = epochs.rows.n_targets
+    seconds = in_turn({"epoch": epochs.run, "floor": lambda: floor(n_targets, n_targets)}, 1 if quick else 3)
+    book = textbook_seconds(epochs, 2 if quick else 6)
+    show(
+        f"training SASRec, {n_targets} targets an epoch, full softmax over {ITEMS} items, CPU seconds, one thread",
+        {
+            "recbench, an epoch": f"{seconds['epoch']:.2f}",
+            "matrix products alone": f"{seconds['floor']:.2f}",
+            "textbook loop, an epoch (from its first steps)": f"{book:.1f}",
+            "epoch / matrix products": f"{seconds['epoch'] / seconds['floor']:.2f}x",
+            "textbook / recbench": f"{book / seconds['epoch']:.1f}x",
+        },
+    )
+    steps, rounds = (10, 10) if quick else (40, 50)
+    epochs.run(steps)
+    epochs.run(steps)
+    before = resident_mb()
+    for _ in range(rounds):
+        epochs.run(steps)
+    after = resident_mb()
+    show(
+        f"memory over {rounds} rounds of {steps} steps, MiB",
+        {"before": f"{before:.0f}", "after": f"{after:.0f}", "growth": f"{after - before:+.0f}"},
+    )
