@@ -18,12 +18,12 @@ DATASET = {"name": "beauty", "family": "amazon", "items": 12_101, "fingerprint":
 PROTOCOL = {
     "split": {"name": "leave-one-out"},
     "tie_rule": "stable sort on time",
-    "candidates": "all",
-    "ties": "expected",
-    "catalogue": "every item of the prepared dataset",
+    "candidates": "all items; unseen: all but those of the query",
+    "metrics": "expected under random tie-breaking (McSherry and Najork, 2008)",
+    "catalogue": 12_101,
 }
-INPUTS = {"length": 50, "timestamps": False, "text": False}
-CROSS_ENTROPY = "cross-entropy over all items"
+INPUTS = {"history": 50, "timestamps": False, "text": False}
+CROSS_ENTROPY = "softmax over all items"
 CLOSED_FORM = "closed form"
 
 

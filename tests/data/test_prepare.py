@@ -170,7 +170,9 @@ def test_python_dict_lines_are_read_and_nothing_is_evaluated(tmp_path: Path) -> 
     assert "neither JSON nor" in refused(tmp_path / "evil", call, source_format="amazon2014-reviews").what
 
 
-RATINGS = [("A2IBPI20UZIR0U", item, n) for n, item in enumerate(["0205616461", "0000000001", "5E10000000", "B00000JBLH"])]
+RATINGS = [
+    ("A2IBPI20UZIR0U", item, n) for n, item in enumerate(["0205616461", "0000000001", "5E10000000", "B00000JBLH"])
+]
 
 
 def test_ids_stay_text_with_their_leading_zeros(tmp_path: Path) -> None:
