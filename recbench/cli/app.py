@@ -62,7 +62,7 @@ _register()
 def run(args: list[str] | None = None) -> int:
     """Run one command line and return its exit code. Every error a user can cause is answered here."""
     try:
-        app(args, standalone_mode=False)
+        code = app(args, standalone_mode=False)
     except RecbenchError as error:
         render.show_error(error)
         return int(error.code)
@@ -76,7 +76,7 @@ def run(args: list[str] | None = None) -> int:
             RecbenchError(error.format_message(), why="The command line could not be read.", fix="recbench --help")
         )
         return int(Exit.USAGE)
-    return int(Exit.OK)
+    return code if isinstance(code, int) else int(Exit.OK)  # a command that ends by typer.Exit
 
 
 def main() -> None:

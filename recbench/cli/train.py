@@ -6,6 +6,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from time import perf_counter
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -173,13 +174,12 @@ def watching(name: str, quiet: bool) -> Iterator[Any]:
     if quiet or not render.err.is_terminal:
         yield Watcher()
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
     )
     with Progress(*columns, console=render.err, transient=True) as bar:
         task = bar.add_task(escape(name), total=None, note="")
@@ -190,10 +190,11 @@ def watching(name: str, quiet: bool) -> Iterator[Any]:
             now = 1
 
             def stage(self, name: str, epochs: int) -> None:
-                self.stage_name, self.epochs, self.now = name, epochs, 1
+                self.stage_name, self.epochs, self.now, self.began = name, epochs, 1, perf_counter()
 
             def step(self, step: int, steps: int, loss: float) -> None:
-                note = f"{self.stage_name} {self.now}/{self.epochs}  loss {loss:.3f}  valid NDCG@10 {self.best:.4f}"
+                note = f"{self.stage_name} {self.now}/{self.epochs}  loss {loss:.3f}  best NDCG@10 {self.best:.4f}"
+                note += f"  {render.duration(perf_counter() - self.began)}"
                 bar.update(task, completed=step, total=steps, note=note)
 
             def epoch(self, line: dict[str, Any]) -> None:

@@ -103,9 +103,7 @@ def prepare(
     path, source_format = _input(request, known, report, say)
     source_format, source = open_source(path, source_format, request.options)
     core, core_from = _core(request, known, source_format)
-    filters = Filters(
-        core=core, min_rating=request.min_rating, duplicates=request.duplicates
-    )
+    filters = Filters(core=core, min_rating=request.min_rating, duplicates=request.duplicates)
     events = source.read(_counting("reading", path, report))
     report("filtering", 0, None)
     rows, steps = filtering.apply(events, filters)

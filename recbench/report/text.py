@@ -107,5 +107,7 @@ def _notes(table: Table, settings: Settings) -> list[str]:
 def _wrapped(texts: list[str]) -> list[str]:
     """Lines of at most the width; a number keeps its percent sign."""
     whole = [text.replace(" %", "\0%") for text in texts]
-    lines = [wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) for text in whole]
+    lines = [
+        wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) for text in whole
+    ]
     return [line.replace("\0", " ") for wrapped in lines for line in wrapped]

@@ -152,6 +152,29 @@ def test_recommend_lists_titles_for_a_user_and_for_a_typed_history(capsys: Captu
     assert not {first, second} & {line["raw_id"] for line in told["items"]}
 
 
+def test_ctrl_c_and_a_polite_kill_end_with_130_and_an_interrupted_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    import os
+    import signal
+
+    from recbench.training import loop
+
+    train_epoch = loop._train_epoch
+    for number in (signal.SIGINT, signal.SIGTERM):
+
+        def stopped(*args: object, number: int = number) -> dict[str, float]:
+            losses = train_epoch(*args)  # type: ignore[arg-type]
+            os.kill(os.getpid(), number)
+            return losses
+
+        monkeypatch.setattr(loop, "_train_epoch", stopped)
+        runs = tmp_path / str(int(number))
+        assert run(["train", "--backbone", "sasrec", *SMALL, "--runs", str(runs)]) == 130
+        assert "--resume" in capsys.readouterr().err
+        assert json.loads((runs / "tiny-sasrec-none-s0" / "run.json").read_text())["status"] == "interrupted"
+
+
 def test_compare_reads_the_runs_and_shows_the_oracle(capsys: Captured) -> None:
     assert run(["compare", "runs", "--baseline", "markov"]) == 0
     captured = capsys.readouterr()

@@ -12,11 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recbench import experiment
 from recbench.data.card import Card
 from recbench.data.dataset import open_dataset
 from recbench.data.export import export
 from recbench.data.prepare import Request, prepare
 from recbench.errors import Exit, RecbenchError
+from recbench.experiment import Order
+from recbench.settings import resolve
+from recbench.training.loop import Watcher
+from tests.systems import CPU
 
 BEAUTY = "226cce9c3105299ca0db9615d7d3fb32b3175e90da43100ae352599f0f0107b8"
 
@@ -97,6 +102,12 @@ def test_beauty_split_in_time_has_the_published_counts(shared_data: Path, tmp_pa
     assert (facts["n_valid"], facts["n_test"], facts["n_test_new_users"]) == (6_188, 6_110, 593)
     dataset = open_dataset("beauty", tmp_path)
     assert len(dataset.queries("test")) == 6_110
+    run, _ = experiment.run(
+        Order(dataset, resolve({"backbone": {"name": "markov"}}, "amazon"), 0, tmp_path, CPU), Watcher()
+    )
+    told = {key: (round(m["hr@10"], 6), round(m["ndcg@10"], 6)) for key, m in run.manifest.metrics.items()}
+    assert told["test"] == (0.025068, 0.015628)
+    assert told["test_unseen"] == (0.025068, 0.015669)
     assert len(dataset.queries("valid")) == 6_188
 
 
