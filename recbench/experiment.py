@@ -64,27 +64,21 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
     if (done := _already_there(order)) is not None:
         return done, True
     with _own(order.folder):
-        config = write_toml(order.resolved.full(order.dataset.name, order.seed))
-        write_text(order.folder / layout.CONFIG, config)
         seed_everything(order.seed)
         model = new_model(order.resolved, order.dataset, order.device)
         manifest = _manifest(order, model)
-        manifest.write(order.folder)
         try:
+            write_text(order.folder / layout.CONFIG, write_toml(order.resolved.full(order.dataset.name, order.seed)))
+            manifest.write(order.folder)
             manifest = _work(order, model, manifest, watcher)
         except KeyboardInterrupt:
             replace(manifest, status="interrupted").write(order.folder)
             raise
-        except RecbenchError as error:
-            failed = {"what": error.what, "why": error.why, "fix": error.fix}
-            _best_effort(replace(manifest, status="failed", error=failed), order.folder)
-            raise
-        except OSError as error:
-            told = _os_error(error, order.folder)
-            _best_effort(
-                replace(manifest, status="failed", error={"what": told.what, "why": told.why, "fix": told.fix}),
-                order.folder,
-            )
+        except Exception as error:
+            told = _os_error(error, order.folder) if isinstance(error, OSError) else error
+            _best_effort(replace(manifest, status="failed", error=_in_words(told)), order.folder)
+            if told is error:
+                raise
             raise told from error
         Store(order.folder / layout.STATE).clear()
     return Run(order.folder, manifest), False
@@ -341,6 +335,13 @@ def _peak_mb(device: torch.device) -> float:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _in_words(error: Exception) -> dict[str, str]:
+    """An error as ``run.json`` keeps it; one that is a bug of ours has no advice."""
+    if isinstance(error, RecbenchError):
+        return {"what": error.what, "why": error.why, "fix": error.fix}
+    return {"what": type(error).__name__, "why": str(error)}
 
 
 def _best_effort(manifest: Manifest, folder: Path) -> None:

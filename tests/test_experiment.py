@@ -232,6 +232,17 @@ def test_a_loss_that_is_not_finite_fails_with_the_epoch_and_a_fix(tiny_home: Pat
     assert "learning_rate" in manifest.error["fix"]
 
 
+def test_a_bug_leaves_the_run_failed_and_its_traceback(tiny_home: Path, tmp_path: Path) -> None:
+    class Broken(Watcher):
+        def epoch(self, line: dict[str, Any]) -> None:
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        done(order(tiny_home, tmp_path), Broken())
+    manifest = Run.open(tmp_path / "tiny-sasrec-none-s0").manifest
+    assert (manifest.status, manifest.error["why"]) == ("failed", "out of memory")
+
+
 def test_a_full_disk_fails_clearly_and_leaves_nothing_half_written(
     tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
