@@ -16,6 +16,7 @@ from recbench.data.batching import TrainingRows
 from recbench.reasoning.base import Context
 from recbench.reasoning.none import NoReasoning
 from recbench.recommender import ItemRecommender
+from recbench.scoring.products import times_transposed
 
 CPU = torch.device("cpu")
 BATCH = 2048
@@ -71,11 +72,11 @@ def textbook_seconds(epochs: Epochs, steps: int) -> float:
 def floor(n_targets: int, n_tokens: int) -> None:
     """The matrix products of an epoch alone: scores and both gradients, and the dense layers forward and backward."""
     u, e = torch.randn(128, 64), torch.randn(ITEMS, 64)
-    scores, du, de = torch.empty(128, ITEMS), torch.empty(128, 64), torch.zeros(ITEMS, 64)
+    e_columns, u_columns = e.t().contiguous(), u.t().contiguous()
     for _ in range(n_targets // 128):
-        torch.mm(u, e.t(), out=scores)
-        torch.mm(scores, e, out=du)
-        de.addmm_(scores.t(), u)
+        scores = times_transposed(u, e)
+        times_transposed(scores, e_columns)
+        times_transposed(u_columns, scores.t())
     for inner, outer in ((64, 192), (64, 64), (64, 256), (256, 64)):
         x, w = torch.randn(BATCH, inner), torch.randn(outer, inner)
         for _ in range(2 * n_tokens // BATCH):
