@@ -19,7 +19,7 @@ def main(quick: bool) -> None:
     """Print the ratios."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = ItemRecommender(SASRec(SASRec.Config(), ITEMS), NoReasoning(NoReasoning.Config(), 64)).eval()
+    model = system(ITEMS).eval()
     _, queries = made()
 
     @torch.inference_mode()

@@ -28,7 +28,7 @@ class Epochs:
     def __init__(self) -> None:
         torch.manual_seed(0)
         train, _ = made()
-        self.model = ItemRecommender(SASRec(SASRec.Config(), ITEMS), NoReasoning(NoReasoning.Config(), 64)).train()
+        self.model = system(ITEMS).train()
         self.rows = TrainingRows(train, max_length=50, window="last", every_position=True)
         self.prefixes = TrainingRows(train, max_length=50, window="last", every_position=False)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)

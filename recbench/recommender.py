@@ -19,6 +19,7 @@ from recbench.errors import RecbenchError
 from recbench.reasoning.base import Context, ReasoningHead, Stage
 from recbench.registry import BACKBONES, HEADS
 from recbench.scoring.counting import Counts, count, scratch_for, top
+from recbench.scoring.products import times_transposed
 from recbench.scoring.softmax import ItemSoftmax
 
 BLOCK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 29}
@@ -54,6 +55,8 @@ class Ask:
     top_unseen: bool = False
     """Leave items of the history out of the lists."""
     tie_seed: int = 0
+    steps: int | None = None
+    """Reasoning steps to take; None: as the head is configured."""
 
 
 class Recommender(ABC):
@@ -69,8 +72,12 @@ class Recommender(ABC):
         """Numbers trained by gradient."""
 
     @abstractmethod
-    def score_blocks(self, batch: Batch) -> Iterator[tuple[slice, Tensor]]:
-        """Scores of all items for every row of the batch, a few rows at a time: (rows, V - 1), column j is item j + 1."""
+    def score_blocks(self, batch: Batch, steps: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Scores of all items for every row of the batch, a few rows at a time: (rows, V - 1), column j is item j + 1.
+
+        Args:
+            steps: reasoning steps to take; None: as configured.
+        """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -87,7 +94,7 @@ class Recommender(ABC):
         lists: list[tuple[Tensor, Tensor]] = []
         users_B = torch.from_numpy(batch.users_B.astype(np.int64)).to(batch.items_N.device)
         scratch = None
-        for rows, scores in self.score_blocks(batch):
+        for rows, scores in self.score_blocks(batch, ask.steps):
             here = slice(
                 *torch.searchsorted(ask.seen.row, torch.tensor([rows.start, rows.stop], device=scores.device)).tolist()
             )
@@ -144,7 +151,7 @@ class ItemRecommender(Trainable):
         self.score = ItemSoftmax(backbone.item_vectors)
         self.loss_name = self.score.name
         self.max_length = backbone.max_length
-        self.stages = head.stages
+        self.stages = head.plan(head.config)
         self.every_position = backbone.causal
 
     def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
@@ -153,15 +160,14 @@ class ItemRecommender(Trainable):
     def begin(self, context: Context) -> None:
         self.head.begin(self.backbone, self.score, context)
 
-    def score_blocks(self, batch: Batch) -> Iterator[tuple[slice, Tensor]]:
-        u_BD = self.head.answer(self.head.think(self.backbone, batch))
-        e_DV = self.score.items().t()
+    def score_blocks(self, batch: Batch, steps: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        u_BD = self.head.answer(self.head.think(self.backbone, batch, steps))
+        e_VD = self.score.items()
         budget = BLOCK_BYTES.get(u_BD.device.type, BLOCK_BYTES["cuda"])
-        height = max(1, min(len(u_BD), budget // (u_BD.element_size() * e_DV.shape[1])))
-        buffer = u_BD.new_empty(height, e_DV.shape[1])
+        height = max(1, min(len(u_BD), budget // (u_BD.element_size() * len(e_VD))))
         for first in range(0, len(u_BD), height):
             rows = slice(first, min(first + height, len(u_BD)))
-            yield rows, torch.mm(u_BD[rows], e_DV, out=buffer[: rows.stop - first])
+            yield rows, times_transposed(u_BD[rows], e_VD)
 
 
 @final
@@ -178,7 +184,7 @@ class BaselineRecommender(Recommender):
     def n_parameters(self) -> int:
         return 0
 
-    def score_blocks(self, batch: Batch) -> Iterator[tuple[slice, Tensor]]:
+    def score_blocks(self, batch: Batch, steps: int | None = None) -> Iterator[tuple[slice, Tensor]]:  # noqa: ARG002 the contract's
         starts = batch.rows.starts.astype(np.int64)
         histories = Histories(batch.users_B, batch.items_N.cpu().numpy(), None, starts, starts + batch.rows.lengths)
         for first in range(0, len(histories), 256):
@@ -216,4 +222,12 @@ def build(backbone: str, backbone_config: Any, head: str, head_config: Any, n_it
     if issubclass(backbone_class, Baseline):
         return BaselineRecommender(backbone_class(backbone_config))
     built = backbone_class(backbone_config, n_items)
-    return ItemRecommender(built, HEADS.load(head)(head_config, built.item_vectors().shape[1]))
+    try:
+        reasoning = HEADS.load(head)(head_config, built)
+    except ValueError as error:
+        raise RecbenchError(
+            f"Head {head} does not fit backbone {backbone} with these settings.",
+            why=str(error),
+            fix="Change the setting it names: --set head... or --set backbone...",
+        ) from error
+    return ItemRecommender(built, reasoning)

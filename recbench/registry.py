@@ -79,7 +79,28 @@ BACKBONES = Registry(
 HEADS = Registry(
     "head",
     "heads",
-    {"none": Entry("recbench.reasoning.none:NoReasoning", "control", "no reasoning: the last state is the answer")},
+    {
+        "none": Entry("recbench.reasoning.none:NoReasoning", "control", "no reasoning: the last state is the answer"),
+        "pause": Entry("recbench.reasoning.pause:Pause", "control", "extra steps fed a learned constant: the compute control"),
+        "rearec-erl": Entry(
+            "recbench.reasoning.rearec_erl:ReaRecERL",
+            "latent",
+            "states fed back, their mean answers (ReaRec, Tang et al., 2025)",
+        ),
+        "rearec-prl": Entry(
+            "recbench.reasoning.rearec_prl:ReaRecPRL",
+            "latent",
+            "states fed back, annealed and contrasted (ReaRec, Tang et al., 2025)",
+        ),
+        "lares": Entry(
+            "recbench.reasoning.lares:LARES", "latent", "layers looped over all states, then rewarded (Liu et al., 2025)"
+        ),
+        "diffuse": Entry(
+            "recbench.reasoning.diffuse:DiffuReason",
+            "latent",
+            "thoughts refined by diffusion (DiffuReason, 2026, reconstructed from the abstract)",
+        ),
+    },
 )
 
 SOURCES = Registry(

@@ -87,7 +87,7 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
                 )
         return Resolved(backbone, head, backbone_config, None, {}, resolved)
     head_config: Any = build(head_class, _without_name(table, "head"), "head")
-    stages = HEADS.load(head).stages
+    stages = HEADS.load(head).plan(head_config)
     train = stage_settings(table.get("train", {}), stages)
     resolved["head"] |= as_table(head_config)
     resolved["train"] = _train_table(train)

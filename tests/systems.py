@@ -7,6 +7,7 @@ import torch
 
 from recbench.data.batching import Batch, Rows, query_batches
 from recbench.data.dataset import Histories, Queries
+from recbench.recommender import ItemRecommender
 from recbench.registry import BACKBONES, HEADS
 
 CPU = torch.device("cpu")
@@ -28,10 +29,18 @@ def small_backbone(name: str, n_items: int = 20, **changes: object) -> torch.nn.
     return cls(config, n_items)
 
 
-def small_head(name: str, width: int = 8) -> torch.nn.Module:
-    """A head of that name with its default settings."""
+def small_head(name: str, backbone: torch.nn.Module, **changes: object) -> torch.nn.Module:
+    """A head of that name for this backbone; default settings but for ``changes``."""
     cls = HEADS.load(name)
-    return cls(cls.Config(), width)
+    return cls(cls.Config(**changes), backbone)
+
+
+def small_system(
+    backbone: str = "sasrec", head: str = "none", n_items: int = 20, *, changes: dict[str, object] | None = None, **sizes: object
+) -> ItemRecommender:
+    """A whole small recommender; ``sizes`` go to the backbone, ``changes`` to the head."""
+    built = small_backbone(backbone, n_items, **sizes)
+    return ItemRecommender(built, small_head(head, built, **(changes or {})))
 
 
 def histories(rows: list[list[int]], times: bool = False) -> Histories:

@@ -32,6 +32,8 @@ class Encoded:
 class Backbone(nn.Module, ABC):
     """A history encoder. Subclasses are final, one a file, with a frozen ``Config`` dataclass inside.
 
+    Every dropout rate stands in an ``nn.Dropout``, so that a stage of training may set it.
+
     Every state depends on its own row only, and for a causal backbone on its own and earlier tokens only. No constant may depend
     on the batch. Positions are counted from the oldest token kept.
     """
@@ -83,3 +85,13 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def item_vectors(self) -> Tensor:
         """The item table that ranks, (V, D); row 0 is padding and never scored."""
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.item_vectors().shape[1]
+
+    @property
+    def n_items(self) -> int:
+        """Items that can be ranked, V - 1."""
+        return self.item_vectors().shape[0] - 1

@@ -78,12 +78,13 @@ class SASRec(Backbone):
         self.items = nn.Embedding(n_items + 1, config.width, padding_idx=0)
         self.positions = nn.Embedding(config.max_length, config.width)
         self.norm = nn.LayerNorm(config.width, eps=1e-12)
+        self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.apply(self._initialise)
 
     def embed(self, batch: Batch) -> Tensor:
         x_ND = self.items(batch.items_N) + self.positions(batch.rows.position_N)
-        return F.dropout(self.norm(x_ND), self.config.dropout, self.training)
+        return cast("Tensor", self.dropout(self.norm(x_ND)))
 
     def encode(
         self,
@@ -134,8 +135,8 @@ class Block(nn.Module):
         super().__init__()
         D = config.width
         self.n_heads = config.n_heads
-        self.dropout = config.dropout
-        self.attention_dropout = config.attention_dropout
+        self.dropout = nn.Dropout(config.dropout)
+        self.attention_dropout = nn.Dropout(config.attention_dropout)
         self.query_key_value = nn.Linear(D, 3 * D)
         self.attended = nn.Linear(D, D)
         self.attention_norm = nn.LayerNorm(D, eps=1e-12)
@@ -181,9 +182,8 @@ class Block(nn.Module):
 
     @property
     def _attention_dropout(self) -> float:
-        return self.attention_dropout if self.training else 0.0
+        return self.attention_dropout.p if self.training else 0.0
 
     def _feed_forward(self, x_QD: Tensor, mixed_QD: Tensor) -> Tensor:
-        x_QD = self.attention_norm(x_QD + F.dropout(self.attended(mixed_QD), self.dropout, self.training))
-        y_QD = self.outer(F.gelu(self.inner(x_QD)))
-        return self.norm(x_QD + F.dropout(y_QD, self.dropout, self.training))
+        x_QD = self.attention_norm(x_QD + self.dropout(self.attended(mixed_QD)))
+        return cast("Tensor", self.norm(x_QD + self.dropout(self.outer(F.gelu(self.inner(x_QD))))))

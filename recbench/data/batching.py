@@ -96,11 +96,31 @@ class Batch:
     targets_Q: Tensor | None
     users_B: np.ndarray
     times_N: Tensor | None = None
+    place_Q: np.ndarray | None = None
+    """Of training batches: the event each target is, a place in ``TrainingRows.histories.items``."""
 
     @property
     def row_Q(self) -> Tensor:
         """Row of each asked token."""
         return self.rows.row_N[self.at_Q]
+
+    def only(self, rows_R: np.ndarray) -> tuple[Batch, Tensor, Tensor]:
+        """The batch of some of its rows (ascending), and which of its tokens and of its asked ones those are."""
+        rows = Rows(self.rows.lengths[rows_R], self.rows.device)
+        token_N = torch.from_numpy(ranges(self.rows.starts[rows_R], rows.lengths)).to(self.rows.device)
+        new = torch.full((self.rows.n_tokens,), -1, device=self.rows.device)
+        new[token_N] = torch.arange(rows.n_tokens, device=self.rows.device)
+        asked_Q = (new[self.at_Q] >= 0).nonzero()[:, 0]
+        batch = Batch(
+            items_N=self.items_N[token_N],
+            rows=rows,
+            at_Q=new[self.at_Q[asked_Q]],
+            targets_Q=None if self.targets_Q is None else self.targets_Q[asked_Q],
+            users_B=self.users_B[rows_R],
+            times_N=None if self.times_N is None else self.times_N[token_N],
+            place_Q=None if self.place_Q is None else self.place_Q[asked_Q.cpu().numpy()],
+        )
+        return batch, token_N, asked_Q
 
 
 class TrainingRows:
@@ -116,6 +136,7 @@ class TrainingRows:
 
     def __init__(self, histories: Histories, *, max_length: int, window: Window, every_position: bool) -> None:
         self.histories = histories
+        self.max_length = max_length
         n_inputs = histories.lengths - 1
         users = np.flatnonzero(n_inputs > 0)
         inputs = n_inputs[users]
@@ -144,20 +165,66 @@ class TrainingRows:
             if len(chosen):
                 yield self._batch(chosen, device)
 
+    def partners(self, place_A: np.ndarray, uniform_A: np.ndarray, device: torch.device) -> tuple[np.ndarray, Batch]:
+        """For each target another training event of the same item, uniformly; itself if there is none.
+
+        Args:
+            place_A: the targets, as ``Batch.place_Q`` names them.
+            uniform_A: one number in [0, 1) each, which decides.
+
+        Returns:
+            ``chosen``, and a batch whose row b is the history before the partner of target ``chosen[b]``, its newest
+            ``max_length`` events, asked at its last.
+        """
+        by_item, rank, first = self._targets_by_item
+        item_A = self.histories.items[place_A]
+        count_A, own_A = first[item_A + 1] - first[item_A], rank[place_A]
+        drawn_A = np.minimum((uniform_A * (count_A - 1)).astype(np.int64), np.maximum(count_A - 2, 0))
+        other_A = np.where(count_A > 1, drawn_A + (drawn_A >= own_A), own_A)
+        event_A = by_item[first[item_A] + other_A]
+        user_A = np.searchsorted(self.histories.starts, event_A, side="right") - 1
+        length_A = np.minimum(event_A - self.histories.starts[user_A], self.max_length)
+        chosen = np.argsort(length_A, kind="stable")
+        rows = Rows(length_A[chosen], device)
+        token = ranges(event_A[chosen] - length_A[chosen], length_A[chosen])
+        times = self.histories.times
+        return chosen, Batch(
+            items_N=_long(self.histories.items[token], device),
+            rows=rows,
+            at_Q=rows.last_B,
+            targets_Q=None,
+            users_B=self.histories.users[user_A[chosen]],
+            times_N=None if times is None else _long(times[token], device),
+            place_Q=event_A[chosen],
+        )
+
+    @cached_property
+    def _targets_by_item(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Targets sorted by item; each event's rank among those of its item; where each item's begin."""
+        events = ranges(self.start + self.length - self.n_asked + 1, self.n_asked)
+        items = self.histories.items
+        by_item = events[np.lexsort((events, items[events]))]
+        first = np.searchsorted(items[by_item], np.arange(int(items.max()) + 2))
+        rank = np.full(len(items), -1, dtype=np.int64)
+        rank[by_item] = np.arange(len(by_item)) - first[items[by_item]]
+        return by_item, rank, first
+
     def _batch(self, chosen: np.ndarray, device: torch.device) -> Batch:
         chosen = chosen[np.argsort(self.length[chosen], kind="stable")]
         lengths, asked = self.length[chosen], self.n_asked[chosen]
         rows = Rows(lengths, device)
         token = ranges(self.start[chosen], lengths)
         at = ranges(rows.starts + lengths - asked, asked)
+        place = token[at] + 1
         times = self.histories.times
         return Batch(
             items_N=_long(self.histories.items[token], device),
             rows=rows,
             at_Q=_long(at, device),
-            targets_Q=_long(self.histories.items[token[at] + 1], device),
+            targets_Q=_long(self.histories.items[place], device),
             users_B=self.histories.users[self.row_user[chosen]],
             times_N=None if times is None else _long(times[token], device),
+            place_Q=place,
         )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,16 @@ class Stage:
 
     name: str
     """Also the name of the table with its own settings: ``[train.<name>]``."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings of this stage that stand over ``[train]`` and below ``[train.<name>]``."""
+
+
+class Reasoner(Protocol):
+    """A whole recommender as a head may use it: the frozen copy of where its stage began."""
+
+    backbone: Backbone
+    head: ReasoningHead
+    score: Score
 
 
 @dataclass(slots=True)
@@ -31,24 +42,60 @@ class Context:
     """Every draw of a head comes from it; it is saved, so that a resumed run draws the same."""
     train: TrainingRows | None
     """The training part, read-only."""
-    reference: Any = None
+    reference: Reasoner | None = None
     """Frozen copy of the recommender as the stage began; None in the first stage."""
     epoch: int = 0
     step: int = 0
     epochs: int = 0
     steps: int = 0
     """Steps of one epoch."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What a reader of ``run.json`` should know of this stage; ``begin`` fills it."""
+    _notes: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def note(self, name: str, value: Tensor) -> None:
+        """A diagnostic of this step, a scalar; ``log.jsonl`` gets its mean over the steps that noted it. No gradient is kept."""
+        self._notes.setdefault(name, []).append(value.detach())
+
+    def noted(self) -> dict[str, float]:
+        """The means of what was noted since the last call."""
+        means = {name: torch.stack(values).double().mean().item() for name, values in self._notes.items()}
+        self._notes.clear()
+        return means
 
 
 class ReasoningHead(nn.Module, ABC):
-    """From a backbone's states to the vector that ranks. Subclasses are final, one a file, with a frozen ``Config`` inside."""
+    """From a backbone's states to the vector that ranks. Subclasses are final, one a file, with a frozen ``Config`` inside.
+
+    Args:
+        config: of the head's own ``Config``.
+        backbone: what the head will stand on; sizes are read off it, no hold of it is kept.
+
+    Raises:
+        ValueError: config and backbone do not fit.
+    """
 
     Config: ClassVar[type]
     stages: ClassVar[tuple[Stage, ...]]
+    scalable: ClassVar[bool] = True
+    """Does a number of steps given at test time mean anything?"""
+
+    def __init__(self, config: Any, backbone: Backbone) -> None:  # noqa: ARG002 for subclasses
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def plan(cls, config: Any) -> tuple[Stage, ...]:  # noqa: ARG003 for heads whose stages depend on it
+        """The stages of training under a config."""
+        return cls.stages
 
     @abstractmethod
-    def think(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """Thoughts at the asked tokens, first to last, as made at test time, (Q, K, D). Deterministic in eval mode."""
+    def think(self, backbone: Backbone, batch: Batch, steps: int | None = None) -> Tensor:
+        """Thoughts at the asked tokens, first to last, as made at test time, (Q, K, D). Deterministic in eval mode.
+
+        Args:
+            steps: how many reasoning steps to take; None: as configured.
+        """
 
     @abstractmethod
     def answer(self, z_QKD: Tensor) -> Tensor:
@@ -60,3 +107,14 @@ class ReasoningHead(nn.Module, ABC):
 
     def begin(self, backbone: Backbone, score: Score, context: Context) -> None:
         """Prepare ``context.stage``. Nothing to do unless a stage says so."""
+
+
+def targets(batch: Batch) -> Tensor:
+    """Items that follow the asked tokens, (Q,).
+
+    Raises:
+        ValueError: the batch has none; training needs them.
+    """
+    if batch.targets_Q is None:
+        raise ValueError("training needs targets")
+    return batch.targets_Q

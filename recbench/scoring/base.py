@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 from torch import Tensor
+
+
+Divergence = Literal["code", "paper"]
+"""Which divergence between K distributions: see ``Score.pooled``."""
 
 
 class Score(ABC):
@@ -21,6 +26,41 @@ class Score(ABC):
             tau: temperature; scores are divided by it.
             frozen: no gradient into the item table.
         """
+
+    @abstractmethod
+    def pooled(
+        self,
+        z_NKD: Tensor,
+        target_N: Tensor,
+        *,
+        mix_MK: Tensor,
+        tau: float = 1.0,
+        divergence: float = 0.0,
+        form: Divergence = "code",
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of M mixtures of K states, summed over M, and ``divergence`` times how far the states' distributions lie apart.
+
+        Both are scalars, made together from one set of scores, so they can only be differentiated together, as parts of one sum.
+
+        Args:
+            z_NKD: states; p_k is the softmax of state k's scores over tau.
+            mix_MK: weights of the states in each mixture; without gradient.
+            divergence: its weight, negative to reward distance.
+            form: ``code``: mean over ordered pairs i != j of KL(p_j || p_i), no gradient into p_i (K > 1);
+                ``paper``: sum over i < j of KL(p_i || p_j). Nats, mean over N.
+        """
+
+    @abstractmethod
+    def log_prob(self, u_ND: Tensor, items_NG: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
+        """Log-probabilities of items under the answers, (N, G, M), M parts of an item that add up: 1 for item ids. With gradient.
+
+        Args:
+            items_NG: item ids, G a row.
+        """
+
+    @abstractmethod
+    def top(self, u_ND: Tensor, g: int) -> Tensor:
+        """The best ``g`` items of each answer, ids (N, g), best first; no gradient."""
 
     @abstractmethod
     def place(self, u_ND: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:

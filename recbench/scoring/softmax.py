@@ -7,9 +7,12 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from recbench.scoring.base import Score
+from recbench.scoring.base import Divergence, Score
 from recbench.scoring.counting import count
+from recbench.scoring.log_sum_exp import log_sum_exp
+from recbench.scoring.pooled import pooled_loss
 from recbench.scoring.products import times_transposed
 
 CHUNK_ROWS = 128
@@ -89,21 +92,48 @@ class ItemSoftmax(Score):
 
     def loss(self, u_ND: Tensor, target_N: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
         table_VD = self._table()
-        chunk = self._chunk_rows or (CHUNK_ROWS if u_ND.device.type == "cpu" else CHUNK_ROWS_GPU)
+        chunk = self._chunk(u_ND)
         loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves apply untyped
             u_ND, table_VD.detach() if frozen else table_VD, target_N, tau, chunk
         )
         return loss
 
+    def pooled(
+        self,
+        z_NKD: Tensor,
+        target_N: Tensor,
+        *,
+        mix_MK: Tensor,
+        tau: float = 1.0,
+        divergence: float = 0.0,
+        form: Divergence = "code",
+    ) -> tuple[Tensor, Tensor]:
+        chunk = max(16, self._chunk(z_NKD) // z_NKD.shape[1])
+        return pooled_loss(z_NKD, self._table(), target_N, mix_MK, tau, divergence, form, chunk)
+
+    def log_prob(self, u_ND: Tensor, items_NG: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
+        table_VD = self._table().detach() if frozen else self._table()
+        own_NG = (u_ND[:, None] * F.embedding(items_NG, table_VD)).sum(-1) / tau
+        return (own_NG - log_sum_exp(u_ND, table_VD, tau, self._chunk(u_ND))[:, None])[..., None]
+
+    @torch.no_grad()
+    def top(self, u_ND: Tensor, g: int) -> Tensor:
+        chunk = self._chunk(u_ND)
+        return torch.cat([times_transposed(u, self.items()).topk(g).indices + 1 for u in u_ND.split(chunk)])
+
     @torch.no_grad()
     def place(self, u_ND: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
         above, tied = torch.empty_like(target_N), torch.empty_like(target_N)
-        e_DV, none = self.items().t(), target_N.new_empty(0)
-        for first in range(0, len(u_ND), CHUNK_ROWS):
-            here = slice(first, first + CHUNK_ROWS)
-            counts = count(u_ND[here] @ e_DV, target_N[here], none, none)
+        e_VD, none = self.items(), target_N.new_empty(0)
+        chunk = self._chunk(u_ND)
+        for first in range(0, len(u_ND), chunk):
+            here = slice(first, first + chunk)
+            counts = count(times_transposed(u_ND[here], e_VD), target_N[here], none, none)
             above[here], tied[here] = counts.above, counts.tied
         return above, tied
 
     def items(self) -> Tensor:
         return self._table()[1:]
+
+    def _chunk(self, u_ND: Tensor) -> int:
+        return self._chunk_rows or (CHUNK_ROWS if u_ND.device.type == "cpu" else CHUNK_ROWS_GPU)

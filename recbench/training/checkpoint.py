@@ -50,6 +50,10 @@ class Progress:
     """File with the weights and the optimiser of the last epoch."""
     best_file: str = ""
     """File with the best weights."""
+    began_file: str = ""
+    """File with the weights this stage began with: its reference, also after a resume."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What stages found out as they began, by stage."""
 
 
 class Store:
@@ -58,18 +62,22 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, progress: Progress, current: dict[str, Tensor], best: dict[str, Tensor] | None) -> None:
-        """Keep the state after an epoch; ``best`` only when this epoch's weights are the best so far."""
+    def save(self, progress: Progress, current: dict[str, Tensor] | None, best: dict[str, Tensor] | None) -> None:
+        """Keep the state after an epoch; ``best`` only when this epoch's weights are the best so far.
+
+        ``current`` is None where no epoch of the stage is over yet.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{progress.stage}-{progress.epoch}.safetensors"
-        progress.current = f"current-{name}"
-        write_tensors(self.folder / progress.current, current)
+        progress.current = f"current-{name}" if current is not None else ""
+        if current is not None:
+            write_tensors(self.folder / progress.current, current)
         if best is not None:
             progress.best_file = f"best-{name}"
             write_tensors(self.folder / progress.best_file, best)
         write_text(self.folder / PROGRESS, json.dumps(asdict(progress), indent=1) + "\n")
         for path in self.folder.iterdir():
-            if path.name not in (PROGRESS, progress.current, progress.best_file):
+            if path.name not in (PROGRESS, progress.current, progress.best_file, progress.began_file):
                 path.unlink()
 
     def load(self) -> Progress | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -12,14 +13,15 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbench.data.batching import TrainingRows
 from recbench.data.dataset import Histories, Queries
 from recbench.errors import Exit, RecbenchError
-from recbench.evaluation.evaluate import evaluate
+from recbench.evaluation.evaluate import Ranks, evaluate
 from recbench.reasoning.base import Context, Stage
 from recbench.recommender import Trainable
+from recbench.training.average import Average
 from recbench.training.checkpoint import (
     WEIGHTS,
     Progress,
@@ -50,6 +52,15 @@ class Watcher:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """A trained model of the same kind, to go on from."""
+
+    tensors: dict[str, Tensor]
+    stages: tuple[str, ...]
+    """The stages it has gone through."""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """Everything training is given."""
 
@@ -62,6 +73,10 @@ class Job:
     folder: Path
     """The run folder: ``log.jsonl`` and ``state/`` are written here."""
     watcher: Watcher
+    start: Start | None = None
+    """Weights to go on from; None: from the first stage."""
+    until: str | None = None
+    """Last stage to run; None: all."""
 
 
 def fit(model: Trainable, job: Job, store: Store) -> Progress:
@@ -72,20 +87,41 @@ def fit(model: Trainable, job: Job, store: Store) -> Progress:
     Raises:
         RecbenchError: the loss is not finite.
     """
-    progress = store.load() or Progress()
+    progress = store.load() or _first(model, job, store)
     _cut_log(job, progress)
-    for number, stage in enumerate(model.stages):
+    names = [stage.name for stage in model.stages]
+    last = names.index(job.until) if job.until else len(names) - 1
+    for number, stage in enumerate(model.stages[: last + 1]):
         if number >= progress.stage and not progress.finished:
             _run_stage(model, job, store, progress, number, stage)
+            progress.finished = number == last
     if progress.best_file:
         model.restore(store.tensors(progress.best_file))
     return progress
 
 
+def _first(model: Trainable, job: Job, store: Store) -> Progress:
+    """Where training stands before its first epoch: nowhere, or behind the stages of ``job.start``, which are its first best."""
+    progress = Progress()
+    if job.start is not None:
+        progress.stage = len(job.start.stages)
+        model.restore(job.start.tensors)
+        _, progress.best = _validated(model, job, job.settings[model.stages[progress.stage].name])
+        progress.best_epoch, progress.best_stage = 0, progress.stage - 1
+        store.save(progress, None, model.tensors())
+    return progress
+
+
 def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, number: int, stage: Stage) -> None:
     settings = job.settings[stage.name]
-    if progress.best_file:
-        model.restore(store.tensors(progress.best_file))
+    if number and not settings.epochs:
+        progress.stage = number + 1
+        return
+    if progress.stage != number or not progress.current:
+        progress.began_file = progress.best_file
+    if progress.began_file:
+        model.restore(store.tensors(progress.began_file))
+    _set_dropout(model, settings.dropout)
     rows = TrainingRows(
         job.train,
         max_length=model.max_length or int(job.train.lengths.max()),
@@ -94,7 +130,7 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
     )
     context = Context(
         stage=stage.name,
-        generator=torch.Generator(device=job.device),
+        generator=epoch_generators(job.seed, number, 0, job.device)[1],
         train=rows,
         reference=copy.deepcopy(model).eval().requires_grad_(False) if number else None,
         epochs=settings.epochs,
@@ -108,37 +144,53 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
         fused=job.device.type != "mps",
     )
     model.begin(context)
+    if context.facts:
+        progress.facts[stage.name] = context.facts
+    average = Average(model, settings.ema) if settings.ema else None
     if progress.stage == number and progress.current:
         saved = store.tensors(progress.current)
         model.restore({name.removeprefix(WEIGHTS): t for name, t in saved.items() if name.startswith(WEIGHTS)})
         restore_optimizer(optimizer, saved)
+        if average is not None:
+            average.restore(saved)
     job.watcher.stage(stage.name, settings.epochs)
     while progress.epoch < settings.epochs and progress.waited < settings.patience:
-        _run_epoch(model, optimizer, job, store, progress, context)
+        _run_epoch(_Training(model, optimizer, average, context), job, store, progress)
     progress.warnings += _doubts(progress, settings, number, stage)
     progress.stage, progress.epoch, progress.waited, progress.losses, progress.current = number + 1, 0, 0, [], ""
-    progress.finished = number + 1 == len(model.stages)
 
 
-def _run_epoch(
-    model: Trainable, optimizer: torch.optim.Optimizer, job: Job, store: Store, progress: Progress, context: Context
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """What one stage trains, and with what."""
+
+    model: Trainable
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    context: Context
+
+
+def _run_epoch(training: _Training, job: Job, store: Store, progress: Progress) -> None:
+    model, context = training.model, training.context
     began = perf_counter()
     settings = job.settings[context.stage]
     context.epoch = progress.epoch + 1
-    losses = _train_epoch(model, optimizer, job, context, progress.stage)
+    losses = _train_epoch(training, job, progress.stage)
     trained = perf_counter() - began
-
-    ranks = evaluate(model, job.valid, job.device, tell=_ranked(job))
+    with training.average.in_place() if training.average else contextlib.nullcontext():
+        ranks, value = _validated(model, job, settings)
+        better = value is not None and (progress.best is None or value > progress.best)
+        best = {name: tensor.clone() for name, tensor in model.tensors().items()} if better else None
     line: dict[str, Any] = {"stage": context.stage, "epoch": context.epoch, "losses": losses}
-    line["valid"] = ranks.means(LOGGED)
-    line["valid_unseen"] = ranks.means(LOGGED, unseen=True)
-    value = ranks.means([settings.monitor], unseen=settings.monitor_candidates == "unseen")[settings.monitor]
-    better = not math.isnan(value) and (progress.best is None or value > progress.best)
+    if noted := context.noted():
+        line["diagnostics"] = noted
     line |= {
+        "valid": ranks.means(LOGGED),
+        "valid_unseen": ranks.means(LOGGED, unseen=True),
         "monitor": value,
         "best": better,
         "users_per_second": len(job.train) / trained,
+        "targets_per_second": 0 if context.train is None else context.train.n_targets / trained,
         "seconds": perf_counter() - began,
     }
 
@@ -150,26 +202,35 @@ def _run_epoch(
         progress.best, progress.best_epoch, progress.best_stage = value, context.epoch, progress.stage
     progress.seconds[context.stage] = progress.seconds.get(context.stage, 0.0) + line["seconds"]
     progress.log_bytes = _log(job, line)
-    weights = model.tensors()
-    current = {WEIGHTS + name: tensor for name, tensor in weights.items()} | optimizer_tensors(optimizer)
-    store.save(progress, current, weights if better else None)
+    current = {WEIGHTS + name: tensor for name, tensor in model.tensors().items()}
+    current |= optimizer_tensors(training.optimizer) | (training.average.tensors() if training.average else {})
+    store.save(progress, current, best)
     job.watcher.epoch(line)
 
 
-def _train_epoch(
-    model: Trainable, optimizer: torch.optim.Optimizer, job: Job, context: Context, stage: int
-) -> dict[str, float]:
+def _validated(model: Trainable, job: Job, settings: Settings) -> tuple[Ranks, float | None]:
+    """Ranks of the validation targets, and the metric that picks weights; None if it is NaN."""
+    ranks = evaluate(model, job.valid, job.device, tell=_ranked(job))
+    value = ranks.means([settings.monitor], unseen=settings.monitor_candidates == "unseen")[settings.monitor]
+    return ranks, None if math.isnan(value) else value
+
+
+def _train_epoch(training: _Training, job: Job, stage: int) -> dict[str, float]:
     """One pass over the training rows; the mean of each loss over its steps, and of their sum as ``total``."""
+    model, optimizer, context = training.model, training.optimizer, training.context
     settings = job.settings[context.stage]
     order, context.generator = epoch_generators(job.seed, stage, context.epoch, job.device)
     model.train()
-    sums: dict[str, float] = {}
+    sums: dict[str, float] = {"total": 0.0}
     steps = 0
     rows = context.train
     if rows is None:
         raise ValueError("training needs rows")
     for batch in rows.batches(settings.batch_size, order, job.device):
+        context.step += 1
         losses = model.losses(batch, context)
+        if not losses:  # nothing of this batch is trained on in this stage
+            continue
         total = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
         optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -177,12 +238,21 @@ def _train_epoch(
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         _refuse_divergence(total, losses, context, steps)
         optimizer.step()
+        if training.average is not None:
+            training.average.step()
         for name, value in {**losses, "total": total}.items():
             sums[name] = sums.get(name, 0.0) + value.item()
         steps += 1
-        context.step += 1
         job.watcher.step(steps, context.steps, sums["total"] / steps)
-    return {name: value / steps for name, value in sums.items()}
+    return {name: value / max(1, steps) for name, value in sums.items()}
+
+
+def _set_dropout(model: Trainable, rate: float | None) -> None:
+    """Every dropout at ``rate``, or as the config built it."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.configured = getattr(module, "configured", module.p)
+            module.p = module.configured if rate is None else rate
 
 
 def _refuse_divergence(total: Tensor, losses: dict[str, Tensor], context: Context, step: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from recbench.config import build
@@ -28,6 +28,10 @@ class Settings:
     """L2 penalty added to the gradient (Adam), on every parameter."""
     clip_norm: float = 0.0
     """Largest norm of the whole gradient; 0: not clipped."""
+    ema: float = 0.0
+    """Decay, a step, of an average of the weights that is validated and kept in place of the last ones; 0: no average."""
+    dropout: float | None = None
+    """Rate of every dropout of the model in this stage; unset: as the backbone and the head are configured."""
     window: Window = "last"
     """Users longer than the backbone's max_length. last: train on their newest part; exact: on every target, as prefix rows do."""
     monitor: str = "ndcg@10"
@@ -42,17 +46,23 @@ class Settings:
             raise ValueError("epochs and threads are at least 0, patience and batch_size at least 1.")
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip_norm < 0:
             raise ValueError("learning_rate is above 0, weight_decay and clip_norm are not below it.")
+        if not 0 <= self.ema < 1:
+            raise ValueError("ema lies in [0, 1).")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError("dropout lies in [0, 1).")
         parse(self.monitor)
 
 
 def stage_settings(table: Mapping[str, Any], stages: Sequence[Stage]) -> dict[str, Settings]:
-    """Settings of each stage: ``[train]``, with ``[train.<stage>]`` over it."""
+    """Settings of each stage: ``[train]``, over it what the stage itself is known to need, over that ``[train.<stage>]``."""
     names = [stage.name for stage in stages]
-    own = {key: value for key, value in table.items() if not (key in names and isinstance(value, Mapping))}
-    shared = build(Settings, own, "train")
+    shared = {key: value for key, value in table.items() if not (key in names and isinstance(value, Mapping))}
+    build(Settings, shared, "train")
     return {
-        name: build(Settings, {**own, **table[name]}, f"train.{name}")
-        if isinstance(table.get(name), Mapping)
-        else replace(shared)
-        for name in names
+        stage.name: build(
+            Settings,
+            {**shared, **stage.defaults, **(own if isinstance(own := table.get(stage.name), Mapping) else {})},
+            f"train.{stage.name}",
+        )
+        for stage in stages
     }

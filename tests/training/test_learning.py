@@ -16,7 +16,7 @@ from recbench.training.checkpoint import Progress, Store
 from recbench.training.loop import Job, Watcher, fit
 from recbench.training.seeding import epoch_generators, seed_everything
 from recbench.training.settings import Settings, stage_settings
-from tests.systems import CPU, histories, neural_backbones, queries, small_backbone, small_head
+from tests.systems import CPU, histories, neural_backbones, queries, small_backbone, small_head, small_system
 
 ITEMS = 20
 
@@ -36,9 +36,7 @@ def trained(
 ) -> tuple[float, Progress]:
     """HR@1 on ``asked`` after training on ``rows``, and how training went."""
     seed_everything(3)
-    model = ItemRecommender(
-        small_backbone(name, ITEMS, width=16, dropout=0.0, attention_dropout=0.0), small_head("none")
-    )
+    model = small_system(name, "none", ITEMS, width=16, dropout=0.0, attention_dropout=0.0)
     table = {"epochs": 30, "batch_size": 200, "learning_rate": 0.01, "patience": 30, **settings}
     job = Job(histories(rows), queries(asked, "valid"), stage_settings(table, model.stages), 0, CPU, folder, Watcher())
     progress = fit(model, job, Store(folder / "state"))
@@ -73,9 +71,8 @@ class TwoStages(ItemRecommender):  # type: ignore[misc] # a test may extend a fi
     """The second stage only harms: its loss drives scores of targets down."""
 
     def __init__(self) -> None:
-        super().__init__(
-            small_backbone("sasrec", ITEMS, width=16, dropout=0.0, attention_dropout=0.0), small_head("none")
-        )
+        backbone = small_backbone("sasrec", ITEMS, width=16, dropout=0.0, attention_dropout=0.0)
+        super().__init__(backbone, small_head("none", backbone))
         self.stages = (Stage("good"), Stage("bad"))
         self.began: list[tuple[str, bool]] = []
 
@@ -103,7 +100,7 @@ def test_a_stage_that_only_harms_is_reported_and_not_kept(tmp_path: Path) -> Non
 
 
 def test_a_nan_model_ranks_every_target_last() -> None:
-    model = ItemRecommender(small_backbone("sasrec", ITEMS), small_head("none"))
+    model = small_system(n_items=ITEMS)
     torch.nn.init.constant_(model.backbone.positions.weight, float("nan"))
     ranks = evaluate(model, queries(noise(30, 1)), CPU)
     assert (ranks.above == ITEMS - 1).all()
@@ -112,7 +109,7 @@ def test_a_nan_model_ranks_every_target_last() -> None:
 
 
 def test_unseen_is_about_the_whole_history_also_beyond_what_the_model_sees() -> None:
-    model = ItemRecommender(small_backbone("sasrec", ITEMS, max_length=3), small_head("none"))
+    model = small_system(n_items=ITEMS, max_length=3)
     asked = queries([[*range(1, 16), 20]])
     ranks = evaluate(model, asked, CPU, top=ITEMS)
     order = ranks.top_items[0].astype(int).tolist()  # type: ignore[index]
@@ -122,7 +119,7 @@ def test_unseen_is_about_the_whole_history_also_beyond_what_the_model_sees() -> 
 
 
 def test_every_query_is_ranked_whatever_the_order_of_lengths() -> None:
-    model = ItemRecommender(small_backbone("sasrec", ITEMS), small_head("none"))
+    model = small_system(n_items=ITEMS)
     rows = [row[: n % 7 + 2] for n, row in enumerate(noise(40, 1))]
     together = evaluate(model, queries(rows), CPU)
     for place in (0, 7, 23):

@@ -1,0 +1,463 @@
+"""LARES: refine all states again and again with the same layers; first self-supervised, then reinforced.
+
+Source: Liu et al., "LARES: Latent Reasoning for Sequential Recommendation", arXiv 2505.16865; equations after the authors' code
+(BishopLiu/LARES), whose defaults stand here unless a field says otherwise. H = the lower layers' states; Z_0 = noise;
+Z_i = core(norm((Z_{i-1} + H) / 2)) with the upper layers as core; Z_k ranks.
+Stage ``spt``: next item, trajectory alignment (``tla``), step alignment (``sla``). Stage ``rpt``: a group of trajectories a
+target, rewarded by where they rank it, against a frozen reference.
+Departs from the code: every position of a row is trained in one pass instead of one row a prefix (equal in expectation); test
+noise is a fixed table by position instead of a fresh draw, so that a rank does not depend on who else is in the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbench.backbones.base import Backbone
+from recbench.data.batching import Batch
+from recbench.errors import Exit, RecbenchError
+from recbench.reasoning.base import Context, Reasoner, ReasoningHead, Stage, targets
+from recbench.reasoning.contrast import equal, info_nce, some_of, user_of
+from recbench.reasoning.diagnostics import note_similarity
+from recbench.reasoning.rewards import advantages, hit, ndcg, note_rewards
+from recbench.scoring.base import Score
+
+FILTER_BATCH = 2048
+
+
+@final
+class LARES(ReasoningHead):
+    """Depth-recurrent refinement of the states of all positions."""
+
+    stages = (
+        Stage("spt"),
+        Stage(
+            "rpt",
+            {
+                "epochs": 10,
+                "patience": 3,
+                "learning_rate": 5e-4,
+                "batch_size": 400,
+                "dropout": 0.1,
+                "clip_norm": 1.0,
+            },
+        ),
+    )
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        """Recurrence, alignment and reinforcement."""
+
+        pre_layers: int | None = None
+        """Lower layers that run once; the others are the core. Unset: half of the backbone's, at least 1. 0: no pre-block."""
+        mean_steps: int = 4
+        """m: the number of steps in training is drawn around it, validation takes exactly it."""
+        step_scheme: Literal["poisson-lognormal", "poisson", "uniform", "fixed"] = "poisson-lognormal"
+        """Law of the number of steps, one draw a pass. poisson: 1 + Poisson(m - 1), at most 2m; uniform: 1..2m."""
+        test_steps: int | None = None
+        """Steps at test; unset: mean_steps."""
+        start: Literal["normal", "zero"] = "normal"
+        """Z_0 in training."""
+        test_start: Literal["table", "zero"] = "table"
+        """Z_0 at test: a fixed noise vector a position, or zero."""
+        start_scale: float = 3.0
+        """omega: Z_0 is this times noise cut at three standard deviations."""
+        start_sd: float = 1.0
+        """Standard deviation of that noise."""
+        test_draws: int = 1
+        """Noise tables at test; the answer is the mean over them."""
+        table_seed: int | None = None
+        """Of the noise tables; unset: drawn from the run's seed."""
+        mix: Literal["add", "linear", "concat", "state"] = "add"
+        """How H enters a step: mean, learned scalar mean, projection; state: Z_0 = H and H never again."""
+        norm_history: bool | None = None
+        """H through a LayerNorm without gain before it is mixed; unset: where the backbone's layers do not end in their norm."""
+        tla: float = 0.1
+        """Weight of trajectory alignment: the last thoughts of two histories with the same target."""
+        sla: float = 0.5
+        """Weight of step alignment: the last thought and one of the thoughts before."""
+        similarity: Literal["dot", "cos"] = "dot"
+        """Of the alignments."""
+        contrast_tau: float = 1.0
+        """Temperature of the alignments."""
+        align_ramp_epochs: int = 0
+        """Epochs over which both alignment weights rise from 0."""
+        anchors: int = 256
+        """Positions a step that are aligned, drawn uniformly."""
+        partner: Literal["target", "self"] = "target"
+        """Second view of trajectory alignment: another history with the same target, or the same one under other noise."""
+        same_step: bool = True
+        """Both views take the same number of steps."""
+        share_pass: bool = True
+        """next_item and the alignments from one pass; the authors take two. The expected gradient is the same."""
+        sla_exclude_last: bool = False
+        """Step alignment never picks the last thought itself."""
+        mask_same_user: bool = True
+        """Positions of one user are no negatives of each other: every prefix of a user stands in the same batch."""
+        mask_same_target: bool = False
+        """Positions with the same target are no negatives of each other."""
+        backprop_steps: int | None = None
+        """Gradient through the last so many steps only; unset: all."""
+        filter_top: int = 100
+        """rpt keeps a position if its target ranks this high at least once; 0: all are kept."""
+        filter_draws: int = 3
+        """Draws of Z_0 in that filter."""
+        group: int = 4
+        """G, trajectories a target in rpt."""
+        kl_weight: float = 1.0
+        """beta, weight of the fence around the reference."""
+        reward: Literal["recall", "ndcg"] = "recall"
+        """Of the last thought's ranking."""
+        reward_k: int = 10
+        """Its cutoff."""
+        advantage: Literal["group", "one"] = "group"
+        """group: standardised within the group; one: 1 everywhere, which is plain supervision of every step (the control)."""
+        rpt_positions: int = 400
+        """Positions a step of rpt."""
+        rpt_steps: int | None = None
+        """Score that many steps of each trajectory, drawn uniformly; unset: all."""
+        same_depth: bool = False
+        """All trajectories of a group take the same number of steps."""
+        share_start: bool = False
+        """The reference starts from its trajectory's own Z_0 instead of a fresh one."""
+        exit_tolerance: float = 0.0
+        """At test a row stops once a step changes its asked state by less than this share; 0: never."""
+
+        def __post_init__(self) -> None:
+            for name in ("mean_steps", "test_steps", "test_draws", "anchors", "rpt_positions", "rpt_steps", "reward_k"):
+                value = getattr(self, name)
+                if value is not None and value < 1:
+                    raise ValueError(f"{name} is {value}; it is at least 1.")
+            if self.group < 2:
+                raise ValueError(f"group is {self.group}; advantages compare attempts at one target, so it takes at least 2.")
+            if self.contrast_tau <= 0:
+                raise ValueError(f"contrast_tau is {self.contrast_tau:g}; a temperature is above 0.")
+            if self.pre_layers is not None and self.pre_layers < 0:
+                raise ValueError("pre_layers is at least 0.")
+            if self.backprop_steps is not None and self.backprop_steps < 1:
+                raise ValueError("backprop_steps is at least 1.")
+            least = (self.tla, self.sla, self.kl_weight, self.start_scale, self.start_sd, self.exit_tolerance)
+            if min(*least, self.filter_top, self.align_ramp_epochs) < 0 or self.filter_draws < 1:
+                raise ValueError("weights, scales, exit_tolerance, filter_top and align_ramp_epochs are at least 0.")
+
+    table: Tensor
+    """Z_0 at test, (test_draws, T, D)."""
+
+    def __init__(self, config: Config, backbone: Backbone) -> None:
+        super().__init__(config, backbone)
+        D = backbone.width
+        self.pre = max(1, backbone.n_layers // 2) if config.pre_layers is None else config.pre_layers
+        if self.pre >= backbone.n_layers:
+            raise ValueError(
+                f"pre_layers is {self.pre} of {backbone.n_layers} layers: no layer is left for the core. "
+                f"LARES needs backbone.n_layers of at least {self.pre + 1}."
+            )
+        self.norm = nn.LayerNorm(D, eps=1e-12)
+        self.gate = nn.Parameter(torch.zeros(())) if config.mix == "linear" else None
+        self.join = nn.Linear(2 * D, D) if config.mix == "concat" else None
+        self.settled = not backbone.post_norm if config.norm_history is None else config.norm_history
+        generator = None if config.table_seed is None else torch.Generator().manual_seed(config.table_seed)
+        table = torch.empty(config.test_draws, backbone.max_length, D)
+        self.register_buffer("table", self._noise(table, generator))
+        self._kept: np.ndarray | None = None
+
+    # --- the recurrence ---------------------------------------------------------------------------------------------
+
+    def trajectory(self, backbone: Backbone, batch: Batch, steps: int, start_ND: Tensor) -> Iterator[Tensor]:
+        """Z_1 .. Z_steps of all tokens, (N, D) each, from Z_0 = ``start_ND``."""
+        h_ND = self.history(backbone, batch)
+        z_ND = h_ND if self.config.mix == "state" else start_ND
+        cut = steps - self.config.backprop_steps if self.config.backprop_steps else 0
+        for i in range(steps):
+            z_ND = self.refined(backbone, batch, z_ND.detach() if i and i == cut else z_ND, h_ND)
+            yield z_ND
+
+    def history(self, backbone: Backbone, batch: Batch) -> Tensor:
+        """H: the lower layers' states, (N, D)."""
+        h_ND = backbone.encode(backbone.embed(batch), batch, stop=self.pre).h_QD
+        return F.layer_norm(h_ND, h_ND.shape[1:]) if self.settled else h_ND
+
+    def refined(self, backbone: Backbone, batch: Batch, z_ND: Tensor, h_ND: Tensor) -> Tensor:
+        """One step: Z_i from Z_{i-1}, (N, D)."""
+        return backbone.encode(self.norm(self._mixed(z_ND, h_ND)), batch, start=self.pre).h_QD
+
+    def _mixed(self, z_ND: Tensor, h_ND: Tensor) -> Tensor:
+        if self.join is not None:
+            return torch.as_tensor(self.join(torch.cat([z_ND, h_ND], dim=1)))
+        if self.gate is not None:
+            return torch.lerp(h_ND, z_ND, self.gate.sigmoid())
+        return z_ND if self.config.mix == "state" else (z_ND + h_ND) / 2
+
+    def think(self, backbone: Backbone, batch: Batch, steps: int | None = None) -> Tensor:
+        steps = steps or self.config.test_steps or self.config.mean_steps
+        follow = self._until_settled if self.config.exit_tolerance else self._all_steps
+        tables = self.table if self.config.test_start == "table" else torch.zeros_like(self.table[:1])
+        draws = [follow(backbone, batch, steps, table_TD[batch.rows.position_N]) for table_TD in tables]
+        return draws[0] if len(draws) == 1 else torch.stack(draws).mean(0)
+
+    def _all_steps(self, backbone: Backbone, batch: Batch, steps: int, start_ND: Tensor) -> Tensor:
+        """Z_1 .. Z_steps at the asked tokens, (Q, K, D)."""
+        return torch.stack([z[batch.at_Q] for z in self.trajectory(backbone, batch, steps, start_ND)], dim=1)
+
+    def _until_settled(self, backbone: Backbone, batch: Batch, steps: int, start_ND: Tensor) -> Tensor:
+        """The same, but a row leaves the loop once no asked state of it changes by ``exit_tolerance``; its last thought stays."""
+        h_ND = self.history(backbone, batch)
+        z_ND = h_ND if self.config.mix == "state" else start_ND
+        now_QD, made = z_ND[batch.at_Q], []
+        asked_Q = torch.arange(len(batch.at_Q), device=h_ND.device)
+        for _ in range(steps):
+            if len(asked_Q):
+                z_ND = self.refined(backbone, batch, z_ND, h_ND)
+                before_QD, after_QD = now_QD[asked_Q], z_ND[batch.at_Q]
+                now_QD = now_QD.index_copy(0, asked_Q, after_QD)
+                moves = (after_QD - before_QD).norm(dim=1) >= self.config.exit_tolerance * before_QD.norm(dim=1)
+                left = np.unique(batch.row_Q[moves].cpu().numpy())
+                if len(left) < len(batch.rows):
+                    batch, token_N, kept_Q = batch.only(left)
+                    z_ND, h_ND, asked_Q = z_ND[token_N], h_ND[token_N], asked_Q[kept_Q]
+            made.append(now_QD)
+        return torch.stack(made, dim=1)
+
+    def answer(self, z_QKD: Tensor) -> Tensor:
+        return z_QKD[:, -1]
+
+    def draw_steps(self, generator: torch.Generator) -> int:
+        """Number of steps of one pass, at least 1."""
+        m, device = self.config.mean_steps, generator.device
+        match self.config.step_scheme:
+            case "fixed":
+                return m
+            case "uniform":
+                return int(torch.randint(1, 2 * m + 1, (), generator=generator, device=device))
+            case "poisson":
+                drawn = torch.poisson(torch.tensor(float(m - 1), device=device), generator=generator)
+                return min(1 + int(drawn), 2 * m)
+            case _:
+                rate = torch.exp(torch.randn((), generator=generator, device=device) * 0.5 + math.log(m) - 0.125)
+                return min(1 + int(torch.poisson(rate, generator=generator)), 3 * m)
+
+    def draw_start(self, n: int, width: int, generator: torch.Generator) -> Tensor:
+        """Z_0 of n tokens, (n, width): independent for every token."""
+        start = torch.empty(n, width, device=generator.device)
+        return start.zero_() if self.config.start == "zero" else self._noise(start, generator)
+
+    def _noise(self, out: Tensor, generator: torch.Generator | None) -> Tensor:
+        sd, scale = self.config.start_sd, self.config.start_scale
+        if not sd * scale:
+            return out.zero_()
+        return nn.init.trunc_normal_(out, std=sd, a=-3 * sd, b=3 * sd, generator=generator).mul_(scale)
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def losses(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
+        if context.stage == "spt":
+            return self._pretrain(backbone, batch, score, context)
+        return self._reinforce(backbone, batch, score, context)
+
+    def _pass(
+        self, backbone: Backbone, batch: Batch, steps: int, at_A: Tensor | None, context: Context
+    ) -> tuple[Tensor, Tensor | None]:
+        """A trajectory from fresh noise: last thoughts at the asked tokens (Q, D), every thought at ``at_A``, (A, K, D)."""
+        start_ND = self.draw_start(batch.rows.n_tokens, backbone.width, context.generator)
+        kept, z_ND = [], start_ND
+        for z_ND in self.trajectory(backbone, batch, steps, start_ND):
+            if at_A is not None:
+                kept.append(z_ND[at_A])
+        return z_ND[batch.at_Q], torch.stack(kept, dim=1) if kept else None
+
+    def _pretrain(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
+        c = self.config
+        ramp = min(1.0, context.epoch / c.align_ramp_epochs) if c.align_ramp_epochs else 1.0
+        aligned = bool(c.tla or c.sla)
+        some_A = some_of(len(batch.at_Q), c.anchors, context.generator) if aligned else None
+        at_A = None if some_A is None else batch.at_Q[some_A]
+        k = self.draw_steps(context.generator)
+        u_QD, a_AKD = self._pass(backbone, batch, k, at_A if c.share_pass else None, context)
+        terms = {"next_item": score.loss(u_QD, targets(batch))}
+        context.note("steps", torch.tensor(float(k)))
+        if some_A is None or at_A is None:
+            return terms
+        if not c.share_pass:
+            k = self.draw_steps(context.generator)
+            _, a_AKD = self._pass(backbone, batch, k, at_A, context)
+        if a_AKD is None:
+            raise ValueError("anchors were asked for")
+        note_similarity(context, a_AKD)
+        note_changes(context, a_AKD)
+        user_A, target_A = user_of(batch, at_A), targets(batch)[some_A]
+        if c.tla:
+            other_k = k if c.same_step else self.draw_steps(context.generator)
+            b_AD, other_user_A = self._partners(backbone, batch, some_A, at_A, other_k, context)
+            terms["tla"] = ramp * c.tla * self._aligned(a_AKD[:, -1], b_AD, (user_A, other_user_A), target_A)
+        if c.sla and k > 1:
+            t = int(torch.randint(k - c.sla_exclude_last, (), generator=context.generator, device=user_A.device))
+            terms["sla"] = ramp * c.sla * self._aligned(a_AKD[:, -1], a_AKD[:, t], (user_A, user_A), target_A)
+        return terms
+
+    def _partners(
+        self, backbone: Backbone, batch: Batch, some_A: Tensor, at_A: Tensor, steps: int, context: Context
+    ) -> tuple[Tensor, Tensor]:
+        """Last thoughts (A, D) of another history with the same target for each anchor, and its user."""
+        if self.config.partner == "self":
+            start_ND = self.draw_start(batch.rows.n_tokens, backbone.width, context.generator)
+            *_, z_ND = self.trajectory(backbone, batch, steps, start_ND)
+            return z_ND[at_A], user_of(batch, at_A)
+        if context.train is None or batch.place_Q is None:
+            raise ValueError("partners are drawn from the training part")
+        uniform_A = torch.rand(len(some_A), generator=context.generator, device=some_A.device, dtype=torch.float64)
+        chosen, other = context.train.partners(
+            batch.place_Q[some_A.cpu().numpy()], uniform_A.cpu().numpy(), batch.items_N.device
+        )
+        b_AD, _ = self._pass(backbone, other, steps, None, context)
+        back = torch.from_numpy(np.argsort(chosen)).to(b_AD.device)
+        return b_AD[back], user_of(other, other.at_Q)[back]
+
+    def _aligned(
+        self, x_AD: Tensor, y_AD: Tensor, users: tuple[Tensor, Tensor], target_A: Tensor
+    ) -> Tensor:
+        """Mean of both directions of the contrast between two views of the anchors."""
+        c = self.config
+        if c.similarity == "cos":
+            x_AD, y_AD = F.normalize(x_AD, dim=1), F.normalize(y_AD, dim=1)
+        hidden_AA = torch.zeros(len(x_AD), len(x_AD), dtype=torch.bool, device=x_AD.device)
+        if c.mask_same_user:
+            own, other = users
+            hidden_AA = equal(own, own) | equal(own, other) | equal(other, own) | equal(other, other)
+        if c.mask_same_target:
+            hidden_AA = hidden_AA | equal(target_A, target_A)
+        return (
+            info_nce(x_AD, y_AD, c.contrast_tau, hidden_AA) + info_nce(y_AD, x_AD, c.contrast_tau, hidden_AA.t())
+        ) / 2
+
+    # --- reinforcement ----------------------------------------------------------------------------------------------
+
+    def begin(self, backbone: Backbone, score: Score, context: Context) -> None:
+        """Before rpt: keep the positions whose target the model of now can reach."""
+        c = self.config
+        if context.stage != "rpt" or context.train is None:
+            return
+        self._kept = None
+        if not c.filter_top:
+            return
+        kept = np.zeros(len(context.train.histories.items), dtype=bool)
+        training = self.training
+        backbone.eval()
+        self.eval()
+        device = backbone.item_vectors().device
+        with torch.no_grad():
+            for batch in context.train.batches(FILTER_BATCH, np.random.default_rng(0), device):
+                if batch.place_Q is None:
+                    raise ValueError("training batches say which events their targets are")
+                for _ in range(c.filter_draws):
+                    u_QD, _ = self._pass(backbone, batch, c.mean_steps, None, context)
+                    above_Q, tied_Q = score.place(u_QD, targets(batch))
+                    kept[batch.place_Q] |= (1 + above_Q + tied_Q <= c.filter_top).cpu().numpy()
+        backbone.train(training)
+        self.train(training)
+        context.facts["filter"] = {
+            "top": c.filter_top,
+            "kept": int(kept.sum()),
+            "of": context.train.n_targets,
+            "share": float(kept.sum() / context.train.n_targets),
+        }
+        if not kept.any():
+            raise RecbenchError(
+                "No training position is left for stage rpt.",
+                why=f"None of {context.train.n_targets} targets ranks in the top {c.filter_top} after stage spt.",
+                fix="Train spt longer, keep all: --set head.filter_top=0, or stop after spt: --until spt",
+                code=Exit.RUN,
+            )
+        self._kept = kept
+
+    def _reinforce(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
+        c = self.config
+        reference = context.reference
+        if reference is None:
+            raise ValueError("stage rpt is held against a reference")
+        some_P = self._positions(batch, context)
+        if not len(some_P):
+            return {}
+        at_P, y_P = batch.at_Q[some_P], targets(batch)[some_P]
+        depth = self.draw_steps(context.generator)
+        states, kept, rewards, below = [], [], [], []
+        for _ in range(c.group):
+            k = depth if c.same_depth else self.draw_steps(context.generator)
+            start_ND = self.draw_start(batch.rows.n_tokens, backbone.width, context.generator)
+            z_PKD = torch.stack([z[at_P] for z in self.trajectory(backbone, batch, k, start_ND)], dim=1)
+            above_P, tied_P = score.place(z_PKD[:, -1], y_P)
+            rewards.append((hit if c.reward == "recall" else ndcg)(above_P, tied_P, c.reward_k))
+            scored = self._scored(k, context)
+            states.append(z_PKD[:, scored])
+            kept.append(len(scored))
+            if c.kl_weight:
+                start_ND = start_ND if c.share_start else self.draw_start(len(start_ND), backbone.width, context.generator)
+                with torch.no_grad():
+                    below.append(self._reference_states(reference, batch, at_P, start_ND, k)[:, scored])
+        reward_PG = torch.stack(rewards, dim=1)
+        note_rewards(context, reward_PG)
+        advantage_PG = advantages(reward_PG) if c.advantage == "group" else torch.ones_like(reward_PG)
+        lp = _log_probs(score, states, y_P)
+        policy = [(torch.exp(one - one.detach()) * advantage_PG[:, g, None]).mean() for g, one in enumerate(lp)]
+        terms = {"policy": -torch.stack(policy).mean()}
+        if c.kl_weight:
+            with torch.no_grad():
+                lq = _log_probs(reference.score, below, y_P)
+            fence = torch.stack([k3(q - p).mean() for p, q in zip(lp, lq, strict=True)]).mean()
+            context.note("kl", fence)
+            terms["kl"] = c.kl_weight * fence
+        context.note("steps", torch.tensor(float(np.mean(kept))))
+        return terms
+
+    def _reference_states(
+        self, reference: Reasoner, batch: Batch, at_P: Tensor, start_ND: Tensor, steps: int
+    ) -> Tensor:
+        head = reference.head
+        if not isinstance(head, LARES):
+            raise TypeError("the reference is the model as the stage began")
+        return torch.stack([z[at_P] for z in head.trajectory(reference.backbone, batch, steps, start_ND)], dim=1)
+
+    def _positions(self, batch: Batch, context: Context) -> Tensor:
+        """Asked tokens that rpt trains on in this batch, at most ``rpt_positions``."""
+        n = len(batch.at_Q)
+        if self._kept is None:
+            return some_of(n, self.config.rpt_positions, context.generator)
+        if batch.place_Q is None:
+            raise ValueError("training batches say which events their targets are")
+        kept = torch.from_numpy(np.flatnonzero(self._kept[batch.place_Q])).to(batch.at_Q.device)
+        return kept[some_of(len(kept), self.config.rpt_positions, context.generator)]
+
+    def _scored(self, steps: int, context: Context) -> Tensor:
+        """Steps of a trajectory whose log-probabilities are taken."""
+        return some_of(steps, self.config.rpt_steps or steps, context.generator)
+
+
+def k3(difference: Tensor) -> Tensor:
+    """exp(d) - d - 1, at least 0 (Schulman's estimator of KL; here a convex fence, since nothing is sampled)."""
+    return torch.exp(difference) - difference - 1
+
+
+def note_changes(context: Context, z_AKD: Tensor) -> None:
+    """``change@i``: |Z_i - Z_{i-1}| / |Z_{i-1}|, which falls where the recurrence contracts; ``spread@last``: cosine of two users."""
+    with torch.no_grad():
+        for i in range(1, z_AKD.shape[1]):
+            change = (z_AKD[:, i] - z_AKD[:, i - 1]).norm(dim=-1) / z_AKD[:, i - 1].norm(dim=-1)
+            context.note(f"change@{i + 1}", change.mean())
+        last = F.normalize(z_AKD[:, -1], dim=-1)
+        context.note("alike", (last * last.roll(1, 0)).sum(-1).mean())
+
+
+def _log_probs(score: Score, states: list[Tensor], y_P: Tensor) -> list[Tensor]:
+    """log p of the targets under each state, (P, K_g) each, from one streamed pass over the catalogue."""
+    counts = [z.shape[1] for z in states]
+    flat_ND = torch.cat([z.flatten(0, 1) for z in states])
+    y_N = torch.cat([y_P.repeat_interleave(k) for k in counts])
+    lp_N = score.log_prob(flat_ND, y_N[:, None]).sum((1, 2))
+    return [part.view(len(y_P), k) for part, k in zip(lp_N.split([len(y_P) * k for k in counts]), counts, strict=True)]

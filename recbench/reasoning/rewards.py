@@ -1,0 +1,32 @@
+"""What reinforcement of a ranking shares: a reward from a rank, and advantages within a group of attempts at one target."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recbench.reasoning.base import Context
+
+
+def hit(above: Tensor, tied: Tensor, k: int) -> Tensor:
+    """1 where the target is among the first k, else 0. Ties count against it, so a constant scorer earns nothing."""
+    return (1 + above + tied <= k).float()
+
+
+def ndcg(above: Tensor, tied: Tensor, k: int) -> Tensor:
+    """1 / log2(rank + 1) where the target is among the first k, else 0; ties count against it."""
+    rank = (1 + above + tied).float()
+    return torch.where(rank <= k, 1 / torch.log2(rank + 1), 0.0)
+
+
+def advantages(reward_NG: Tensor, bound: float = float("inf")) -> Tensor:
+    """(R - mean) / (sd + 1e-4) within each row, cut at +-``bound``; sd with G - 1 (Shao et al., GRPO, arXiv 2402.03300, 4.1)."""
+    centred_NG = reward_NG - reward_NG.mean(1, keepdim=True)
+    return (centred_NG / (reward_NG.std(1, keepdim=True) + 1e-4)).clamp(-bound, bound)
+
+
+def note_rewards(context: Context, reward_NG: Tensor) -> None:
+    """``reward_mean``, ``reward_variance`` within groups, and ``no_signal``: the share of groups whose rewards are all equal."""
+    context.note("reward_mean", reward_NG.mean())
+    context.note("reward_variance", reward_NG.var(1).mean())
+    context.note("no_signal", (reward_NG == reward_NG[:, :1]).all(1).float().mean())
