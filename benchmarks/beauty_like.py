@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from recbench.data.dataset import Histories, Queries
+from recbench.recommender import ItemRecommender, build
+from recbench.settings import config_classes
 
 USERS, ITEMS = 22_363, 12_101
 
@@ -19,3 +22,13 @@ def made(seed: int = 0) -> tuple[Histories, Queries]:
     starts = stops - lengths
     train = Histories(users, items, None, starts, stops - 2)
     return train, Queries("test", Histories(users, items, None, starts, stops - 1), items[stops - 1])
+
+
+def system(head: str = "none", **settings: object) -> ItemRecommender:
+    """SASRec with a head, default sizes, untrained; ``settings`` are the head's."""
+    torch.manual_seed(0)
+    backbone_config, head_config = config_classes("sasrec", head)
+    made_ = build("sasrec", backbone_config(), head, head_config and head_config(**settings), ITEMS)
+    if not isinstance(made_, ItemRecommender):
+        raise TypeError("SASRec takes a head")
+    return made_

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.beauty_like import ITEMS, made
+from benchmarks.beauty_like import ITEMS, made, system
 from benchmarks.measure import in_turn, show
-from recbench.backbones.sasrec import SASRec
 from recbench.data.batching import query_batches
 from recbench.evaluation.evaluate import evaluate
-from recbench.reasoning.none import NoReasoning
-from recbench.recommender import ItemRecommender
 
 CPU = torch.device("cpu")
 
@@ -19,7 +16,7 @@ def main(quick: bool) -> None:
     """Print the ratios."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = system(ITEMS).eval()
+    model = system().eval()
     _, queries = made()
 
     @torch.inference_mode()

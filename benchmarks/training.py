@@ -8,15 +8,12 @@ from time import process_time
 import numpy as np
 import torch
 
-from benchmarks.beauty_like import ITEMS, made
+from benchmarks.beauty_like import ITEMS, made, system
 from benchmarks.measure import in_turn, show
 from benchmarks.textbook import TextbookSASRec
-from recbench.backbones.sasrec import SASRec
 from recbench.data.batching import TrainingRows
+from recbench.kernels.products import times_transposed
 from recbench.reasoning.base import Context
-from recbench.reasoning.none import NoReasoning
-from recbench.recommender import ItemRecommender
-from recbench.scoring.products import times_transposed
 
 CPU = torch.device("cpu")
 BATCH = 2048
@@ -28,7 +25,7 @@ class Epochs:
     def __init__(self) -> None:
         torch.manual_seed(0)
         train, _ = made()
-        self.model = system(ITEMS).train()
+        self.model = system().train()
         self.rows = TrainingRows(train, max_length=50, window="last", every_position=True)
         self.prefixes = TrainingRows(train, max_length=50, window="last", every_position=False)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)

@@ -16,10 +16,10 @@ from recbench.baselines.base import Baseline
 from recbench.data.batching import Batch
 from recbench.data.dataset import Histories
 from recbench.errors import RecbenchError
+from recbench.kernels.products import times_transposed
 from recbench.reasoning.base import Context, ReasoningHead, Stage
 from recbench.registry import BACKBONES, HEADS
 from recbench.scoring.counting import Counts, count, scratch_for, top
-from recbench.scoring.products import times_transposed
 from recbench.scoring.softmax import ItemSoftmax
 
 BLOCK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 29}

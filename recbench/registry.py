@@ -81,7 +81,9 @@ HEADS = Registry(
     "heads",
     {
         "none": Entry("recbench.reasoning.none:NoReasoning", "control", "no reasoning: the last state is the answer"),
-        "pause": Entry("recbench.reasoning.pause:Pause", "control", "extra steps fed a learned constant: the compute control"),
+        "pause": Entry(
+            "recbench.reasoning.pause:Pause", "control", "extra steps fed a learned constant: the compute control"
+        ),
         "rearec-erl": Entry(
             "recbench.reasoning.rearec_erl:ReaRecERL",
             "latent",
@@ -93,7 +95,9 @@ HEADS = Registry(
             "states fed back, annealed and contrasted (ReaRec, Tang et al., 2025)",
         ),
         "lares": Entry(
-            "recbench.reasoning.lares:LARES", "latent", "layers looped over all states, then rewarded (Liu et al., 2025)"
+            "recbench.reasoning.lares:LARES",
+            "latent",
+            "layers looped over all states, then rewarded (Liu et al., 2025)",
         ),
         "diffuse": Entry(
             "recbench.reasoning.diffuse:DiffuReason",

@@ -36,7 +36,12 @@ def small_head(name: str, backbone: torch.nn.Module, **changes: object) -> torch
 
 
 def small_system(
-    backbone: str = "sasrec", head: str = "none", n_items: int = 20, *, changes: dict[str, object] | None = None, **sizes: object
+    backbone: str = "sasrec",
+    head: str = "none",
+    n_items: int = 20,
+    *,
+    changes: dict[str, object] | None = None,
+    **sizes: object,
 ) -> ItemRecommender:
     """A whole small recommender; ``sizes`` go to the backbone, ``changes`` to the head."""
     built = small_backbone(backbone, n_items, **sizes)

@@ -21,7 +21,7 @@ LAYERS = [
     {"recommender"},
     {"generators", "reasoning"},
     {"backbones", "baselines", "scoring", "semantic_ids"},
-    {"data", "stats", "runs"},
+    {"data", "kernels", "stats", "runs"},
     {"columns", "config", "registry"},
     {"files"},
     {"errors"},

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbench.data.batching import Bucket, Rows
+from recbench.kernels.layers import drop
 
 
 class _Spread(torch.autograd.Function):
@@ -76,6 +77,15 @@ def over_buckets(x_ND: Tensor, rows: Rows, mix: Callable[[Tensor], Tensor]) -> T
     return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
 
 
+def causal(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, dropout: float) -> Tensor:
+    """Causal attention of a rectangle of rows, (B, H, T, d)."""
+    if not dropout or q_BHTd.device.type != "cpu":
+        return F.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, dropout_p=dropout, is_causal=True)
+    scores_BHTT = (q_BHTd * q_BHTd.shape[-1] ** -0.5) @ k_BHTd.transpose(2, 3)
+    later_TT = torch.ones(scores_BHTT.shape[-2:], dtype=torch.bool).triu(1)
+    return drop(scores_BHTT.masked_fill(later_TT, -torch.inf).softmax(-1), dropout) @ v_BHTd
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """The asked tokens of one bucket as a rectangle of rows x ``width``."""
@@ -88,15 +98,6 @@ class _Asked:
     cell_Q: Tensor
     visible_BPT: Tensor
     """May the query see the item? Item 0 of a row is always seen, so that no softmax is empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class Thought:
-    """Keys and values of one latent token behind each asked token, (Q, D) each, and which of them are live (None: all)."""
-
-    key_QD: Tensor
-    value_QD: Tensor
-    live_Q: Tensor | None
 
 
 def asked_layout(rows: Rows, at_Q: Tensor) -> list[_Asked]:
@@ -129,44 +130,63 @@ def asked_layout(rows: Rows, at_Q: Tensor) -> list[_Asked]:
     return found
 
 
-def attend_at(
-    q_QD: Tensor,
-    k_ND: Tensor,
-    v_ND: Tensor,
-    layout: list[_Asked],
-    thoughts: list[Thought],
-    n_heads: int,
-    dropout: float,
-) -> Tensor:
-    """Attention of the asked tokens alone, (Q, D): over the items of their row up to themselves, and over their own thoughts."""
-    mixed = []
-    for asked in layout:
-        b, here = asked.bucket, slice(asked.first, asked.last)
+class Seen:
+    """Keys and values of one layer as the asked tokens see them: those of their row's items, and of thoughts said since.
 
-        def items(x_ND: Tensor, b: Bucket = b) -> Tensor:
-            x = x_ND[b.first : b.last]
-            return _heads(x if b.cell_N is None else _spread(x, b.cell_N, b.rows * b.width), b.rows, n_heads)
+    Made once for a batch and read by every thought; each bucket's are a rectangle (rows, H, width, D / H).
+    """
 
-        def queries(x_QD: Tensor, asked: _Asked = asked, here: slice = here) -> Tensor:
-            cells = asked.bucket.rows * asked.width
-            return _heads(_spread(x_QD[here], asked.cell_Q, cells), asked.bucket.rows, n_heads)
+    def __init__(self, k_ND: Tensor, v_ND: Tensor, layout: list[_Asked], n_heads: int) -> None:
+        self.layout = layout
+        self.n_heads = n_heads
+        self._items = [(self._of_items(k_ND, asked.bucket), self._of_items(v_ND, asked.bucket)) for asked in layout]
+        self._thoughts: list[list[tuple[Tensor, Tensor, Tensor | None]]] = [[] for _ in layout]
 
-        q, k, v = queries(q_QD), items(k_ND), items(v_ND)
-        scores = (q @ k.transpose(2, 3)).masked_fill(~asked.visible_BPT[:, None], -torch.inf)
-        said = [(queries(t.key_QD), queries(t.value_QD), t.live_Q) for t in thoughts]
-        columns = [scores]
-        for key, _, live_Q in said:
-            column = (q * key).sum(-1, keepdim=True)
-            if live_Q is not None:
-                hidden = ~_spread(live_Q[here, None].to(q.dtype), asked.cell_Q, b.rows * asked.width).bool()
-                column = column.masked_fill(hidden.view(b.rows, 1, asked.width, 1), -torch.inf)
-            columns.append(column)
-        weight = F.dropout((torch.cat(columns, -1) * q.shape[-1] ** -0.5).softmax(-1), dropout, dropout > 0)
-        out = weight[..., : b.width] @ v
-        for place, (_, value, _) in enumerate(said):
-            out = out + weight[..., b.width + place, None] * value
-        mixed.append(_gather(out.transpose(1, 2).flatten(0, 1).flatten(1), asked.cell_Q))
-    return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+    def attend(
+        self,
+        q_QD: Tensor,
+        dropout: float,
+        thought: tuple[Tensor, Tensor] | None = None,
+        live_Q: Tensor | None = None,
+    ) -> Tensor:
+        """Attention of the asked tokens alone, (Q, D): over the items of their row up to themselves, and their own thoughts.
+
+        Args:
+            thought: key and value (Q, D) of one more thought behind each asked token. It sees itself, and is seen by those to come.
+            live_Q: False where they shall not see it.
+        """
+        mixed = []
+        for asked, (k, v), said in zip(self.layout, self._items, self._thoughts, strict=True):
+            q = self._of_queries(q_QD, asked) * (q_QD.shape[1] // self.n_heads) ** -0.5
+            scores = (q @ k.transpose(2, 3)).masked_fill_(~asked.visible_BPT[:, None], -torch.inf)
+            now = list(said)
+            if thought is not None:
+                key, value = (self._of_queries(x_QD, asked) for x_QD in thought)
+                now.append((key, value, None))
+                said.append((key, value, None if live_Q is None else self._hidden(live_Q, asked)))
+            columns = [scores]
+            for key, _, hidden in now:
+                column = (q * key).sum(-1, keepdim=True)
+                columns.append(column if hidden is None else column.masked_fill(hidden, -torch.inf))
+            weight = drop(torch.cat(columns, -1).softmax(-1), dropout)
+            out = weight[..., : k.shape[2]] @ v
+            for place, (_, value, _) in enumerate(now):
+                out = torch.addcmul(out, weight[..., k.shape[2] + place, None], value)
+            mixed.append(_gather(out.transpose(1, 2).flatten(0, 1).flatten(1), asked.cell_Q))
+        return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+
+    def _of_items(self, x_ND: Tensor, b: Bucket) -> Tensor:
+        x = x_ND[b.first : b.last]
+        return _heads(x if b.cell_N is None else _spread(x, b.cell_N, b.rows * b.width), b.rows, self.n_heads)
+
+    def _of_queries(self, x_QD: Tensor, asked: _Asked) -> Tensor:
+        rows = asked.bucket.rows
+        return _heads(_spread(x_QD[asked.first : asked.last], asked.cell_Q, rows * asked.width), rows, self.n_heads)
+
+    def _hidden(self, live_Q: Tensor, asked: _Asked) -> Tensor:
+        cells = asked.bucket.rows * asked.width
+        live = _spread(live_Q[asked.first : asked.last, None].float(), asked.cell_Q, cells).bool()
+        return ~live.view(asked.bucket.rows, 1, asked.width, 1)
 
 
 def _heads(x_CD: Tensor, rows: int, n_heads: int) -> Tensor:

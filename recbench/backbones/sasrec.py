@@ -18,20 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone, Encoded
-from recbench.backbones.packing import Thought, asked_layout, attend_at, over_buckets
+from recbench.backbones.packing import Seen, asked_layout, causal, over_buckets
 from recbench.data.batching import Batch, Rows
+from recbench.kernels.layers import Dropout, Linear
 
 
 @dataclass(slots=True)
 class Memory:
-    """Keys and values of a batch in every layer, and the thoughts said since."""
+    """Keys and values of a batch in every layer, and once somebody has thought, what each thought sees of them."""
 
     rows: Rows
     keys_LND: list[Tensor]
     values_LND: list[Tensor]
-    thoughts_LK: list[list[Thought]]
-    layout: list[Any] | None = None
-    """Where the asked tokens stand; made by the first ``extend``, the same in all."""
+    seen_L: list[Seen] | None = None
 
 
 @final
@@ -78,7 +77,7 @@ class SASRec(Backbone):
         self.items = nn.Embedding(n_items + 1, config.width, padding_idx=0)
         self.positions = nn.Embedding(config.max_length, config.width)
         self.norm = nn.LayerNorm(config.width, eps=1e-12)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.apply(self._initialise)
 
@@ -97,7 +96,7 @@ class SASRec(Backbone):
         remember: bool = False,
     ) -> Encoded:
         layers = self.layers[start:stop]
-        memory = Memory(batch.rows, [], [], [[] for _ in layers]) if remember else None
+        memory = Memory(batch.rows, [], []) if remember else None
         everywhere = at_Q is None or len(at_Q) == batch.rows.n_tokens
         for depth, layer in enumerate(layers):
             last = depth == len(layers) - 1
@@ -107,12 +106,14 @@ class SASRec(Backbone):
         return Encoded(x_ND, memory)
 
     def extend(self, memory: Any, x_QD: Tensor, at_Q: Tensor, *, live_Q: Tensor | None = None) -> Tensor:
-        if memory.layout is None:
-            memory.layout = asked_layout(memory.rows, at_Q)
-        for layer, k_ND, v_ND, thoughts in zip(
-            self.layers, memory.keys_LND, memory.values_LND, memory.thoughts_LK, strict=True
-        ):
-            x_QD = cast("Block", layer).think(x_QD, k_ND, v_ND, memory.layout, thoughts, live_Q)
+        if memory.seen_L is None:
+            layout = asked_layout(memory.rows, at_Q)
+            memory.seen_L = [
+                Seen(k_ND, v_ND, layout, self.config.n_heads)
+                for k_ND, v_ND in zip(memory.keys_LND, memory.values_LND, strict=True)
+            ]
+        for layer, seen in zip(self.layers, memory.seen_L, strict=True):
+            x_QD = cast("Block", layer).think(x_QD, seen, live_Q)
         return x_QD
 
     def item_vectors(self) -> Tensor:
@@ -135,13 +136,13 @@ class Block(nn.Module):
         super().__init__()
         D = config.width
         self.n_heads = config.n_heads
-        self.dropout = nn.Dropout(config.dropout)
-        self.attention_dropout = nn.Dropout(config.attention_dropout)
-        self.query_key_value = nn.Linear(D, 3 * D)
-        self.attended = nn.Linear(D, D)
+        self.dropout = Dropout(config.dropout)
+        self.attention_dropout = Dropout(config.attention_dropout)
+        self.query_key_value = Linear(D, 3 * D)
+        self.attended = Linear(D, D)
         self.attention_norm = nn.LayerNorm(D, eps=1e-12)
-        self.inner = nn.Linear(D, config.inner)
-        self.outer = nn.Linear(config.inner, D)
+        self.inner = Linear(D, config.inner)
+        self.outer = Linear(config.inner, D)
         self.norm = nn.LayerNorm(D, eps=1e-12)
 
     def forward(self, x_ND: Tensor, rows: Rows, memory: Memory | None, at_Q: Tensor | None) -> Tensor:
@@ -153,32 +154,21 @@ class Block(nn.Module):
                 memory.keys_LND.append(k_ND)
                 memory.values_LND.append(v_ND)
             if at_Q is not None:
-                layout = asked_layout(rows, at_Q)
-                mixed_QD = attend_at(q_ND[at_Q], k_ND, v_ND, layout, [], self.n_heads, self._attention_dropout)
+                seen = Seen(k_ND, v_ND, asked_layout(rows, at_Q), self.n_heads)
+                mixed_QD = seen.attend(q_ND[at_Q], self._attention_dropout)
                 return self._feed_forward(x_ND[at_Q], mixed_QD)
         return self._feed_forward(x_ND, over_buckets(qkv_NE, rows, self._attend))
 
-    def think(
-        self,
-        x_QD: Tensor,
-        k_ND: Tensor,
-        v_ND: Tensor,
-        layout: list[Any],
-        thoughts: list[Thought],
-        live_Q: Tensor | None,
-    ) -> Tensor:
-        """States of one latent token behind each asked token, which joins its chain's ``thoughts``."""
+    def think(self, x_QD: Tensor, seen: Seen, live_Q: Tensor | None) -> Tensor:
+        """States of one latent token behind each asked token, which joins its chain's thoughts."""
         q_QD, key_QD, value_QD = self.query_key_value(x_QD).chunk(3, dim=1)
-        said = [*thoughts, Thought(key_QD, value_QD, None)]  # a thought sees itself, also where nobody else will
-        thoughts.append(Thought(key_QD, value_QD, live_Q))
-        mixed_QD = attend_at(q_QD, k_ND, v_ND, layout, said, self.n_heads, self._attention_dropout)
+        mixed_QD = seen.attend(q_QD, self._attention_dropout, (key_QD, value_QD), live_Q)
         return self._feed_forward(x_QD, mixed_QD)
 
     def _attend(self, qkv_BTE: Tensor) -> Tensor:
         B, T, E = qkv_BTE.shape
         q, k, v = qkv_BTE.view(B, T, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self._attention_dropout, is_causal=True)
-        return mixed.transpose(1, 2).reshape(B, T, E // 3)
+        return causal(q, k, v, self._attention_dropout).transpose(1, 2).reshape(B, T, E // 3)
 
     @property
     def _attention_dropout(self) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch, Rows
+from recbench.kernels.layers import Dropout
 
 PROBE_ITEMS = 256
 
@@ -45,7 +46,7 @@ class Chain(nn.Module):
         self.norm = nn.LayerNorm(backbone.width, eps=1e-12) if steps and norm else None
         if self.norm is not None:
             nn.init.constant_(self.norm.weight, input_scale(backbone))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def feed(self, h_QD: Tensor, k: int, noise_QD: Tensor | None = None) -> Tensor:
         """Token of step ``k`` (from 0) after states ``h_QD``, (Q, D)."""

@@ -148,52 +148,69 @@ class DiffuReason(ReasoningHead):
         """Noise of the moves at test, from a fixed table."""
 
         def __post_init__(self) -> None:
+            self._check_ranges()
+            self._check_diffusion()
+            self._check_reinforcement()
+
+        def _check_ranges(self) -> None:
             if self.steps < 0 or self.levels < 0:
                 raise ValueError("steps and levels are at least 0.")
-            if self.levels and not 1 <= round(self.start * self.levels) <= self.levels:
-                raise ValueError(
-                    f"start {self.start:g} of {self.levels} levels is level {round(self.start * self.levels)}; "
-                    f"refinement starts at a level from 1 to {self.levels}. Raise start or levels."
-                )
-            if self.levels == 1 and self.schedule == "cosine" and self.forward != "none":
-                raise ValueError("the cosine schedule needs at least 2 levels: its only one would be pure noise.")
-            if not self.levels and self.grpo:
-                raise ValueError("grpo rewards refinements, and levels=0 makes none. Set grpo=0, or levels to at least 1.")
-            if self.group < 2:
-                raise ValueError(f"group is {self.group}; advantages compare attempts at one target, so it takes at least 2.")
-            if not 0 < self.info_low <= self.info_high or self.kappa <= 0:
-                raise ValueError("0 < info_low <= info_high, and kappa is above 0.")
             weights = (self.plain, self.hypothesis, self.refined, self.denoise_mse, self.denoise_ce, self.grpo, self.kl)
             if min(*weights, self.noise_floor, self.reward_softmax, self.guidance, self.grpo_ramp_epochs) < 0:
                 raise ValueError("weights, noise_floor, guidance and grpo_ramp_epochs are at least 0.")
             shares = (self.explore, self.test_explore, self.denoise_share, self.mix_weight)
-            if not all(0 <= share <= 1 for share in shares) or not 0 <= self.drop_condition < 1:
-                raise ValueError("explore, test_explore, denoise_share, mix_weight and drop_condition lie in [0, 1].")
-            if not (0 <= self.feed_dropout < 1 and 0 <= self.denoiser_dropout < 1):
-                raise ValueError("feed_dropout and denoiser_dropout lie in [0, 1).")
+            if not all(0 <= share <= 1 for share in shares):
+                raise ValueError("explore, test_explore, denoise_share and mix_weight lie in [0, 1].")
+            if not all(0 <= rate < 1 for rate in (self.drop_condition, self.feed_dropout, self.denoiser_dropout)):
+                raise ValueError("drop_condition, feed_dropout and denoiser_dropout lie in [0, 1).")
+            if min(self.grpo_positions, self.reward_cutoff, self.test_samples) < 1:
+                raise ValueError("grpo_positions, reward_cutoff and test_samples are at least 1.")
+
+        def _check_diffusion(self) -> None:
+            first = round(self.start * self.levels)
+            if self.levels and not 1 <= first <= self.levels:
+                raise ValueError(
+                    f"start {self.start:g} of {self.levels} levels is level {first}; refinement starts at a level from 1 to "
+                    f"{self.levels}. Raise start or levels."
+                )
+            if self.levels == 1 and self.schedule == "cosine" and self.forward != "none":
+                raise ValueError("the cosine schedule needs at least 2 levels: its only one would be pure noise.")
+            if not 0 < self.info_low <= self.info_high or self.kappa <= 0:
+                raise ValueError("0 < info_low <= info_high, and kappa is above 0.")
             if self.mix == "learned" and not 0 < self.mix_weight < 1:
                 raise ValueError("a learned mix starts strictly between 0 and 1: at 0 nothing would have a gradient.")
             if self.guidance and not self.drop_condition:
-                raise ValueError("guidance needs a prediction without condition: train one with drop_condition above 0.")
+                raise ValueError(
+                    "guidance needs a prediction without condition: train one with drop_condition above 0."
+                )
+
+        def _check_reinforcement(self) -> None:
+            if self.group < 2:
+                raise ValueError(
+                    f"group is {self.group}; advantages compare attempts at one target, so it takes at least 2."
+                )
+            if not self.levels and self.grpo:
+                raise ValueError(
+                    "grpo rewards refinements, and levels=0 makes none. Set grpo=0, or levels to at least 1."
+                )
             if bool(self.kl) != (self.reference != "none"):
                 raise ValueError("kl and reference go together: a weight needs a reference, and a reference a weight.")
             if self.reference == "stage" and self.grpo_when != "after":
                 raise ValueError("reference=stage is the model as stage align began: it needs grpo_when=after.")
-            if min(self.grpo_positions, self.reward_cutoff, self.test_samples) < 1:
-                raise ValueError("grpo_positions, reward_cutoff and test_samples are at least 1.")
 
     stages = (Stage("train"), Stage("align", {"epochs": 0}))
 
     @classmethod
     def plan(cls, config: Any) -> tuple[Stage, ...]:
-        return (Stage("train"), Stage("align", {"epochs": 20, "patience": 5} if config.grpo_when == "after" else {"epochs": 0}))
+        return (
+            Stage("train"),
+            Stage("align", {"epochs": 20, "patience": 5} if config.grpo_when == "after" else {"epochs": 0}),
+        )
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         c, D = config, backbone.width
-        self.chain = Chain(
-            backbone, c.steps, dropout=c.feed_dropout, step_embedding=c.step_embedding, norm=c.feed_norm
-        )
+        self.chain = Chain(backbone, c.steps, dropout=c.feed_dropout, step_embedding=c.step_embedding, norm=c.feed_norm)
         self.S = round(c.start * c.levels)
         self.process = process(
             c.forward,
@@ -367,9 +384,7 @@ class DiffuReason(ReasoningHead):
         most = torch.where(where[0] < 0.5, self.process.levels, self.S)
         return 1 + (where[1] * most).long().clamp_max(self.process.levels - 1)
 
-    def denoised(
-        self, h_NKD: Tensor, clean_ND: Tensor, t_N: Tensor, noise_ND: Tensor, context: Context
-    ) -> Tensor:
+    def denoised(self, h_NKD: Tensor, clean_ND: Tensor, t_N: Tensor, noise_ND: Tensor, context: Context) -> Tensor:
         """zhat of targets noised to level ``t_N``, (N, D)."""
         c, device = self.config, h_NKD.device
         z_ND = self.process.noised(clean_ND, on_sphere(h_NKD[:, -1].detach()), t_N, noise_ND)
@@ -399,13 +414,15 @@ class DiffuReason(ReasoningHead):
             with torch.no_grad():
                 path = self.rollout(self.condition(h_RKD), context.generator)
                 size_R1 = _length(h_RKD[:, -1])
-                reward_PG = self._reward(size_R1 * direction(path[-1]), y_R, score, context).view(-1, c.group)
+                reward_R, ranked_R = self._reward(size_R1 * direction(path[-1]), y_R, score, context)
+                reward_PG = reward_R.view(-1, c.group)
                 advantage_PG = self._advantage(reward_PG, h_PKD, y_N[some_P], score, context)
-            note_rewards(context, reward_PG)
+            note_rewards(context, reward_PG, ranked_R.view(-1, c.group))
             known = self.condition(h_RKD)
+            means: list[Tensor] = []
             if c.policy == "item":
                 u_RD = size_R1 * direction(self._denoiser()(path[-2], 1, known))
-                lp_R, means = score.log_prob(u_RD, y_R[:, None]).sum((1, 2)), []
+                lp_R = score.log_prob(u_RD, y_R[:, None]).sum((1, 2))
             else:
                 lp_R, means = self.path_log_prob(path, known)
         loss = clipped(lp_R, advantage_PG.flatten(), c.clip)
@@ -432,7 +449,9 @@ class DiffuReason(ReasoningHead):
             path.append(mean_ND + sd * noise() if sd else mean_ND)
         return path
 
-    def path_log_prob(self, path: list[Tensor], known: Condition, denoiser: Denoiser | None = None) -> tuple[Tensor, list[Tensor]]:
+    def path_log_prob(
+        self, path: list[Tensor], known: Condition, denoiser: Denoiser | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """log pi of each row's path with gradient through the means, (N,), and those means of the moves that count."""
         denoiser, terms, means = denoiser or self._denoiser(), [], []
         start_sd = math.sqrt(self.process.v[self.S])
@@ -453,25 +472,29 @@ class DiffuReason(ReasoningHead):
     def _sd(self, t: int) -> float:
         return self.config.noise_floor if t == 1 else self.config.explore * self.process.q[t]
 
-    def _reward(self, u_ND: Tensor, y_N: Tensor, score: Score, context: Context) -> Tensor:
+    def _reward(self, u_ND: Tensor, y_N: Tensor, score: Score, context: Context) -> tuple[Tensor, Tensor]:
+        """Reward of each vector, (N,), and the part of it that follows from the rank alone."""
         c = self.config
         if c.reward == "random":
-            return torch.rand(len(y_N), generator=context.generator, device=y_N.device)
+            drawn_N = torch.rand(len(y_N), generator=context.generator, device=y_N.device)
+            return drawn_N, drawn_N
         if c.reward == "sampled":
-            return self._sampled(u_ND, y_N, score, context)
-        reward_N = ndcg(*score.place(u_ND, y_N), c.reward_cutoff)
-        if c.reward_softmax:
-            reward_N = reward_N + c.reward_softmax * score.log_prob(u_ND, y_N[:, None]).sum((1, 2)).exp()
-        return reward_N.nan_to_num(nan=0.0)
+            sampled_N = self._sampled(u_ND, y_N, score, context)
+            return sampled_N, sampled_N
+        ranked_N = ndcg(*score.place(u_ND, y_N), c.reward_cutoff)
+        if not c.reward_softmax:
+            return ranked_N, ranked_N
+        probability_N = score.log_prob(u_ND, y_N[:, None]).sum((1, 2)).exp().nan_to_num(nan=0.0)
+        return ranked_N + c.reward_softmax * probability_N, ranked_N
 
     def _sampled(self, u_ND: Tensor, y_N: Tensor, score: Score, context: Context) -> Tensor:
         """Probability of the target among uniform negatives and the items that now rank first."""
         n_items = len(score.items())
         negatives = 1 + torch.randint(n_items, (SAMPLED_NEGATIVES,), generator=context.generator, device=y_N.device)
         others_NC = torch.cat([negatives.expand(len(y_N), -1), score.top(u_ND, min(SAMPLED_TOP, n_items))], dim=1)
-        logits_NC = torch.cat([u_ND @ score.items()[negatives - 1].t(), u_ND.new_empty(len(u_ND), 0)], dim=1)
         top_NC = (score.items()[others_NC[:, SAMPLED_NEGATIVES:] - 1] @ u_ND[..., None])[..., 0]
-        logits_NC = torch.cat([logits_NC, top_NC], dim=1).masked_fill(others_NC == y_N[:, None], -torch.inf)
+        logits_NC = torch.cat([u_ND @ score.items()[negatives - 1].t(), top_NC], dim=1)
+        logits_NC = logits_NC.masked_fill(others_NC == y_N[:, None], -torch.inf)
         own_N1 = (u_ND * score.items()[y_N - 1]).sum(1, keepdim=True)
         return torch.cat([own_N1, logits_NC], dim=1).softmax(1)[:, 0]
 
@@ -480,7 +503,7 @@ class DiffuReason(ReasoningHead):
         if c.baseline == "group":
             advantage_PG = advantages(reward_PG, bound=5.0)
         else:
-            greedy_P = self._reward(self.refinements(h_PKD)[:, -1], y_P, score, context)
+            greedy_P, _ = self._reward(self.refinements(h_PKD)[:, -1], y_P, score, context)
             advantage_PG = ((reward_PG - greedy_P[:, None]) / (reward_PG.std(1, keepdim=True) + 1e-4)).clamp(-5, 5)
         return advantage_PG.clamp_min(0) if c.positive_only else advantage_PG
 
@@ -491,7 +514,9 @@ class DiffuReason(ReasoningHead):
         with torch.no_grad():
             if self.averaged is not None:
                 own = self.condition(h_RKD)
-                known = self.averaged.eval().condition(own.h_ND, h_RKD if self.config.condition == "all" else h_RKD[:, -1:])
+                known = self.averaged.eval().condition(
+                    own.h_ND, h_RKD if self.config.condition == "all" else h_RKD[:, -1:]
+                )
                 _, before = self.path_log_prob(path, known, self.averaged)
             else:
                 reference = context.reference
@@ -514,7 +539,7 @@ class DiffuReason(ReasoningHead):
 
 
 def clipped(log_prob_N: Tensor, advantage_N: Tensor, epsilon: float) -> Tensor:
-    """-mean min(w A, clip(w, 1 - eps, 1 + eps) A) with w = exp(log p - sg log p) (Schulman et al., PPO, arXiv 1707.06347, eq. 7)."""
+    """-mean min(w A, clip(w, 1 - eps, 1 + eps) A) with w = exp(log p - sg log p) (PPO, arXiv 1707.06347, eq. 7)."""
     ratio_N = torch.exp(log_prob_N - log_prob_N.detach())
     return -torch.minimum(ratio_N * advantage_N, ratio_N.clamp(1 - epsilon, 1 + epsilon) * advantage_N).mean()
 

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbench.kernels.layers import Dropout, Linear
+
 Forward = Literal["gauss", "shift", "none"]
 Schedule = Literal["information", "cosine"]
 
@@ -130,15 +132,17 @@ class Denoiser(nn.Module):
     W_o starts at 0, so that the first prediction is the hypothesis itself, whatever the noise.
     """
 
-    def __init__(self, width: int, levels: int, *, dropout: float, residual: bool, project: bool, previous: bool) -> None:
+    def __init__(
+        self, width: int, levels: int, *, dropout: float, residual: bool, project: bool, previous: bool
+    ) -> None:
         super().__init__()
         D = width
         self.residual, self.project = residual, project
-        self.enter = nn.Linear((3 if previous else 2) * D, D)
-        self.query, self.key, self.value, self.read = (nn.Linear(D, D) for _ in range(4))
-        self.time = nn.Sequential(nn.Linear(D, 4 * D), nn.GELU(), nn.Linear(4 * D, D))
+        self.enter = Linear((3 if previous else 2) * D, D)
+        self.query, self.key, self.value, self.read = (Linear(D, D) for _ in range(4))
+        self.time = nn.Sequential(Linear(D, 4 * D), nn.GELU(), Linear(4 * D, D))
         self.blocks = nn.ModuleList(_Block(D, dropout) for _ in range(2))
-        self.leave = nn.Linear(D, D)
+        self.leave = Linear(D, D)
         nn.init.zeros_(self.leave.bias)
         nn.init.zeros_(self.leave.weight) if residual else nn.init.normal_(self.leave.weight, std=0.02)
         self.register_buffer("waves", _waves(levels, D), persistent=False)
@@ -178,10 +182,10 @@ class _Block(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.inner = nn.Linear(width, 4 * width)
-        self.outer = nn.Linear(4 * width, width)
-        self.modulate = nn.Linear(width, 3 * width)
-        self.dropout = nn.Dropout(dropout)
+        self.inner = Linear(width, 4 * width)
+        self.outer = Linear(4 * width, width)
+        self.modulate = Linear(width, 3 * width)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_ND: Tensor, context_ND: Tensor) -> Tensor:
         shift_ND, scale_ND, gate_ND = self.modulate(context_ND).chunk(3, dim=-1)

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch
 from recbench.errors import Exit, RecbenchError
+from recbench.kernels.layers import Linear
 from recbench.reasoning.base import Context, Reasoner, ReasoningHead, Stage, targets
 from recbench.reasoning.contrast import equal, info_nce, some_of, user_of
 from recbench.reasoning.diagnostics import note_similarity
@@ -137,7 +138,9 @@ class LARES(ReasoningHead):
                 if value is not None and value < 1:
                     raise ValueError(f"{name} is {value}; it is at least 1.")
             if self.group < 2:
-                raise ValueError(f"group is {self.group}; advantages compare attempts at one target, so it takes at least 2.")
+                raise ValueError(
+                    f"group is {self.group}; advantages compare attempts at one target, so it takes at least 2."
+                )
             if self.contrast_tau <= 0:
                 raise ValueError(f"contrast_tau is {self.contrast_tau:g}; a temperature is above 0.")
             if self.pre_layers is not None and self.pre_layers < 0:
@@ -162,7 +165,7 @@ class LARES(ReasoningHead):
             )
         self.norm = nn.LayerNorm(D, eps=1e-12)
         self.gate = nn.Parameter(torch.zeros(())) if config.mix == "linear" else None
-        self.join = nn.Linear(2 * D, D) if config.mix == "concat" else None
+        self.join = Linear(2 * D, D) if config.mix == "concat" else None
         self.settled = not backbone.post_norm if config.norm_history is None else config.norm_history
         generator = None if config.table_seed is None else torch.Generator().manual_seed(config.table_seed)
         table = torch.empty(config.test_draws, backbone.max_length, D)
@@ -320,9 +323,7 @@ class LARES(ReasoningHead):
         back = torch.from_numpy(np.argsort(chosen)).to(b_AD.device)
         return b_AD[back], user_of(other, other.at_Q)[back]
 
-    def _aligned(
-        self, x_AD: Tensor, y_AD: Tensor, users: tuple[Tensor, Tensor], target_A: Tensor
-    ) -> Tensor:
+    def _aligned(self, x_AD: Tensor, y_AD: Tensor, users: tuple[Tensor, Tensor], target_A: Tensor) -> Tensor:
         """Mean of both directions of the contrast between two views of the anchors."""
         c = self.config
         if c.similarity == "cos":
@@ -398,7 +399,9 @@ class LARES(ReasoningHead):
             states.append(z_PKD[:, scored])
             kept.append(len(scored))
             if c.kl_weight:
-                start_ND = start_ND if c.share_start else self.draw_start(len(start_ND), backbone.width, context.generator)
+                start_ND = (
+                    start_ND if c.share_start else self.draw_start(len(start_ND), backbone.width, context.generator)
+                )
                 with torch.no_grad():
                     below.append(self._reference_states(reference, batch, at_P, start_ND, k)[:, scored])
         reward_PG = torch.stack(rewards, dim=1)
@@ -445,7 +448,7 @@ def k3(difference: Tensor) -> Tensor:
 
 
 def note_changes(context: Context, z_AKD: Tensor) -> None:
-    """``change@i``: |Z_i - Z_{i-1}| / |Z_{i-1}|, which falls where the recurrence contracts; ``spread@last``: cosine of two users."""
+    """``change@i``: |Z_i - Z_{i-1}| / |Z_{i-1}|, falling where it contracts; ``alike``: cosine of two users' states."""
     with torch.no_grad():
         for i in range(1, z_AKD.shape[1]):
             change = (z_AKD[:, i] - z_AKD[:, i - 1]).norm(dim=-1) / z_AKD[:, i - 1].norm(dim=-1)

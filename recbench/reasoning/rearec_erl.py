@@ -61,9 +61,7 @@ class ReaRecERL(ReasoningHead):
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         c = config
-        self.chain = Chain(
-            backbone, c.steps, dropout=c.feed_dropout, step_embedding=c.step_embedding, norm=c.feed_norm
-        )
+        self.chain = Chain(backbone, c.steps, dropout=c.feed_dropout, step_embedding=c.step_embedding, norm=c.feed_norm)
 
     def think(self, backbone: Backbone, batch: Batch, steps: int | None = None) -> Tensor:
         return self.chain.run(backbone, batch, steps)

@@ -78,9 +78,7 @@ class ReaRecPRL(ReasoningHead):
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         c = config
-        self.chain = Chain(
-            backbone, c.steps, dropout=c.feed_dropout, step_embedding=c.step_embedding, norm=c.feed_norm
-        )
+        self.chain = Chain(backbone, c.steps, dropout=c.feed_dropout, step_embedding=c.step_embedding, norm=c.feed_norm)
 
     def think(self, backbone: Backbone, batch: Batch, steps: int | None = None) -> Tensor:
         return self.chain.run(backbone, batch, steps)
@@ -92,11 +90,14 @@ class ReaRecPRL(ReasoningHead):
         c, y_Q = self.config, targets(batch)
         contrasted = bool(c.steps and c.contrast and context.epoch > c.warmup_epochs)
         some_R = some_of(len(batch.at_Q), c.contrast_rows, context.generator) if contrasted else None
-        if some_R is not None and c.views == "thoughts":
+        noisy_RKD: Tensor | None = None
+        if some_R is None:
+            z_QKD = self.think(backbone, batch)
+        elif c.views == "thoughts":
             z_QKD, noisy_RKD = self._both_views(backbone, batch, some_R, context)
         else:
             z_QKD = self.think(backbone, batch)
-            noisy_RKD = None if some_R is None else self._second_view(backbone, batch, z_QKD, some_R, context)
+            noisy_RKD = self._second_view(backbone, batch, z_QKD, some_R, context)
         note_similarity(context, z_QKD)
 
         K = z_QKD.shape[1] - 1
@@ -108,9 +109,7 @@ class ReaRecPRL(ReasoningHead):
             terms["contrast"] = c.contrast * self._contrast(batch, z_QKD[some_R, 1:], noisy_RKD, some_R)
         return terms
 
-    def _second_view(
-        self, backbone: Backbone, batch: Batch, z_QKD: Tensor, some_R: Tensor, context: Context
-    ) -> Tensor:
+    def _second_view(self, backbone: Backbone, batch: Batch, z_QKD: Tensor, some_R: Tensor, context: Context) -> Tensor:
         """Noisy states of the drawn rows, (R, K, D), behind a history encoded anew. Each step starts from the clean state."""
         at_R = batch.at_Q[some_R]
         memory = backbone.encode(backbone.embed(batch), batch, at_Q=at_R, remember=True).memory
@@ -120,9 +119,7 @@ class ReaRecPRL(ReasoningHead):
         ]
         return torch.stack(noisy, dim=1)
 
-    def _both_views(
-        self, backbone: Backbone, batch: Batch, some_R: Tensor, context: Context
-    ) -> tuple[Tensor, Tensor]:
+    def _both_views(self, backbone: Backbone, batch: Batch, some_R: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Clean states (Q, K + 1, D) and noisy ones (R, K, D) as two chains behind one history."""
         at, order = torch.cat([batch.at_Q, batch.at_Q[some_R]]).sort(stable=True)
         back = order.argsort()

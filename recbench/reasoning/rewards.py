@@ -25,8 +25,13 @@ def advantages(reward_NG: Tensor, bound: float = float("inf")) -> Tensor:
     return (centred_NG / (reward_NG.std(1, keepdim=True) + 1e-4)).clamp(-bound, bound)
 
 
-def note_rewards(context: Context, reward_NG: Tensor) -> None:
-    """``reward_mean``, ``reward_variance`` within groups, and ``no_signal``: the share of groups whose rewards are all equal."""
+def note_rewards(context: Context, reward_NG: Tensor, ranked_NG: Tensor | None = None) -> None:
+    """``reward_mean``, ``reward_variance`` within groups, and ``no_signal``: the share of groups whose ranks earn all the same.
+
+    Args:
+        ranked_NG: the part of the reward that follows from ranks, where there is more to it.
+    """
+    ranked_NG = reward_NG if ranked_NG is None else ranked_NG
     context.note("reward_mean", reward_NG.mean())
     context.note("reward_variance", reward_NG.var(1).mean())
-    context.note("no_signal", (reward_NG == reward_NG[:, :1]).all(1).float().mean())
+    context.note("no_signal", (ranked_NG == ranked_NG[:, :1]).all(1).float().mean())

@@ -7,7 +7,6 @@ from typing import Literal
 
 from torch import Tensor
 
-
 Divergence = Literal["code", "paper"]
 """Which divergence between K distributions: see ``Score.pooled``."""
 

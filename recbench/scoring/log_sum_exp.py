@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbench.scoring.products import times_transposed
+from recbench.kernels.products import times_transposed
 
 
 def log_sum_exp(u_ND: Tensor, table_VD: Tensor, tau: float, chunk: int) -> Tensor:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recbench.kernels.products import times_transposed
 from recbench.scoring.base import Divergence
-from recbench.scoring.products import times_transposed
 
 
 def pooled_loss(
@@ -26,7 +26,7 @@ def pooled_loss(
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
     """See ``Score.pooled``. Row 0 of the table is padding; ``chunk`` rows of K score vectors are held at once."""
-    loss, apart = _Pooled.apply(z_NKD, table_VD, target_N, mix_MK, tau, divergence, form, chunk)  # type: ignore[no-untyped-call]
+    loss, apart = _Pooled.apply(z_NKD, table_VD, target_N, mix_MK, (tau, divergence, form, chunk))  # type: ignore[no-untyped-call]
     return loss, apart
 
 
@@ -40,11 +40,9 @@ class _Pooled(torch.autograd.Function):
         table_VD: Tensor,
         target_N: Tensor,
         mix_MK: Tensor,
-        tau: float,
-        divergence: float,
-        form: Divergence,
-        chunk: int,
+        asked: tuple[float, float, Divergence, int],
     ) -> tuple[Tensor, Tensor]:
+        tau, divergence, form, chunk = asked
         N, K, D = z_NKD.shape
         e_VD, column_N = table_VD[1:], target_N - 1
         e_DV = e_VD.t().contiguous()
@@ -53,12 +51,13 @@ class _Pooled(torch.autograd.Function):
         for first in range(0, N, chunk):
             here = slice(first, first + chunk)
             flat = z_NKD[here].transpose(0, 1).reshape(-1, D)
-            s_KCV = times_transposed(flat, e_VD).div_(tau).view(K, -1, len(e_VD))
-            grad_KCV = torch.zeros_like(s_KCV)
-            loss = loss + _mixtures(s_KCV, column_N[here, None], mix_MK, grad_KCV)
+            s_KCV = _divided(times_transposed(flat, e_VD), tau).view(K, -1, len(e_VD))
+            added, grads = _mixtures(s_KCV, column_N[here, None], mix_MK)
+            loss = loss + added
             if divergence and K > 1:
-                apart = apart + (_among_all if form == "code" else _by_pairs)(s_KCV, divergence, grad_KCV)
-            flat_grad = grad_KCV.view(len(flat), -1)
+                added, grads = (_among_all if form == "code" else _by_pairs)(s_KCV, divergence, grads)
+                apart = apart + added
+            flat_grad = torch.cat(grads)
             dz_NKD[here] = times_transposed(flat_grad, e_DV).view(K, -1, D).transpose(0, 1)
             de_DV += times_transposed(flat.t().contiguous(), flat_grad.t())
         scale = 1.0 / (tau * N)
@@ -71,12 +70,13 @@ class _Pooled(torch.autograd.Function):
         if not torch.equal(grads[0], grads[1]):
             raise RuntimeError("the two parts of a pooled loss are differentiated together, with one weight")
         dz_NKD, de_VD = ctx.saved_tensors
-        return dz_NKD * grads[0], de_VD * grads[0], None, None, None, None, None, None
+        return dz_NKD * grads[0], de_VD * grads[0], None, None, None
 
 
-def _mixtures(s_KCV: Tensor, column_C1: Tensor, mix_MK: Tensor, grad_KCV: Tensor) -> Tensor:
-    """Sum of -log p[target] over rows and mixtures; adds its gradient by the scores."""
+def _mixtures(s_KCV: Tensor, column_C1: Tensor, mix_MK: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Sum of -log p[target] over rows and mixtures, and its gradient by each state's scores."""
     total = s_KCV.new_zeros((), dtype=torch.float64)
+    grads: list[Tensor | None] = [None] * len(s_KCV)
     for mix in mix_MK.tolist():
         used = [(k, weight) for k, weight in enumerate(mix) if weight]
         p_CV = s_KCV[used[0][0]] * used[0][1]
@@ -86,45 +86,45 @@ def _mixtures(s_KCV: Tensor, column_C1: Tensor, mix_MK: Tensor, grad_KCV: Tensor
         lse_C1 = _softmax_(p_CV)
         total = total + (lse_C1 - own_C1).double().sum()
         p_CV.scatter_add_(1, column_C1, p_CV.new_full(column_C1.shape, -1.0))
+        scaled = {weight: p_CV if weight == 1 else p_CV * weight for weight in {weight for _, weight in used}}
         for k, weight in used:
-            grad_KCV[k].add_(p_CV, alpha=weight)
-    return total
+            before = grads[k]
+            grads[k] = scaled[weight] if before is None else before + scaled[weight]
+    return total, [torch.zeros_like(s_KCV[0]) if grad is None else grad for grad in grads]
 
 
-def _among_all(s_KCV: Tensor, weight: float, grad_KCV: Tensor) -> Tensor:
-    """weight x sum over rows of the mean over ordered pairs of KL(p_j || sg p_i); adds its gradient."""
+def _among_all(s_KCV: Tensor, weight: float, grads: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """weight x sum over rows of the mean over ordered pairs of KL(p_j || sg p_i), and ``grads`` with its gradient added.
+
+    The log-sum-exps of the states cancel in the sum over pairs, so sum_v p_j [K s_j - sum_i s_i] is all there is. Overwrites s.
+    """
     K = len(s_KCV)
-    weight = weight / (K * (K - 1))
-    total_CV = s_KCV.sum(0)
-    lse_KC1, q_CV = [], []
-    for s_CV in s_KCV:
-        q = s_CV.clone()
-        lse_KC1.append(_softmax_(q))
-        q_CV.append(q)
-    lse_sum_C1 = torch.stack(lse_KC1).sum(0)
+    weight = -weight / (K * (K - 1))
+    total_CV, q_KCV = s_KCV.sum(0), torch.softmax(s_KCV, dim=-1)
     apart = s_KCV.new_zeros((), dtype=torch.float64)
-    for s_CV, q, lse_C1, grad_CV in zip(s_KCV, q_CV, lse_KC1, grad_KCV, strict=True):
-        far_CV = (s_CV * K).sub_(total_CV)
-        mean_C1 = (q * far_CV).sum(1, keepdim=True)
-        apart = apart + (mean_C1 - K * lse_C1 + lse_sum_C1).double().sum()
-        grad_CV.addcmul_(q, far_CV.sub_(mean_C1), value=weight)
-    return apart * weight
+    made = []
+    for s_CV, q_CV, grad_CV in zip(s_KCV, q_KCV, grads, strict=True):
+        near_CV = torch.add(total_CV, s_CV, alpha=-K, out=s_CV)
+        mean_C1 = torch.bmm(q_CV[:, None], near_CV[..., None])[..., 0]
+        apart = apart + mean_C1.double().sum()
+        made.append(torch.addcmul(grad_CV, q_CV, near_CV.sub_(mean_C1), value=weight, out=q_CV))
+    return apart * weight, made
 
 
-def _by_pairs(s_KCV: Tensor, weight: float, grad_KCV: Tensor) -> Tensor:
-    """weight x sum over rows and pairs i < j of KL(p_i || p_j), both sides with gradient; adds it."""
-    lse_KC1, q_KCV = [], s_KCV.clone()
-    for q_CV in q_KCV:
-        lse_KC1.append(_softmax_(q_CV))
+def _by_pairs(s_KCV: Tensor, weight: float, grads: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """weight x sum over rows and pairs i < j of KL(p_i || p_j), both sides with gradient; ``grads`` with that added."""
+    q_KCV = s_KCV.clone()
+    lse_KC1 = [_softmax_(q_CV) for q_CV in q_KCV]
+    made = [grad_CV.clone() for grad_CV in grads]
     apart = s_KCV.new_zeros((), dtype=torch.float64)
     for i in range(len(s_KCV)):
         for j in range(i + 1, len(s_KCV)):
             far_CV = s_KCV[i] - s_KCV[j]
             mean_C1 = (q_KCV[i] * far_CV).sum(1, keepdim=True)
             apart = apart + (mean_C1 - lse_KC1[i] + lse_KC1[j]).double().sum()
-            grad_KCV[i].addcmul_(q_KCV[i], far_CV.sub_(mean_C1), value=weight)
-            grad_KCV[j].add_(q_KCV[j], alpha=weight).sub_(q_KCV[i], alpha=weight)
-    return apart * weight
+            made[i].addcmul_(q_KCV[i], far_CV.sub_(mean_C1), value=weight)
+            made[j].add_(q_KCV[j], alpha=weight).sub_(q_KCV[i], alpha=weight)
+    return apart * weight, made
 
 
 def _softmax_(s_CV: Tensor) -> Tensor:
@@ -133,3 +133,8 @@ def _softmax_(s_CV: Tensor) -> Tensor:
     sum_C1 = s_CV.sub_(most_C1).exp_().sum(1, keepdim=True)
     s_CV.div_(sum_C1)
     return sum_C1.log() + most_C1
+
+
+def _divided(s: Tensor, tau: float) -> Tensor:
+    """Scores over their temperature, in place."""
+    return s if tau == 1 else s.div_(tau)

@@ -6,11 +6,11 @@ import contextlib
 import copy
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from recbench.data.batching import TrainingRows
 from recbench.data.dataset import Histories, Queries
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import Ranks, evaluate
-from recbench.reasoning.base import Context, Stage
+from recbench.reasoning.base import Context, Reasoner, Stage
 from recbench.recommender import Trainable
 from recbench.training.average import Average
 from recbench.training.checkpoint import (
@@ -121,7 +121,6 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
         progress.began_file = progress.best_file
     if progress.began_file:
         model.restore(store.tensors(progress.began_file))
-    _set_dropout(model, settings.dropout)
     rows = TrainingRows(
         job.train,
         max_length=model.max_length or int(job.train.lengths.max()),
@@ -132,7 +131,7 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
         stage=stage.name,
         generator=epoch_generators(job.seed, number, 0, job.device)[1],
         train=rows,
-        reference=copy.deepcopy(model).eval().requires_grad_(False) if number else None,
+        reference=cast("Reasoner", copy.deepcopy(model).eval().requires_grad_(False)) if number else None,
         epochs=settings.epochs,
         steps=rows.steps(settings.batch_size),
         step=progress.epoch * rows.steps(settings.batch_size),
@@ -154,8 +153,9 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
         if average is not None:
             average.restore(saved)
     job.watcher.stage(stage.name, settings.epochs)
-    while progress.epoch < settings.epochs and progress.waited < settings.patience:
-        _run_epoch(_Training(model, optimizer, average, context), job, store, progress)
+    with _dropout_at(model, settings.dropout):
+        while progress.epoch < settings.epochs and progress.waited < settings.patience:
+            _run_epoch(_Training(model, optimizer, average, context), job, store, progress)
     progress.warnings += _doubts(progress, settings, number, stage)
     progress.stage, progress.epoch, progress.waited, progress.losses, progress.current = number + 1, 0, 0, [], ""
 
@@ -247,12 +247,17 @@ def _train_epoch(training: _Training, job: Job, stage: int) -> dict[str, float]:
     return {name: value / max(1, steps) for name, value in sums.items()}
 
 
-def _set_dropout(model: Trainable, rate: float | None) -> None:
-    """Every dropout at ``rate``, or as the config built it."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.configured = getattr(module, "configured", module.p)
-            module.p = module.configured if rate is None else rate
+@contextlib.contextmanager
+def _dropout_at(model: Trainable, rate: float | None) -> Iterator[None]:
+    """Every dropout at ``rate`` while this lasts; None: as configured."""
+    configured = [(module, module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
+    for module, _ in configured:
+        module.p = module.p if rate is None else rate
+    try:
+        yield
+    finally:
+        for module, own in configured:
+            module.p = own
 
 
 def _refuse_divergence(total: Tensor, losses: dict[str, Tensor], context: Context, step: int) -> None:

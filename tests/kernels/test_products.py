@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recbench.scoring.products import times_transposed
+from recbench.kernels.products import times_transposed
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
