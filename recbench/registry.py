@@ -118,6 +118,9 @@ SOURCES = Registry(
         "sequences": Entry(
             "recbench.data.sources.sequences:Sequences", "text", "S3-Rec text: user, then items oldest first"
         ),
+        "letter": Entry(
+            "recbench.data.sources.letter:Letter", "json", "LETTER / LC-Rec X.inter.json, with maps and texts beside it"
+        ),
         "table": Entry(
             "recbench.data.sources.table:Table", "csv, parquet", "columns user, item, and timestamp / rating if any"
         ),

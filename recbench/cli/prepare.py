@@ -22,7 +22,9 @@ def prepare(
     name: Annotated[
         str, typer.Argument(help="A known dataset (recbench list datasets), or a name for your own source.")
     ],
-    source: Annotated[Path | None, typer.Option(help="Read this file instead of downloading.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Read this file (LETTER: or its folder) instead of downloading.")
+    ] = None,
     source_format: Annotated[str | None, typer.Option(help="Its format; default: found from the content.")] = None,
     columns: Annotated[
         str | None,

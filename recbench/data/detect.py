@@ -41,6 +41,16 @@ def find_format(path: Path) -> str:
     raise RecbenchError(f"The format of {path} is not known.", why=why, fix=fix, code=Exit.DATA)
 
 
+def file_of(path: Path, source_format: str | None) -> Path:
+    """The one file a folder of a dataset stands for, where a format says which; else the path as it is."""
+    if not path.is_dir():
+        return path
+    formats = [source_format] if source_format else SOURCES.entries()
+    patterns = [SOURCES.load(name).folder_file for name in formats]
+    found = [file for pattern in patterns if pattern for file in path.glob(pattern)]
+    return found[0] if len(found) == 1 else path
+
+
 def check_readable(path: Path, option: str = "--source") -> None:
     """Refuse what cannot be read at all: a missing path, a folder, an empty file."""
     if path.is_dir():

@@ -17,10 +17,10 @@ from recbench import columns
 from recbench.data import audit, canonical, catalog, download, filtering, folder, splitting
 from recbench.data.card import Card
 from recbench.data.dataset import HOME, Dataset, mark_last
-from recbench.data.detect import BUILT_IN, check_readable, open_source
+from recbench.data.detect import BUILT_IN, check_readable, file_of, open_source
 from recbench.data.export import sequence_sha256
 from recbench.data.filtering import Filters
-from recbench.data.sources.base import Events
+from recbench.data.sources.base import Events, Source
 from recbench.errors import RecbenchError
 from recbench.files import sha256
 from recbench.registry import SOURCES
@@ -47,7 +47,7 @@ class Request:
     home: Path = HOME
     """Where prepared datasets live."""
     source: Path | None = None
-    """The raw file; None: the catalogue says where it is."""
+    """The raw file, or a folder that stands for one; None: the catalogue says where it is."""
     source_format: str | None = None
     """A name in the table of sources; None: found from the content."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -120,7 +120,7 @@ def prepare(
     card = Card(
         name=name,
         family=_family(known, source_format),
-        source=_source_facts(request, path, source_format, known),
+        source=_source_facts(request, path, source_format, known) | _beside_facts(source),
         filters=asdict(filters) | {"core_from": core_from},
         steps=steps,
         split=split.facts,
@@ -192,7 +192,7 @@ def _input(
     if request.source_format is not None:
         SOURCES.entry(request.source_format)
     if request.source is not None:
-        return request.source, request.source_format
+        return file_of(request.source, request.source_format), request.source_format
     if request.source_format == BUILT_IN or (known and known.format == BUILT_IN and request.source_format is None):
         return None, BUILT_IN
     card = known or catalog.require(request.name, request.home)
@@ -255,6 +255,11 @@ def _source_facts(
     if request.metadata is not None:
         facts["metadata"] = _file_facts(request.metadata)
     return facts
+
+
+def _beside_facts(source: Source) -> dict[str, Any]:
+    files = source.beside()
+    return {"beside": {held: _file_facts(path) for held, path in files.items()}} if files else {}
 
 
 def _file_facts(path: Path) -> dict[str, Any]:

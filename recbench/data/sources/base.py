@@ -47,6 +47,8 @@ class Source(ABC):
 
     family = "generic"
     """Which shipped recipes fit data of this format."""
+    folder_file: str | None = None
+    """Pattern of the one file that a folder of this format stands for; None: a folder is refused."""
 
     def __init__(self, path: Path | None, options: dict[str, Any]) -> None:
         self.path = path
@@ -56,6 +58,10 @@ class Source(ABC):
     @abstractmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
         """Is this file of my format? ``head``: its first 64 KiB, unpacked. Looks at content, not at the name."""
+
+    def beside(self) -> dict[str, Path]:
+        """Other files that are read with the path, by what they hold."""
+        return {}
 
     @abstractmethod
     def read(self, progress: Progress) -> Events:

@@ -43,7 +43,7 @@ def read_metadata(path: Path, wanted: Collection[str], progress: Progress) -> pd
             record = parse_line(path, number, line, last=line is batch[-1])
             raw = str(record.get("parent_asin") or record.get("asin") or "")
             if raw in wanted and raw not in found:
-                found[raw] = (raw, _title(record), _brand(record), _categories(record), _price(record.get("price")))
+                found[raw] = described(raw, record)
         before += len(batch)
     if not found:
         raise RecbenchError(
@@ -53,6 +53,11 @@ def read_metadata(path: Path, wanted: Collection[str], progress: Progress) -> pd
             code=Exit.DATA,
         )
     return pd.DataFrame(list(found.values()), columns=list(FIELDS))
+
+
+def described(raw: str, record: dict[str, Any]) -> tuple[Any, ...]:
+    """One item's row of ``FIELDS``."""
+    return raw, _title(record), _brand(record), _categories(record), _price(record.get("price"))
 
 
 def clean(text: Any) -> str | None:
