@@ -25,6 +25,7 @@ ABOVE_UNSEEN = "above_unseen"
 TIED_UNSEEN = "tied_unseen"
 POSITION = "position"
 SCORE = "score"
+STEPS = "steps"
 
 SYSTEM = "system"
 DATASET = "dataset"

@@ -13,28 +13,28 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from recbench.config import differences, write_toml
-from recbench.data.dataset import Dataset, Histories, open_dataset
+from recbench.data.dataset import Dataset
 from recbench.errors import Exit, RecbenchError
-from recbench.evaluation.evaluate import Ranks, evaluate, seen_of
-from recbench.files import replacing, sha256, write_text
-from recbench.recommender import Ask, BaselineRecommender, Recommender, Trainable, build
+from recbench.evaluation.evaluate import Ranks, evaluate
+from recbench.evaluation.latency import latency
+from recbench.files import sha256, write_text
+from recbench.recommender import BaselineRecommender, Recommender, Trainable
 from recbench.runs import folder as layout
 from recbench.runs import machine
 from recbench.runs.folder import Run, folder_name
 from recbench.runs.manifest import Manifest
-from recbench.settings import Resolved, resolve
-from recbench.training.checkpoint import Progress, Store, read_tensors, write_tensors
-from recbench.training.loop import Job, Watcher, fit
+from recbench.settings import Resolved
+from recbench.trained import LATENCY_BATCHES, TIE_SEED, new_model, start_from, threads, write_parquet
+from recbench.training.checkpoint import Progress, Store, write_tensors
+from recbench.training.loop import Job, Start, Watcher, fit
 from recbench.training.seeding import seed_everything
 
 METRICS = tuple(f"{family}@{k}" for k in (5, 10, 20) for family in ("hr", "ndcg", "mrr"))
 TOP = 50
-TIE_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,15 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
     """
     if (done := _already_there(order)) is not None:
         return done, True
+    start = _start(order)
     with _own(order.folder):
         seed_everything(order.seed)
         model = new_model(order.resolved, order.dataset, order.device)
-        manifest = _manifest(order, model)
+        manifest = _manifest(order, model, start)
         try:
             write_text(order.folder / layout.CONFIG, write_toml(order.resolved.full(order.dataset.name, order.seed)))
             manifest.write(order.folder)
-            manifest = _work(order, model, manifest, watcher)
+            manifest = _work(order, model, manifest, start, watcher)
         except KeyboardInterrupt:
             replace(manifest, status="interrupted").write(order.folder)
             raise
@@ -84,13 +85,13 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
     return Run(order.folder, manifest), False
 
 
-def _work(order: Order, model: Recommender, manifest: Manifest, watcher: Watcher) -> Manifest:
+def _work(order: Order, model: Recommender, manifest: Manifest, start: Start | None, watcher: Watcher) -> Manifest:
     """Train, rank, write the evidence."""
     machine.forget_peak_memory()
-    torch.set_num_threads(_threads(order.resolved))
+    torch.set_num_threads(threads(order.resolved))
     if order.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(order.device)
-    progress = _fit(model, order, watcher)
+    progress = _fit(model, order, start, watcher)
     ranks = [
         evaluate(
             model, order.dataset.queries(split), order.device, top=TOP if split == "test" else 0, tie_seed=TIE_SEED
@@ -107,6 +108,11 @@ def _work(order: Order, model: Recommender, manifest: Manifest, watcher: Watcher
         epochs=progress.epochs,
         seconds=progress.seconds | {"test": test.seconds},
         ms_per_user=1000 * test.seconds / max(1, len(test.users)),
+        latency_ms={
+            str(size): latency(model, order.dataset.queries("test"), size, order.device) for size in LATENCY_BATCHES
+        },
+        stages=order.resolved.stages,
+        facts=progress.facts,
         peak_memory_mb=_peak_mb(order.device),
         metrics={
             "valid": valid.means(METRICS),
@@ -120,7 +126,7 @@ def _work(order: Order, model: Recommender, manifest: Manifest, watcher: Watcher
     return finished
 
 
-def _fit(model: Recommender, order: Order, watcher: Watcher) -> Progress:
+def _fit(model: Recommender, order: Order, start: Start | None, watcher: Watcher) -> Progress:
     train = order.dataset.training()
     if isinstance(model, BaselineRecommender):
         began = perf_counter()
@@ -129,78 +135,9 @@ def _fit(model: Recommender, order: Order, watcher: Watcher) -> Progress:
     if not isinstance(model, Trainable):
         raise TypeError(f"{type(model).__name__} is neither closed form nor trainable")
     valid = order.dataset.queries("valid")
-    job = Job(train, valid, order.resolved.train, order.seed, order.device, order.folder, watcher)
+    settings, until = order.resolved.train, order.resolved.until
+    job = Job(train, valid, settings, order.seed, order.device, order.folder, watcher, start, until)
     return fit(model, job, Store(order.folder / layout.STATE))
-
-
-def new_model(resolved: Resolved, dataset: Dataset, device: torch.device) -> Recommender:
-    """The untrained system of a config."""
-    model = build(resolved.backbone, resolved.backbone_config, resolved.head, resolved.head_config, dataset.n_items)
-    return model.to(device) if isinstance(model, Trainable) else model
-
-
-def load(run: Run, datasets: Path, device: torch.device) -> tuple[Recommender, Dataset]:
-    """The trained system of a finished run, and the dataset it was trained on.
-
-    Raises:
-        RecbenchError: the run is not finished, or the dataset is not the one it was trained on.
-    """
-    if run.manifest.status != "finished":
-        raise RecbenchError(
-            f"{run.folder} is {run.manifest.status}, not finished.",
-            why="Only a finished run has final weights.",
-            fix="Run the same recbench train command again with --resume.",
-            code=Exit.RUN,
-        )
-    dataset = open_dataset(run.manifest.dataset["name"], datasets)
-    if dataset.card.fingerprint != run.manifest.dataset["fingerprint"]:
-        raise RecbenchError(
-            f"{run.folder} was trained on another {dataset.name}.",
-            why=f"Dataset fingerprints: the run's {run.manifest.dataset['fingerprint'][:12]}, "
-            f"the prepared one's {dataset.card.fingerprint[:12]}.",
-            fix="Prepare the dataset as it was (its card is in run.json), or name its home: --datasets DIR",
-            code=Exit.RUN,
-        )
-    table = run.config()
-    resolved = resolve({key: table[key] for key in ("backbone", "head", "train") if key in table}, dataset.card.family)
-    torch.set_num_threads(_threads(resolved))
-    model = new_model(resolved, dataset, device)
-    model.restore(read_tensors(run.folder / layout.MODEL))
-    return model, dataset
-
-
-def rank_again(run: Run, datasets: Path, device: torch.device) -> tuple[Ranks, int]:
-    """Test ranks from the stored weights, and how many rows differ from the stored ones. Writes ``users.parquet`` only if gone."""
-    model, dataset = load(run, datasets, device)
-    ranks = {split: evaluate(model, dataset.queries(split), device) for split in ("valid", "test")}
-    fresh = pd.concat([ranks[split].frame() for split in ("valid", "test")], ignore_index=True)
-    path = run.folder / layout.USERS
-    if not path.exists():
-        _write_parquet(fresh, path)
-        replace(run.manifest, files=run.manifest.files | {layout.USERS: sha256(path)}).write(run.folder)
-    stored = pd.read_parquet(path)
-    same = stored.shape == fresh.shape and (stored.to_numpy() == fresh.to_numpy()).all(axis=1)
-    return ranks["test"], len(fresh) - int(np.sum(same))
-
-
-def recommend(
-    model: Recommender, items: np.ndarray, user: int, top: int, device: torch.device, *, unseen: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best ``top`` items after a history of item ids, and their scores."""
-    from recbench.data.batching import query_batches
-
-    history = Histories(
-        np.array([user], dtype=np.int32), items.astype(np.int32), None, np.array([0]), np.array([len(items)])
-    )
-    if isinstance(model, Trainable):
-        model.eval()
-    _, batch = next(query_batches(history, model.max_length, 1, device))
-    seen = seen_of(history, np.array([0]), device)
-    ranked = model.ranks(batch, Ask(seen, top, top_unseen=unseen, tie_seed=TIE_SEED))
-    if ranked.top_items_BK is None or ranked.top_scores_BK is None:
-        raise ValueError("lists were asked for")
-    found = ranked.top_items_BK[0].cpu().numpy()
-    return found[found > 0], ranked.top_scores_BK[0].cpu().numpy()[found > 0]
 
 
 def _already_there(order: Order) -> Run | None:
@@ -262,7 +199,7 @@ def _own(folder: Path) -> Iterator[None]:
         (folder / ".lock").unlink(missing_ok=True)
 
 
-def _manifest(order: Order, model: Recommender) -> Manifest:
+def _manifest(order: Order, model: Recommender, start: Start | None) -> Manifest:
     card = order.dataset.card
     return Manifest(
         status="running",
@@ -291,10 +228,31 @@ def _manifest(order: Order, model: Recommender) -> Manifest:
         argv=sys.argv,
         versions=machine.versions(),
         git=machine.git(),
-        hardware=machine.hardware() | {"device": _device_name(order.device), "threads": _threads(order.resolved)},
+        hardware=machine.hardware() | {"device": _device_name(order.device), "threads": threads(order.resolved)},
         config_sha256=order.resolved.sha256,
+        started_from=_origin(order, start),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _start(order: Order) -> Start | None:
+    """The weights to go on from, if any were asked for."""
+    if (origin := _origin_folder(order)) is None:
+        return None
+    resolved = order.resolved
+    return start_from(Run.open(origin), resolved, order.dataset.card.fingerprint, resolved.stages)
+
+
+def _origin_folder(order: Order) -> Path | None:
+    start = order.resolved.start
+    return None if start is None else Path(start.replace("{seed}", str(order.seed)))
+
+
+def _origin(order: Order, start: Start | None) -> dict[str, str]:
+    folder = _origin_folder(order)
+    if start is None or folder is None:
+        return {}
+    return {"folder": str(folder), "model_sha256": sha256(folder / layout.MODEL)}
 
 
 def _oracle(known: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -305,14 +263,9 @@ def _oracle(known: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _write_evidence(folder: Path, model: Recommender, ranks: list[Ranks]) -> None:
-    _write_parquet(pd.concat([r.frame() for r in ranks], ignore_index=True), folder / layout.USERS)
-    _write_parquet(ranks[-1].top_frame(), folder / layout.TOPK)
+    write_parquet(pd.concat([r.frame() for r in ranks], ignore_index=True), folder / layout.USERS)
+    write_parquet(ranks[-1].top_frame(), folder / layout.TOPK)
     write_tensors(folder / layout.MODEL, model.tensors())
-
-
-def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    with replacing(path) as beside:
-        frame.to_parquet(beside, index=False, compression="zstd")
 
 
 def _rank_warnings(test: Ranks) -> list[str]:
@@ -323,10 +276,6 @@ def _rank_warnings(test: Ranks) -> list[str]:
     if tied > 0.01:
         warnings.append(f"{tied:.1%} of test targets tie with another item: the tie rule matters")
     return warnings
-
-
-def _threads(resolved: Resolved) -> int:
-    return max((s.threads for s in resolved.train.values()), default=0) or torch.get_num_threads()
 
 
 def _peak_mb(device: torch.device) -> float:
@@ -355,25 +304,6 @@ def _os_error(error: OSError, folder: Path) -> RecbenchError:
     else:
         what, fix = f"{folder} cannot be written.", "Name another folder: --runs DIR"
     return RecbenchError(what, why=str(error), fix=fix, code=Exit.RUN)
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto``: the GPU if there is one, else the CPU.
-
-    Raises:
-        RecbenchError: the named device is not here.
-    """
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if here[kind]))
-    kind = name.partition(":")[0]
-    if not here.get(kind, False):
-        raise RecbenchError(
-            f"Device {name!r} is not here.",
-            why=f"Available: {', '.join(kind for kind, there in here.items() if there)}.",
-            fix="--device auto",
-        )
-    return torch.device(name)
 
 
 def summary(run: Run) -> dict[str, Any]:

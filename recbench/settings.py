@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from recbench.config import Table, as_table, build, digest, known_tables, merge, read_toml
-from recbench.errors import RecbenchError
+from recbench.errors import RecbenchError, nearest
 from recbench.recommender import config_classes
 from recbench.registry import HEADS
 from recbench.training.settings import Settings, stage_settings
 
-TABLES = ["dataset", "seed", "backbone", "head", "train"]
+TABLES = ["dataset", "seed", "backbone", "head", "train", "until", "from"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,10 @@ class Asked:
     dataset: str | None = None
     config: Path | None = None
     assignments: Table | None = None
+    until: str | None = None
+    """Last stage of training."""
+    start: str | None = None
+    """Run to go on from."""
 
     def table(self) -> Table:
         """File, then ``--set``, then flags."""
@@ -36,7 +40,8 @@ class Asked:
         for key, flag in flags.items():
             if flag["name"] is not None:
                 table = merge(table, {key: flag})
-        return merge(table, {"dataset": self.dataset}) if self.dataset else table
+        named = {"dataset": self.dataset, "until": self.until, "from": self.start}
+        return merge(table, {key: value for key, value in named.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,16 @@ class Resolved:
     """By stage; empty for what is not trained by gradient."""
     table: Table
     """The same as ``config.toml`` holds it, without dataset and seed."""
+    until: str | None = None
+    """Last stage of training; None: all."""
+    start: str | None = None
+    """Run folder to go on from; ``{seed}`` in it stands for the seed."""
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages a finished run of this has gone through."""
+        names = list(self.train)
+        return names[: names.index(self.until) + 1] if self.until else names
 
     def full(self, dataset: str, seed: int) -> Table:
         """``config.toml``: itself a valid ``--config``."""
@@ -77,7 +92,15 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     table = merge(recipe(family, backbone), table)
     backbone_config: Any = build(backbone_class, _without_name(table, "backbone"), "backbone")
     resolved: Table = {"backbone": {"name": backbone, **as_table(backbone_config)}, "head": {"name": head}}
+    until, start = _text(table, "until"), _text(table, "from")
+    resolved |= {key: value for key, value in (("until", until), ("from", start)) if value is not None}
     if head_class is None:
+        if until or start:
+            raise RecbenchError(
+                f"{backbone} has no stages, so --until and --from cannot apply.",
+                why=f"{backbone} is closed form: it is fitted at once.",
+                fix="Leave them out.",
+            )
         for key in ("train", "head"):
             if extra := _without_name(table, key):
                 raise RecbenchError(
@@ -91,7 +114,13 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     train = stage_settings(table.get("train", {}), stages)
     resolved["head"] |= as_table(head_config)
     resolved["train"] = _train_table(train)
-    return Resolved(backbone, head, backbone_config, head_config, train, resolved)
+    if until is not None and until not in train:
+        raise RecbenchError(
+            f"Head {head} has no stage {until!r}.",
+            why=f"Its stages are: {', '.join(train)}.",
+            fix=f"--until {nearest(until, list(train)) or next(iter(train))}",
+        )
+    return Resolved(backbone, head, backbone_config, head_config, train, resolved, until, start)
 
 
 def recipe(family: str, backbone: str) -> Table:
@@ -109,6 +138,13 @@ def _named(table: Mapping[str, Any], key: str, default: str | None = None) -> st
             f"No {key} was named.", why="A run needs one.", fix=f"--{key} NAME; recbench list {key}s shows them"
         )
     return name
+
+
+def _text(table: Mapping[str, Any], key: str) -> str | None:
+    value = table.get(key)
+    if value is not None and not isinstance(value, str):
+        raise RecbenchError(f"{key} cannot be {value!r}.", why="It takes text.", fix=f"--{key} NAME")
+    return value
 
 
 def _without_name(table: Mapping[str, Any], key: str) -> Table:

@@ -15,6 +15,7 @@ ROOT = Path(recbench.__file__).parent
 LAYERS = [
     {"cli"},
     {"experiment", "report"},
+    {"trained"},
     {"settings"},
     {"training", "comparison"},
     {"evaluation"},

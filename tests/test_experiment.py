@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from recbench import experiment
+from recbench import experiment, trained
 from recbench.config import parse_assignments
 from recbench.data.dataset import Dataset, open_dataset
 from recbench.errors import Exit, RecbenchError
@@ -281,7 +281,7 @@ def test_two_processes_cannot_share_a_run_folder(tiny_home: Path, tmp_path: Path
 
 
 def test_ranks_made_again_equal_the_stored_ones(whole: Run, tiny_home: Path) -> None:
-    _, differing = experiment.rank_again(whole, tiny_home, CPU)
+    _, differing = trained.rank_again(whole, tiny_home, CPU)
     assert differing == 0
 
 
@@ -290,15 +290,15 @@ def test_a_run_from_another_dataset_is_refused(whole: Run, tmp_path: Path) -> No
 
     prepare(Request(name="tiny", home=tmp_path, source_format="synthetic", options={"users": "150"}))
     with pytest.raises(RecbenchError, match="another tiny") as refused:
-        experiment.load(whole, tmp_path, CPU)
+        trained.load(whole, tmp_path, CPU)
     assert refused.value.code == Exit.RUN
 
 
 def test_recommendations_leave_out_the_history_unless_asked(whole: Run, tiny_home: Path) -> None:
-    model, dataset = experiment.load(whole, tiny_home, CPU)
+    model, dataset = trained.load(whole, tiny_home, CPU)
     history = np.array([3, 5, 8])
-    fresh, scores = experiment.recommend(model, history, 0, dataset.n_items, CPU, unseen=True)
-    everything, _ = experiment.recommend(model, history, 0, dataset.n_items, CPU, unseen=False)
+    fresh, scores = trained.recommend(model, history, 0, dataset.n_items, CPU, unseen=True)
+    everything, _ = trained.recommend(model, history, 0, dataset.n_items, CPU, unseen=False)
     assert set(everything) - set(fresh) == {3, 5, 8}
     assert (np.diff(scores) <= 0).all()
 
@@ -308,4 +308,4 @@ def test_a_baseline_leaves_the_same_evidence_and_can_be_loaded(backbone: str, ti
     run = done(order(tiny_home, tmp_path, backbone=backbone))
     assert run.manifest.loss == "closed form"
     assert pq.read_table(run.folder / "users.parquet").num_rows == 400
-    assert experiment.rank_again(run, tiny_home, CPU)[1] == 0
+    assert trained.rank_again(run, tiny_home, CPU)[1] == 0

@@ -49,10 +49,7 @@ COMMANDS = ("prepare", "train", "compare", "evaluate", "recommend", "list", "sho
 def _register() -> None:
     """Attach the commands. Their modules are light: what is heavy is imported when a command runs."""
     for name in COMMANDS:
-        try:
-            module = import_module(f"recbench.cli.{name}")
-        except ImportError:
-            continue
+        module = import_module(f"recbench.cli.{name}")
         app.command(name, cls=Command)(getattr(module, name))
 
 

@@ -45,13 +45,13 @@ def recommend(
 
     opened = Run.open(run)
 
-    from recbench import experiment
+    from recbench import trained
 
-    chosen = experiment.pick_device(device)
-    model, dataset = experiment.load(opened, datasets, chosen)
+    chosen = trained.pick_device(device)
+    model, dataset = trained.load(opened, datasets, chosen)
     catalogue = dataset.items()
     number, items = _of_user(dataset, user) if user is not None else (0, _typed(history or "", catalogue))
-    found, scores = experiment.recommend(model, items, number, top, chosen, unseen=not include_seen)
+    found, scores = trained.recommend(model, items, number, top, chosen, unseen=not include_seen)
     listed = [_line(catalogue, int(item)) | {"score": float(score)} for item, score in zip(found, scores, strict=True)]
     past = [_line(catalogue, int(item)) for item in items]
     if as_json:

@@ -14,6 +14,7 @@ from recbench.errors import Exit, RecbenchError
 
 if TYPE_CHECKING:
     from recbench.runs.folder import Run
+    from recbench.runs.manifest import Manifest
 
 
 def show(
@@ -63,7 +64,7 @@ def _show_run(run: Run) -> None:
         "split": m.protocol["split"]["name"],
         "ties in time": m.protocol["tie_rule"],
         "trained": _trained(run),
-        "ranking": f"{m.ms_per_user:.2f} ms a user, in batches" if m.ms_per_user is not None else "not yet",
+        "ranking": _speed(m),
         "memory": f"{m.peak_memory_mb:.0f} MiB at most" if m.peak_memory_mb else "unknown",
         "machine": f"{m.hardware['cpu']}, {m.hardware['cores']} cores; {m.hardware['device']}, threads: {m.hardware['threads']}",
         "made with": ", ".join(f"{name} {version}" for name, version in m.versions.items()),
@@ -81,10 +82,18 @@ def _show_run(run: Run) -> None:
         rows = [[text, *(f"{m.metrics[key][name]:.4f}" for name in names)] for key, text in rules.items()]
         render.out.print(render.table(None, ["", *(name.upper() for name in names)], rows))
     _show_epochs(run)
+    _show_diagnostics(run)
     for warning in m.warnings:
         render.out.print(f"[yellow]warning:[/] {escape(warning)}")
     for name, text in m.error.items():
         render.out.print(f"[bold]{name}:[/] {escape(text)}")
+
+
+def _speed(m: Manifest) -> str:
+    if m.ms_per_user is None:
+        return "not yet"
+    latency = [f"{ms:.2f} ms a user, {size} at a time" for size, ms in m.latency_ms.items()]
+    return "; ".join([f"{m.ms_per_user:.2f} ms a user over the test part", *latency])
 
 
 def _trained(run: Run) -> str:
@@ -95,22 +104,26 @@ def _trained(run: Run) -> str:
     return f"best epoch {m.best_epoch} of {m.epochs}; {stages}" if m.epochs else stages
 
 
+def _log(run: Run) -> list[dict[str, Any]]:
+    log = run.folder / "log.jsonl"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
 def _show_epochs(run: Run) -> None:
     """The learning curve: every loss term and the validation metric, at most twelve epochs."""
-    log = run.folder / "log.jsonl"
-    lines: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    lines = _log(run)
     if not lines:
         return
     every = max(1, len(lines) // 12)
     shown = [line for place, line in enumerate(lines) if place % every == 0 or line["best"] or place == len(lines) - 1][
         -24:
     ]
-    terms = [name for name in lines[-1]["losses"] if name != "total"]
+    terms = list(dict.fromkeys(name for line in shown for name in line["losses"] if name != "total"))
     rows = [
         [
             line["stage"],
             str(line["epoch"]),
-            *(f"{line['losses'].get(term, float('nan')):.4f}" for term in terms),
+            *(f"{line['losses'][term]:.4f}" if term in line["losses"] else "" for term in terms),
             f"{line['valid']['hr@10']:.4f}",
             f"{line['valid']['ndcg@10']:.4f}" + (" *" if line["best"] else "  "),
             f"{line['users_per_second']:.0f}",
@@ -119,3 +132,30 @@ def _show_epochs(run: Run) -> None:
     ]
     render.out.print(render.table(None, ["stage", "epoch", *terms, "valid HR@10", "NDCG@10  ", "users/s"], rows))
     render.out.print("* best so far" + (f"; {len(lines)} epochs, not all shown" if len(shown) < len(lines) else ""))
+
+
+def _show_diagnostics(run: Run) -> None:
+    """What a head logged of its thoughts and rewards, stage by stage: at the first, the best and the last epoch."""
+    lines = _log(run)
+    for stage in dict.fromkeys(line["stage"] for line in lines):
+        own = [line for line in lines if line["stage"] == stage]
+        best = [line for line in own if line["best"]][-1:]
+        shown = {line["epoch"]: line for line in [own[0], *best, own[-1]] if line.get("diagnostics")}
+        names = sorted({name for line in shown.values() for name in line["diagnostics"]}, key=_in_order)
+        if not names:
+            continue
+        rows = [
+            [name, *(f"{line['diagnostics'].get(name, float('nan')):.4g}" for line in shown.values())] for name in names
+        ]
+        headings = [f"epoch {epoch}{' (best)' if best and epoch == best[0]['epoch'] else ''}" for epoch in shown]
+        render.out.print(render.table(f"diagnostics, stage {stage}", ["", *headings], rows))
+    for stage, facts in run.manifest.facts.items():
+        for name, fact in facts.items():
+            told = ", ".join(f"{key} {value:.4g}" for key, value in fact.items()) if isinstance(fact, dict) else fact
+            render.out.print(f"  stage {stage}, {name}: {told}")
+
+
+def _in_order(name: str) -> tuple[str, int]:
+    """``similarity@10`` behind ``similarity@9``."""
+    text, _, number = name.partition("@")
+    return text, int(number) if number.isdecimal() else 0

@@ -36,6 +36,17 @@ def train(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="One setting, for example train.epochs=50. Repeatable.")
     ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Stop after this stage of training, for example spt of lares.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Go on from a finished run that stopped earlier; {seed} in it stands for the seed.",
+        ),
+    ] = None,
     device: options.Device = "auto",
     runs: options.Runs = Path("runs"),
     datasets: options.Datasets = Path("datasets"),
@@ -47,7 +58,7 @@ def train(
     from recbench.config import parse_assignments
     from recbench.settings import Asked
 
-    table = Asked(backbone, reason, dataset, config, parse_assignments(assignments or [])).table()
+    table = Asked(backbone, reason, dataset, config, parse_assignments(assignments or []), until, start).table()
     chosen = _seeds(seed, seeds, table.get("seed"))
     finished = train_seeds(table, chosen, device, runs, datasets, resume=resume, quiet=quiet, named=dataset is not None)
     if as_json:
@@ -79,7 +90,8 @@ def train_seeds(
     prepared = open_dataset(table.get("dataset"), datasets)
     resolved = resolve(table, prepared.card.family)
 
-    from recbench.experiment import Order, pick_device, run  # torch: only once the command line is known to make sense
+    from recbench.experiment import Order, run  # torch: only once the command line is known to make sense
+    from recbench.trained import pick_device
 
     chosen = pick_device(device)
     if not named and not quiet:

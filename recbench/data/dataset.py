@@ -46,6 +46,10 @@ class Histories:
         """Items of row ``r``, oldest first."""
         return self.items[self.starts[r] : self.stops[r]]
 
+    def only(self, rows: np.ndarray) -> Histories:
+        """The histories of some rows; their events are not copied."""
+        return Histories(self.users[rows], self.items, self.times, self.starts[rows], self.stops[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Queries:
@@ -57,6 +61,10 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def only(self, rows: np.ndarray) -> Queries:
+        """Some of the queries."""
+        return Queries(self.split, self.histories.only(rows), self.targets[rows])
 
 
 class Dataset:

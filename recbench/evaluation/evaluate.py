@@ -82,12 +82,14 @@ def evaluate(
     *,
     top: int = 0,
     tie_seed: int = 0,
+    steps: int | None = None,
     tell: Callable[[int], None] | None = None,
 ) -> Ranks:
     """Rank every query's target among all items, and among those its user has not seen.
 
     Args:
         top: also keep the best ``top`` items of all, ties broken by a hash of user, item and ``tie_seed``.
+        steps: reasoning steps to take; None: as the model is configured.
         tell: told the number of users done, after each batch.
     """
     if isinstance(model, nn.Module):
@@ -97,7 +99,9 @@ def evaluate(
     lists = [np.zeros((len(queries), 0)), np.zeros((len(queries), 0))]
     n_nan = n_repeated = 0
     for chosen, batch in query_batches(queries, model.max_length, USERS_A_BATCH, device):
-        ranked = model.ranks(batch, Ask(seen_of(queries.histories, chosen, device), top, tie_seed=tie_seed))
+        ranked = model.ranks(
+            batch, Ask(seen_of(queries.histories, chosen, device), top, tie_seed=tie_seed, steps=steps)
+        )
         if ranked.counts is None:
             raise ValueError("queries carry targets")
         for name, values in arrays.items():

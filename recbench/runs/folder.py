@@ -26,6 +26,8 @@ CONFIG, LOG, USERS, TOPK, MODEL, STATE = (
     "model.safetensors",
     "state",
 )
+STEPS, STEPS_TABLE = "steps.parquet", "steps.csv"
+"""What ``recbench evaluate --steps`` adds."""
 EVIDENCE = (CONFIG, LOG, USERS, TOPK, MODEL)
 """The files whose hashes a finished run states."""
 

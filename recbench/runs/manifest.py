@@ -47,6 +47,14 @@ class Manifest:
     """Wall seconds by stage, and of evaluation (``test``)."""
     ms_per_user: float | None = None
     """Ranking one test user, in batches, milliseconds."""
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    """Ranking one user, from ids to the best ten, milliseconds, by how many are ranked at once (``1``, ``256``)."""
+    stages: list[str] = field(default_factory=list)
+    """Stages of training the weights have gone through, also in the run this one started from."""
+    started_from: dict[str, str] = field(default_factory=dict)
+    """folder and model_sha256 of the run whose weights training went on from."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What stages of training found out as they began, by stage."""
     peak_memory_mb: float | None = None
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     """``valid``, ``test`` (all items) and ``test_unseen``: metric name to mean over users, expected under random ties."""

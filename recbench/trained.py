@@ -1,0 +1,245 @@
+"""What can be done with a finished run: load it, rank again with any number of steps, recommend, go on training from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from recbench import columns
+from recbench.config import differences
+from recbench.data.batching import query_batches
+from recbench.data.dataset import Dataset, Histories, open_dataset
+from recbench.errors import Exit, RecbenchError
+from recbench.evaluation.evaluate import Ranks, evaluate, seen_of
+from recbench.evaluation.latency import latency
+from recbench.files import replacing, sha256
+from recbench.recommender import Ask, ItemRecommender, Recommender, Trainable, build
+from recbench.runs import folder as layout
+from recbench.runs.folder import Run
+from recbench.settings import Resolved, resolve
+from recbench.training.checkpoint import read_tensors
+from recbench.training.loop import Start
+
+TIE_SEED = 0
+LATENCY_BATCHES = (1, 256)
+"""Users ranked at once when the time of one is measured."""
+
+
+def new_model(resolved: Resolved, dataset: Dataset, device: torch.device) -> Recommender:
+    """The untrained system of a config."""
+    model = build(resolved.backbone, resolved.backbone_config, resolved.head, resolved.head_config, dataset.n_items)
+    return model.to(device) if isinstance(model, Trainable) else model
+
+
+def load(run: Run, datasets: Path, device: torch.device) -> tuple[Recommender, Dataset]:
+    """The trained system of a finished run, and the dataset it was trained on.
+
+    Raises:
+        RecbenchError: the run is not finished, or the dataset is not the one it was trained on.
+    """
+    finished(run)
+    dataset = open_dataset(run.manifest.dataset["name"], datasets)
+    if dataset.card.fingerprint != run.manifest.dataset["fingerprint"]:
+        raise RecbenchError(
+            f"{run.folder} was trained on another {dataset.name}.",
+            why=f"Dataset fingerprints: the run's {run.manifest.dataset['fingerprint'][:12]}, "
+            f"the prepared one's {dataset.card.fingerprint[:12]}.",
+            fix="Prepare the dataset as it was (its card is in run.json), or name its home: --datasets DIR",
+            code=Exit.RUN,
+        )
+    table = run.config()
+    resolved = resolve({key: table[key] for key in ("backbone", "head", "train") if key in table}, dataset.card.family)
+    torch.set_num_threads(threads(resolved))
+    model = new_model(resolved, dataset, device)
+    model.restore(read_tensors(run.folder / layout.MODEL))
+    return model, dataset
+
+
+def rank_again(run: Run, datasets: Path, device: torch.device) -> tuple[Ranks, int]:
+    """Test ranks from the stored weights, and how many rows differ from the stored ones. Writes ``users.parquet`` only if gone."""
+    model, dataset = load(run, datasets, device)
+    ranks = {split: evaluate(model, dataset.queries(split), device) for split in ("valid", "test")}
+    fresh = pd.concat([ranks[split].frame() for split in ("valid", "test")], ignore_index=True)
+    path = run.folder / layout.USERS
+    if not path.exists():
+        write_parquet(fresh, path)
+        replace(run.manifest, files=run.manifest.files | {layout.USERS: sha256(path)}).write(run.folder)
+    stored = pd.read_parquet(path)
+    same = stored.shape == fresh.shape and (stored.to_numpy() == fresh.to_numpy()).all(axis=1)
+    return ranks["test"], len(fresh) - int(np.sum(same))
+
+
+@dataclass(frozen=True, slots=True)
+class AtSteps:
+    """One model ranked with one number of reasoning steps."""
+
+    steps: int
+    valid: Ranks
+    test: Ranks
+    latency_ms: dict[int, float]
+    """Milliseconds a user, by the number of users ranked at once."""
+
+    @property
+    def ms_per_user(self) -> float:
+        """Of the whole test part, ranked in batches, metrics' counts included."""
+        return 1000 * self.test.seconds / max(1, len(self.test.users))
+
+
+def rank_at_steps(run: Run, steps: Sequence[int], datasets: Path, device: torch.device) -> list[AtSteps]:
+    """The run's model with each number of reasoning steps; also written to the run folder.
+
+    ``steps.parquet`` has the counts of ``users.parquet`` for each number of steps, ``steps.csv`` one line each.
+
+    Raises:
+        RecbenchError: the system does not reason, or a number is below 1.
+    """
+    if min(steps) < 1 or len(set(steps)) < len(steps):
+        raise RecbenchError(
+            f"--steps {','.join(map(str, steps))} cannot be used.",
+            why="Numbers of reasoning steps differ and are at least 1; 0 steps would be another system, --reason none.",
+            fix="--steps 1,2,4,8",
+        )
+    model, dataset = load(run, datasets, device)
+    if not isinstance(model, ItemRecommender) or not model.head.scalable:
+        raise RecbenchError(
+            f"{run.manifest.system} takes no number of reasoning steps.",
+            why=f"Head {run.manifest.head} does not reason."
+            if isinstance(model, ItemRecommender)
+            else f"{run.manifest.backbone} has no reasoning head.",
+            fix="Name a run with a reasoning head: recbench list runs",
+        )
+    found = []
+    for k in steps:
+        valid, test = (evaluate(model, dataset.queries(split), device, steps=k) for split in ("valid", "test"))
+        times = {size: latency(model, dataset.queries("test"), size, device, steps=k) for size in LATENCY_BATCHES}
+        found.append(AtSteps(k, valid, test, times))
+    frames = [part.frame().assign(**{columns.STEPS: at.steps}) for at in found for part in (at.valid, at.test)]
+    write_parquet(pd.concat(frames, ignore_index=True), run.folder / layout.STEPS)
+    with replacing(run.folder / layout.STEPS_TABLE) as beside:
+        steps_table(found).to_csv(beside, index=False)
+    return found
+
+
+def steps_table(found: Sequence[AtSteps], names: Sequence[str] = ("hr@10", "ndcg@10")) -> pd.DataFrame:
+    """One line a number of steps: validation and test metrics, and what a user costs."""
+    return pd.DataFrame(
+        [
+            {
+                columns.STEPS: at.steps,
+                **{f"valid_{name}": value for name, value in at.valid.means(names).items()},
+                **{f"test_{name}": value for name, value in at.test.means(names).items()},
+                **{f"test_unseen_{name}": value for name, value in at.test.means(names, unseen=True).items()},
+                "ms_per_user": at.ms_per_user,
+                **{f"latency_ms_batch_{size}": value for size, value in at.latency_ms.items()},
+            }
+            for at in found
+        ]
+    )
+
+
+def start_from(run: Run, resolved: Resolved, fingerprint: str, stages: Sequence[str]) -> Start:
+    """The weights of a finished run, to go on from with the stages it has not gone through.
+
+    Args:
+        resolved: the system to train.
+        fingerprint: of the dataset to train on.
+        stages: all stages of the system that are to be run.
+
+    Raises:
+        RecbenchError: the run is not finished, or is of another dataset or system, or no stage is left.
+    """
+    finished(run)
+    m = run.manifest
+    if m.dataset["fingerprint"] != fingerprint:
+        raise RecbenchError(
+            f"--from {run.folder} was trained on another dataset.",
+            why=f"Its data: {m.dataset['name']}, fingerprint {m.dataset['fingerprint'][:12]}; here {fingerprint[:12]}. "
+            "Item ids mean other items there.",
+            fix="Name a run of the same prepared dataset: recbench list runs",
+        )
+    backbone = run.config().get("backbone", {})
+    differ = differences(backbone, resolved.table["backbone"])
+    if m.head != resolved.head or differ:
+        named = "; ".join(f"backbone.{name}: there {old}, here {new}" for name, old, new in differ[:3])
+        raise RecbenchError(
+            f"--from {run.folder} holds another system: {m.system}.",
+            why=named or f"Its head is {m.head}, here it is {resolved.head}: the weights do not fit.",
+            fix=f"Train one to start from: recbench train --backbone {resolved.backbone} --reason {resolved.head} "
+            f"--until {stages[0]}",
+        )
+    done = tuple(m.stages)
+    if done != tuple(stages[: len(done)]) or len(done) == len(stages):
+        raise RecbenchError(
+            f"--from {run.folder} leaves no stage to train.",
+            why=f"It has gone through {', '.join(done) or 'none'}; asked for: {', '.join(stages)}.",
+            fix="Name a run that stopped earlier (--until), or leave --from out.",
+        )
+    return Start(read_tensors(run.folder / layout.MODEL), done)
+
+
+def finished(run: Run) -> None:
+    """Refuse a run without final weights.
+
+    Raises:
+        RecbenchError: the run is not finished.
+    """
+    if run.manifest.status != "finished":
+        raise RecbenchError(
+            f"{run.folder} is {run.manifest.status}, not finished.",
+            why="Only a finished run has final weights.",
+            fix="Run the same recbench train command again with --resume.",
+            code=Exit.RUN,
+        )
+
+
+def recommend(
+    model: Recommender, items: np.ndarray, user: int, top: int, device: torch.device, *, unseen: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best ``top`` items after a history of item ids, and their scores."""
+    history = Histories(
+        np.array([user], dtype=np.int32), items.astype(np.int32), None, np.array([0]), np.array([len(items)])
+    )
+    if isinstance(model, Trainable):
+        model.eval()
+    _, batch = next(query_batches(history, model.max_length, 1, device))
+    seen = seen_of(history, np.array([0]), device)
+    ranked = model.ranks(batch, Ask(seen, top, top_unseen=unseen, tie_seed=TIE_SEED))
+    if ranked.top_items_BK is None or ranked.top_scores_BK is None:
+        raise ValueError("lists were asked for")
+    found = ranked.top_items_BK[0].cpu().numpy()
+    return found[found > 0], ranked.top_scores_BK[0].cpu().numpy()[found > 0]
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``: the GPU if there is one, else the CPU.
+
+    Raises:
+        RecbenchError: the named device is not here.
+    """
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if here[kind]))
+    kind = name.partition(":")[0]
+    if not here.get(kind, False):
+        raise RecbenchError(
+            f"Device {name!r} is not here.",
+            why=f"Available: {', '.join(kind for kind, there in here.items() if there)}.",
+            fix="--device auto",
+        )
+    return torch.device(name)
+
+
+def threads(resolved: Resolved) -> int:
+    """CPU threads of one operation that the config asks for."""
+    return max((s.threads for s in resolved.train.values()), default=0) or torch.get_num_threads()
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """A Parquet file, whole or not at all."""
+    with replacing(path) as beside:
+        frame.to_parquet(beside, index=False, compression="zstd")
