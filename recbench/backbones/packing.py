@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbench.data.batching import Bucket, Rows
-from recbench.kernels.layers import drop
+from recbench.kernels.dropout import drop
 
 
 class _Spread(torch.autograd.Function):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from recbench.backbones.base import Backbone, Encoded
 from recbench.backbones.packing import Seen, asked_layout, causal, over_buckets
 from recbench.data.batching import Batch, Rows
-from recbench.kernels.layers import Dropout, Linear
+from recbench.kernels.dropout import Dropout
 
 
 @dataclass(slots=True)
@@ -138,11 +138,11 @@ class Block(nn.Module):
         self.n_heads = config.n_heads
         self.dropout = Dropout(config.dropout)
         self.attention_dropout = Dropout(config.attention_dropout)
-        self.query_key_value = Linear(D, 3 * D)
-        self.attended = Linear(D, D)
+        self.query_key_value = nn.Linear(D, 3 * D)
+        self.attended = nn.Linear(D, D)
         self.attention_norm = nn.LayerNorm(D, eps=1e-12)
-        self.inner = Linear(D, config.inner)
-        self.outer = Linear(config.inner, D)
+        self.inner = nn.Linear(D, config.inner)
+        self.outer = nn.Linear(config.inner, D)
         self.norm = nn.LayerNorm(D, eps=1e-12)
 
     def forward(self, x_ND: Tensor, rows: Rows, memory: Memory | None, at_Q: Tensor | None) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def times_transposed(a_CD: Tensor, b_VD: Tensor) -> Tensor:
@@ -17,14 +16,6 @@ def times_transposed(a_CD: Tensor, b_VD: Tensor) -> Tensor:
         product: Tensor = _ONEDNN(a_CD, b_VD, None, "none", [], "")
         return product
     return torch.mm(a_CD, b_VD.t())
-
-
-def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-    """``x @ weight.T + bias`` over the last axis, (..., O)."""
-    if x.device.type == "cpu" and x.dtype == torch.float32 and _ONEDNN is not None:
-        made: Tensor = _ONEDNN(x, weight_OI, bias_O, "none", [], "")
-        return made
-    return F.linear(x, weight_OI, bias_O)
 
 
 def _onednn() -> torch._ops.OpOverloadPacket | None:

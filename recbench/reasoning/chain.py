@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch, Rows
-from recbench.kernels.layers import Dropout
+from recbench.kernels.dropout import Dropout
 
 PROBE_ITEMS = 256
 

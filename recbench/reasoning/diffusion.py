@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbench.kernels.layers import Dropout, Linear
+from recbench.kernels.dropout import Dropout
 
 Forward = Literal["gauss", "shift", "none"]
 Schedule = Literal["information", "cosine"]
@@ -138,11 +138,11 @@ class Denoiser(nn.Module):
         super().__init__()
         D = width
         self.residual, self.project = residual, project
-        self.enter = Linear((3 if previous else 2) * D, D)
-        self.query, self.key, self.value, self.read = (Linear(D, D) for _ in range(4))
-        self.time = nn.Sequential(Linear(D, 4 * D), nn.GELU(), Linear(4 * D, D))
+        self.enter = nn.Linear((3 if previous else 2) * D, D)
+        self.query, self.key, self.value, self.read = (nn.Linear(D, D) for _ in range(4))
+        self.time = nn.Sequential(nn.Linear(D, 4 * D), nn.GELU(), nn.Linear(4 * D, D))
         self.blocks = nn.ModuleList(_Block(D, dropout) for _ in range(2))
-        self.leave = Linear(D, D)
+        self.leave = nn.Linear(D, D)
         nn.init.zeros_(self.leave.bias)
         nn.init.zeros_(self.leave.weight) if residual else nn.init.normal_(self.leave.weight, std=0.02)
         self.register_buffer("waves", _waves(levels, D), persistent=False)
@@ -182,9 +182,9 @@ class _Block(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.inner = Linear(width, 4 * width)
-        self.outer = Linear(4 * width, width)
-        self.modulate = Linear(width, 3 * width)
+        self.inner = nn.Linear(width, 4 * width)
+        self.outer = nn.Linear(4 * width, width)
+        self.modulate = nn.Linear(width, 3 * width)
         self.dropout = Dropout(dropout)
 
     def forward(self, x_ND: Tensor, context_ND: Tensor) -> Tensor:

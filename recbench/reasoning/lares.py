@@ -24,7 +24,6 @@ from torch.nn import functional as F
 from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch
 from recbench.errors import Exit, RecbenchError
-from recbench.kernels.layers import Linear
 from recbench.reasoning.base import Context, Reasoner, ReasoningHead, Stage, targets
 from recbench.reasoning.contrast import equal, info_nce, some_of, user_of
 from recbench.reasoning.diagnostics import note_similarity
@@ -165,7 +164,7 @@ class LARES(ReasoningHead):
             )
         self.norm = nn.LayerNorm(D, eps=1e-12)
         self.gate = nn.Parameter(torch.zeros(())) if config.mix == "linear" else None
-        self.join = Linear(2 * D, D) if config.mix == "concat" else None
+        self.join = nn.Linear(2 * D, D) if config.mix == "concat" else None
         self.settled = not backbone.post_norm if config.norm_history is None else config.norm_history
         generator = None if config.table_seed is None else torch.Generator().manual_seed(config.table_seed)
         table = torch.empty(config.test_draws, backbone.max_length, D)
