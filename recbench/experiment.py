@@ -51,7 +51,8 @@ class Order:
     @property
     def folder(self) -> Path:
         """Where the run lives."""
-        return self.runs / folder_name(self.dataset.name, self.resolved.backbone, self.resolved.head, self.seed)
+        r = self.resolved
+        return self.runs / folder_name(self.dataset.name, r.backbone, r.head, self.seed, r.until)
 
 
 def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:

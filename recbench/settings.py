@@ -93,7 +93,6 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     backbone_config: Any = build(backbone_class, _without_name(table, "backbone"), "backbone")
     resolved: Table = {"backbone": {"name": backbone, **as_table(backbone_config)}, "head": {"name": head}}
     until, start = _text(table, "until"), _text(table, "from")
-    resolved |= {key: value for key, value in (("until", until), ("from", start)) if value is not None}
     if head_class is None:
         if until or start:
             raise RecbenchError(
@@ -120,6 +119,9 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
             why=f"Its stages are: {', '.join(train)}.",
             fix=f"--until {nearest(until, list(train)) or next(iter(train))}",
         )
+    if until == stages[-1].name:  # all of it
+        until = None
+    resolved |= {key: value for key, value in (("until", until), ("from", start)) if value is not None}
     return Resolved(backbone, head, backbone_config, head_config, train, resolved, until, start)
 
 

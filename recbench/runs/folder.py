@@ -32,9 +32,9 @@ EVIDENCE = (CONFIG, LOG, USERS, TOPK, MODEL)
 """The files whose hashes a finished run states."""
 
 
-def folder_name(dataset: str, backbone: str, head: str, seed: int) -> str:
-    """``<dataset>-<backbone>-<reason>-s<seed>``."""
-    return f"{dataset}-{backbone}-{head}-s{seed}"
+def folder_name(dataset: str, backbone: str, head: str, seed: int, until: str | None = None) -> str:
+    """``<dataset>-<backbone>-<reason>-s<seed>``; ``<reason>-<stage>`` where training stopped after a stage."""
+    return f"{dataset}-{backbone}-{head}{f'-{until}' if until else ''}-s{seed}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ import pytest
 from recbench.cli.app import COMMANDS, run
 
 SMALL = ["--set", "backbone.width=8", "--set", "backbone.inner=16", "--set", "train.epochs=2", "--device", "cpu"]
+LARES = ["train", "--backbone", "sasrec", "--reason", "lares", "--dataset", "tiny"]
+DIFFUSE = ["train", "--backbone", "sasrec", "--reason", "diffuse"]
 Captured = pytest.CaptureFixture[str]
 
 
@@ -55,6 +57,25 @@ def failed(args: list[str], capsys: Captured) -> tuple[int, str]:
         (["train", "--backbone", "sasrec", "--seeds", "1,1"], 2, "Seeds differ"),
         (["train", "--backbone", "sasrec", "--device", "quantum"], 2, "Device 'quantum' is not here"),
         (["train", "--backbone", "sasrec", "--frobnicate"], 2, "--frobnicate"),
+        (["train", "--backbone", "markov", "--reason", "lares"], 2, "takes no reasoning head"),
+        (["train", "--backbone", "markov", "--until", "spt"], 2, "has no stages"),
+        ([*LARES, "--set", "head.mean_steps=0"], 2, "mean_steps is 0; it is at least 1"),
+        ([*LARES, "--set", "head.group=1"], 2, "at least 2"),
+        ([*LARES, "--set", "head.pre_layers=2"], 2, "no layer is left for the core"),
+        ([*LARES, "--set", "head.contrast_tau=0"], 2, "a temperature is above 0"),
+        ([*LARES, "--until", "sft"], 2, "Its stages are: spt, rpt"),
+        ([*LARES, "--from", "runs/tiny-sasrec-none-s0"], 2, "Its head is none, here it is lares"),
+        ([*LARES, "--from", "runs/nowhere"], 4, "No run at"),
+        (["train", "--backbone", "sasrec", "--reason", "pause", "--set", "head.steps=0"], 2, "it is --reason none"),
+        (["train", "--backbone", "sasrec", "--reason", "rearec-erl", "--set", "head.steps=-1"], 2, "at least 0"),
+        (["train", "--backbone", "sasrec", "--reason", "rearec-prl", "--set", "head.tau=0"], 2, "above 0"),
+        ([*DIFFUSE, "--set", "head.group=1"], 2, "at least 2"),
+        ([*DIFFUSE, "--set", "head.start=0.1"], 2, "refinement starts at a level from 1"),
+        ([*DIFFUSE, "--set", "head.levels=1", "--set", "head.schedule=cosine"], 2, "at least 2 levels"),
+        (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "0,1"], 2, "at least 1"),
+        (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "1,x"], 2, "cannot be read"),
+        (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "1,2"], 2, "takes no number of reasoning steps"),
+        (["evaluate", "runs/tiny-markov-none-s0", "--steps", "1,2"], 2, "takes no number of reasoning steps"),
         (["trian"], 2, "trian"),
         (["show", "nowhere"], 4, "neither a run nor a prepared dataset"),
         (["evaluate", "runs/tiny-sasrec-none-s9"], 4, "Did you mean runs/tiny-sasrec-none-s"),

@@ -1,0 +1,142 @@
+"""What a finished run is good for: going on from it, and ranking again with other numbers of steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbench import experiment, trained
+from recbench.config import merge, parse_assignments
+from recbench.data.dataset import open_dataset
+from recbench.errors import Exit, RecbenchError
+from recbench.evaluation.latency import latency
+from recbench.experiment import Order
+from recbench.runs.folder import Run
+from recbench.settings import Asked, resolve
+from recbench.training.loop import Watcher
+from tests.systems import CPU
+
+SETTINGS = [
+    "backbone.width=8",
+    "backbone.inner=16",
+    "train.batch_size=400",
+    "train.learning_rate=0.01",
+    "train.epochs=2",
+    "train.rpt.epochs=2",
+    "head.filter_top=0",
+    "head.rpt_positions=50",
+]
+
+
+def run(home: Path, runs: Path, *sets: str, **asked: Any) -> Run:
+    """A small LARES run."""
+    table = Asked(
+        "sasrec",
+        "lares",
+        "tiny",
+        None,
+        merge(parse_assignments(SETTINGS), parse_assignments(sets)),
+        asked.get("until"),
+        asked.get("start"),
+    ).table()
+    dataset = open_dataset("tiny", home)
+    return experiment.run(Order(dataset, resolve(table, dataset.card.family), 0, runs, CPU), Watcher())[0]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(tiny_home, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def first_stage(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(tiny_home, tmp_path_factory.mktemp("first"), until="spt")
+
+
+def log(of: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (of.folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_of_one_stage_says_so(first_stage: Run, whole: Run) -> None:
+    assert first_stage.folder.name == "tiny-sasrec-lares-spt-s0"
+    assert (first_stage.manifest.stages, whole.manifest.stages) == (["spt"], ["spt", "rpt"])
+    assert {line["stage"] for line in log(first_stage)} == {"spt"}
+    assert first_stage.manifest.config_sha256 != whole.manifest.config_sha256
+    assert first_stage.config()["until"] == "spt"
+
+
+def test_the_second_stage_from_a_run_of_the_first_equals_both_in_one_go(
+    first_stage: Run, whole: Run, tiny_home: Path, tmp_path: Path
+) -> None:
+    second = run(tiny_home, tmp_path, start=str(first_stage.folder.parent / "tiny-sasrec-lares-spt-s{seed}"))
+    assert (second.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+    assert (second.folder / "users.parquet").read_bytes() == (whole.folder / "users.parquet").read_bytes()
+    assert [line["losses"] for line in log(second)] == [line["losses"] for line in log(whole)[2:]]
+    assert second.manifest.stages == ["spt", "rpt"]
+    assert second.manifest.started_from["model_sha256"] == first_stage.manifest.files["model.safetensors"]
+
+
+def test_a_start_without_a_stage_left_is_refused(whole: Run, tiny_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecbenchError, match="leaves no stage"):
+        run(tiny_home, tmp_path, start=str(whole.folder))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_start_of_other_sizes_is_refused(first_stage: Run, tiny_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecbenchError, match="another system") as refused:
+        run(tiny_home, tmp_path, "backbone.width=16", start=str(first_stage.folder))
+    assert "backbone.width: there 8, here 16" in refused.value.why
+
+
+def test_a_start_from_another_dataset_is_refused(first_stage: Run, tmp_path: Path) -> None:
+    from recbench.data.prepare import Request, prepare
+
+    prepare(Request(name="tiny", home=tmp_path / "d", source_format="synthetic", options={"users": "150"}))
+    with pytest.raises(RecbenchError, match="trained on another dataset"):
+        run(tmp_path / "d", tmp_path / "r", start=str(first_stage.folder))
+
+
+def test_an_unfinished_start_is_refused(first_stage: Run, tiny_home: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    replace(first_stage.manifest, status="interrupted").write(broken)
+    with pytest.raises(RecbenchError, match="interrupted, not finished") as refused:
+        run(tiny_home, tmp_path, start=str(broken))
+    assert refused.value.code == Exit.RUN
+
+
+def test_any_number_of_steps_is_ranked_and_written(whole: Run, tiny_home: Path) -> None:
+    found = trained.rank_at_steps(whole, [1, 4, 6], tiny_home, CPU)
+    assert [at.steps for at in found] == [1, 4, 6]
+    configured = whole.ranks()
+    np.testing.assert_array_equal(found[1].test.above, configured["above"])
+    assert (found[0].test.above != found[2].test.above).any()
+    counts = pd.read_parquet(whole.folder / "steps.parquet")
+    assert len(counts) == 3 * 2 * 200
+    assert counts.query("steps == 6 and split == 'test'")["above"].tolist() == found[2].test.above.tolist()
+    table = pd.read_csv(whole.folder / "steps.csv")
+    assert table["steps"].tolist() == [1, 4, 6]
+    assert table["test_ndcg@10"][1] == pytest.approx(whole.manifest.metrics["test"]["ndcg@10"])
+    assert (table[["ms_per_user", "latency_ms_batch_1", "latency_ms_batch_256"]] > 0).all(axis=None)
+
+
+def test_a_run_tells_what_one_user_costs_and_what_its_stages_found(whole: Run, tiny_home: Path) -> None:
+    assert set(whole.manifest.latency_ms) == {"1", "256"}
+    assert min(whole.manifest.latency_ms.values()) > 0
+    model, dataset = trained.load(whole, tiny_home, CPU)
+    assert latency(model, dataset.queries("test"), 7, CPU, steps=2) > 0
+
+
+def test_the_log_holds_what_a_head_noted(whole: Run) -> None:
+    spt, rpt = log(whole)[0], log(whole)[-1]
+    assert {"next_item", "tla", "sla", "total"} == set(spt["losses"])
+    assert {"policy", "kl", "total"} == set(rpt["losses"])
+    assert {"similarity@1", "steps"} <= set(spt["diagnostics"])
+    assert {"reward_mean", "reward_variance", "no_signal", "kl"} <= set(rpt["diagnostics"])
