@@ -168,7 +168,7 @@ def start_from(run: Run, resolved: Resolved, fingerprint: str, stages: Sequence[
         named = "; ".join(f"backbone.{name}: there {old}, here {new}" for name, old, new in differ[:3])
         raise RecbenchError(
             f"--from {run.folder} holds another system: {m.system}.",
-            why=named or f"Its head is {m.head}, here it is {resolved.head}: the weights do not fit.",
+            why=named if m.head == resolved.head else f"Its head is {m.head}, here it is {resolved.head}.",
             fix=f"Train one to start from: recbench train --backbone {resolved.backbone} --reason {resolved.head} "
             f"--until {stages[0]}",
         )
