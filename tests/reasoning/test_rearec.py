@@ -105,8 +105,13 @@ def test_a_chain_equals_encoding_history_and_tokens_as_one_row_again_for_every_s
         p = chain.step_embedding.weight[k]
         x = torch.cat([x, F.layer_norm(states[-1] + p, p.shape, chain.norm.weight, chain.norm.bias, 1e-12)])
         states.append(backbone.encode(x, packed([[1] * len(x)])).h_QD[-1:])
+    expected = torch.stack(states, dim=1)
     thoughts = model.head.think(backbone, packed([items], at=[len(items) - 1]))
-    torch.testing.assert_close(thoughts, torch.stack(states, dim=1), atol=1e-12, rtol=0)
+    torch.testing.assert_close(thoughts, expected, atol=1e-12, rtol=0)
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    ours, theirs = (torch.autograd.grad((weights * z).sum(), list(model.parameters())) for z in (thoughts, expected))
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, other, atol=1e-10, rtol=0)
 
 
 def test_without_step_embedding_and_norm_the_state_goes_back_raw() -> None:
