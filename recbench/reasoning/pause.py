@@ -38,7 +38,7 @@ class Pause(ReasoningHead):
             if self.steps < 1:
                 raise ValueError(f"steps is {self.steps}; a pause takes at least 1. Without any it is --reason none.")
             if not 0 <= self.feed_dropout < 1:
-                raise ValueError("feed_dropout lies in [0, 1).")
+                raise ValueError(f"feed_dropout is {self.feed_dropout:g}; it lies in [0, 1).")
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__(config, backbone)

@@ -55,8 +55,10 @@ class ReaRecERL(ReasoningHead):
                 raise ValueError(f"steps is {self.steps}; it is at least 0 (0: the plain model).")
             if self.tau <= 0:
                 raise ValueError(f"tau is {self.tau:g}; a temperature is above 0.")
-            if self.diversity < 0 or not 0 <= self.feed_dropout < 1:
-                raise ValueError("diversity is at least 0, feed_dropout lies in [0, 1).")
+            if self.diversity < 0:
+                raise ValueError(f"diversity is {self.diversity:g}; a weight is at least 0.")
+            if not 0 <= self.feed_dropout < 1:
+                raise ValueError(f"feed_dropout is {self.feed_dropout:g}; it lies in [0, 1).")
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__(config, backbone)
@@ -76,9 +78,10 @@ class ReaRecERL(ReasoningHead):
         K = z_QKD.shape[1]
         if K == 1:
             return {"next_item": score.loss(z_QKD[:, 0], y_Q, tau=c.tau)}
-        mix_MK = torch.full((1, K), 1 / K) if c.pool == "mean" else torch.eye(K)[-1:]
+        each_KK = torch.eye(K, dtype=torch.float64)
+        mix_MK = each_KK.mean(0, keepdim=True) if c.pool == "mean" else each_KK[-1:]
         if c.supervise == "each":
-            mix_MK = torch.eye(K)
+            mix_MK = each_KK
         next_item, diversity = score.pooled(
             z_QKD, y_Q, mix_MK=mix_MK, tau=c.tau, divergence=-c.diversity, form=c.diversity_form
         )

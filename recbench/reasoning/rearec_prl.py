@@ -68,12 +68,17 @@ class ReaRecPRL(ReasoningHead):
         def __post_init__(self) -> None:
             if self.steps < 0:
                 raise ValueError(f"steps is {self.steps}; it is at least 0 (0: the plain model).")
-            if min(self.tau, self.alpha, 1.0 if self.contrast_tau is None else self.contrast_tau) <= 0:
-                raise ValueError("tau, alpha and contrast_tau are temperatures or their ratio: above 0.")
-            if min(self.step_weight, self.contrast, self.noise, self.warmup_epochs) < 0 or self.contrast_rows < 1:
-                raise ValueError("weights, noise and warmup_epochs are at least 0, contrast_rows at least 1.")
+            for name in ("tau", "alpha", "contrast_tau"):
+                value = getattr(self, name)
+                if value is not None and value <= 0:
+                    raise ValueError(f"{name} is {value:g}; a temperature or a ratio of two is above 0.")
+            for name in ("step_weight", "contrast", "noise", "warmup_epochs"):
+                if getattr(self, name) < 0:
+                    raise ValueError(f"{name} is {getattr(self, name):g}; it is at least 0.")
+            if self.contrast_rows < 1:
+                raise ValueError(f"contrast_rows is {self.contrast_rows}; it is at least 1.")
             if not 0 <= self.feed_dropout < 1:
-                raise ValueError("feed_dropout lies in [0, 1).")
+                raise ValueError(f"feed_dropout is {self.feed_dropout:g}; it lies in [0, 1).")
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__(config, backbone)

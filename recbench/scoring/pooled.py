@@ -48,13 +48,14 @@ class _Pooled(torch.autograd.Function):
         e_DV = e_VD.t().contiguous()
         dz_NKD, de_DV = torch.empty_like(z_NKD), torch.zeros_like(e_DV)
         loss = apart = z_NKD.new_zeros((), dtype=torch.float64)
+        ctx.two_parts = bool(divergence) and K > 1
         for first in range(0, N, chunk):
             here = slice(first, first + chunk)
             flat = z_NKD[here].transpose(0, 1).reshape(-1, D)
             s_KCV = _divided(times_transposed(flat, e_VD), tau).view(K, -1, len(e_VD))
             added, grads = _mixtures(s_KCV, column_N[here, None], mix_MK)
             loss = loss + added
-            if divergence and K > 1:
+            if ctx.two_parts:
                 added, grads = (_among_all if form == "code" else _by_pairs)(s_KCV, divergence, grads)
                 apart = apart + added
             flat_grad = torch.cat(grads)
@@ -67,7 +68,7 @@ class _Pooled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if not torch.equal(grads[0], grads[1]):
+        if ctx.two_parts and not torch.equal(grads[0], grads[1]):
             raise RuntimeError("the two parts of a pooled loss are differentiated together, with one weight")
         dz_NKD, de_VD = ctx.saved_tensors
         return dz_NKD * grads[0], de_VD * grads[0], None, None, None
