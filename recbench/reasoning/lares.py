@@ -133,7 +133,8 @@ class LARES(ReasoningHead):
         """At test a row stops once a step changes its asked state by less than this share; 0: never."""
 
         def __post_init__(self) -> None:
-            for name in ("mean_steps", "test_steps", "test_draws", "anchors", "rpt_positions", "rpt_steps", "reward_k"):
+            least_one = ("mean_steps", "test_steps", "test_draws", "anchors", "filter_draws")
+            for name in (*least_one, "rpt_positions", "rpt_steps", "reward_k"):
                 value = getattr(self, name)
                 if value is not None and value < 1:
                     raise ValueError(f"{name} is {value}; it is at least 1.")
@@ -148,7 +149,7 @@ class LARES(ReasoningHead):
             if self.backprop_steps is not None and self.backprop_steps < 1:
                 raise ValueError("backprop_steps is at least 1.")
             least = (self.tla, self.sla, self.kl_weight, self.start_scale, self.start_sd, self.exit_tolerance)
-            if min(*least, self.filter_top, self.align_ramp_epochs) < 0 or self.filter_draws < 1:
+            if min(*least, self.filter_top, self.align_ramp_epochs) < 0:
                 raise ValueError("weights, scales, exit_tolerance, filter_top and align_ramp_epochs are at least 0.")
 
     table: Tensor
