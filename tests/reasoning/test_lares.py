@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +18,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from recbench.data.batching import Batch, TrainingRows
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import evaluate
+from recbench.reasoning import lares
 from recbench.reasoning.base import Context
 from recbench.reasoning.contrast import info_nce
 from recbench.reasoning.lares import LARES, k3
 from recbench.reasoning.rewards import hit, ndcg
 from recbench.recommender import ItemRecommender
+from recbench.training.checkpoint import Store
+from recbench.training.loop import Job, Watcher, fit
+from recbench.training.settings import stage_settings
 from tests.systems import CPU, histories, last_batch, packed, queries, small_head, small_system
 
 ITEMS = 20
@@ -918,6 +925,68 @@ def test_no_tolerance_is_exactly_off() -> None:
     states = list(model.head.trajectory(model.backbone, batch, 8, model.head.table[0][batch.rows.position_N]))
     expected = torch.stack([z[batch.at_Q] for z in states], 1)
     assert torch.equal(model.head.think(model.backbone, batch, 8), expected)
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def two_back(users: int, seed: int) -> list[list[int]]:
+    """Each user repeats a pair of items: the next item is always the one two back."""
+    return [[*pair] * 3 for pair in random_users(users, 2, seed=seed)]
+
+
+def trained(
+    model: ItemRecommender, rows: list[list[int]], asked: list[list[int]], folder: Path, **settings: object
+) -> tuple[float, list[dict[str, Any]]]:
+    """HR@1 on ``asked`` after training on ``rows``, and the log."""
+    table = {"batch_size": 200, "learning_rate": 0.01, "patience": 99, **settings}
+    job = Job(histories(rows), queries(asked, "valid"), stage_settings(table, model.stages), 0, CPU, folder, Watcher())
+    fit(model, job, Store(folder / "state"))
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return evaluate(model, queries(asked), CPU).means(["hr@1"])["hr@1"], log
+
+
+def test_a_rule_is_learned_in_pre_training(tmp_path: Path) -> None:
+    """As well as the plain backbone learns it: more than nine in ten."""
+    model = system(width=16)
+    hits, _ = trained(model, two_back(150, 1), two_back(100, 2), tmp_path, epochs=25, rpt={"epochs": 0})
+    assert hits > 0.9
+
+
+def test_noise_is_not_learned(tmp_path: Path) -> None:
+    model, asked = system(width=16), random_users(400, 6, seed=2)
+    short = {"epochs": 3, "batch_size": 200}
+    hits, _ = trained(model, random_users(100, 6, seed=1), asked, tmp_path, **short, rpt=short)
+    assert hits < 1 / ITEMS + 3 * np.sqrt(1 / ITEMS / 400)
+
+
+def test_reinforcement_raises_the_reward_and_does_not_where_rewards_are_shuffled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While targets are still unlikely. Where they are not, log-probabilities fall faster at misses than they rise at hits."""
+    pairs = random_users(100, 2, 200, seed=1)
+
+    def gain(name: str) -> float:
+        """Of the mean reward, from the first epoch of rpt to its last three."""
+        torch.manual_seed(0)
+        model = system(width=16, n_items=200, kl_weight=0, filter_top=0)
+        (tmp_path / name).mkdir()
+        rpt = {"epochs": 6, "batch_size": 100, "learning_rate": 0.002, "dropout": 0.0, "patience": 99}
+        rows = [[*pair] * 3 for pair in pairs]
+        _, log = trained(model, rows, rows[:20], tmp_path / name, epochs=3, rpt=rpt)
+        rewards = [line["diagnostics"]["reward_mean"] for line in log if line["stage"] == "rpt"]
+        return float(np.mean(rewards[-3:])) - rewards[0]
+
+    earned = gain("earned")
+    shuffling, source = lares.advantages, generator()
+
+    def shuffled(reward_PG: torch.Tensor) -> torch.Tensor:
+        order = torch.rand(reward_PG.shape, generator=source).argsort(1)
+        return shuffling(reward_PG.gather(1, order))
+
+    monkeypatch.setattr(lares, "advantages", shuffled)
+    assert earned > 0.03
+    assert gain("shuffled") < 0.01
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
