@@ -59,15 +59,15 @@ class LARES(ReasoningHead):
         pre_layers: int | None = None
         """Lower layers that run once; the others are the core. Unset: half of the backbone's, at least 1. 0: no pre-block."""
         mean_steps: int = 4
-        """m: the number of steps in training is drawn around it, validation takes exactly it."""
+        """m: the number of steps in training is drawn around it; the filter takes exactly it."""
         step_scheme: Literal["poisson-lognormal", "poisson", "uniform", "fixed"] = "poisson-lognormal"
         """Law of the number of steps, one draw a pass. poisson: 1 + Poisson(m - 1), at most 2m; uniform: 1..2m."""
         test_steps: int | None = None
-        """Steps at test; unset: mean_steps."""
+        """Steps when it ranks, in validation as at test; unset: mean_steps."""
         start: Literal["normal", "zero"] = "normal"
-        """Z_0 in training."""
+        """Z_0 in training; zero holds at test, too."""
         test_start: Literal["table", "zero"] = "table"
-        """Z_0 at test: a fixed noise vector a position, or zero."""
+        """Z_0 at test after noise in training: a fixed noise vector a position, or zero."""
         start_scale: float = 3.0
         """omega: Z_0 is this times noise cut at three standard deviations."""
         start_sd: float = 1.0
@@ -132,7 +132,8 @@ class LARES(ReasoningHead):
         """At test a row stops once a step changes its asked state by less than this share; 0: never."""
 
         def __post_init__(self) -> None:
-            for name in ("mean_steps", "test_steps", "test_draws", "anchors", "rpt_positions", "rpt_steps", "reward_k"):
+            least_one = ("mean_steps", "test_steps", "test_draws", "anchors", "filter_draws")
+            for name in (*least_one, "rpt_positions", "rpt_steps", "reward_k"):
                 value = getattr(self, name)
                 if value is not None and value < 1:
                     raise ValueError(f"{name} is {value}; it is at least 1.")
@@ -147,7 +148,7 @@ class LARES(ReasoningHead):
             if self.backprop_steps is not None and self.backprop_steps < 1:
                 raise ValueError("backprop_steps is at least 1.")
             least = (self.tla, self.sla, self.kl_weight, self.start_scale, self.start_sd, self.exit_tolerance)
-            if min(*least, self.filter_top, self.align_ramp_epochs) < 0 or self.filter_draws < 1:
+            if min(*least, self.filter_top, self.align_ramp_epochs) < 0:
                 raise ValueError("weights, scales, exit_tolerance, filter_top and align_ramp_epochs are at least 0.")
 
     table: Tensor
@@ -201,7 +202,8 @@ class LARES(ReasoningHead):
     def think(self, backbone: Backbone, batch: Batch, steps: int | None = None) -> Tensor:
         steps = steps or self.config.test_steps or self.config.mean_steps
         follow = self._until_settled if self.config.exit_tolerance else self._all_steps
-        tables = self.table if self.config.test_start == "table" else torch.zeros_like(self.table[:1])
+        noisy = self.config.test_start == "table" and self.config.start == "normal"
+        tables = self.table if noisy else torch.zeros_like(self.table[:1])
         draws = [follow(backbone, batch, steps, table_TD[batch.rows.position_N]) for table_TD in tables]
         return draws[0] if len(draws) == 1 else torch.stack(draws).mean(0)
 
@@ -387,7 +389,7 @@ class LARES(ReasoningHead):
             return {}
         at_P, y_P = batch.at_Q[some_P], targets(batch)[some_P]
         depth = self.draw_steps(context.generator)
-        states, kept, rewards, below = [], [], [], []
+        states, taken, rewards, below = [], [], [], []
         for _ in range(c.group):
             k = depth if c.same_depth else self.draw_steps(context.generator)
             start_ND = self.draw_start(batch.rows.n_tokens, backbone.width, context.generator)
@@ -396,7 +398,7 @@ class LARES(ReasoningHead):
             rewards.append((hit if c.reward == "recall" else ndcg)(above_P, tied_P, c.reward_k))
             scored = self._scored(k, context)
             states.append(z_PKD[:, scored])
-            kept.append(len(scored))
+            taken.append(k)
             if c.kl_weight:
                 start_ND = (
                     start_ND if c.share_start else self.draw_start(len(start_ND), backbone.width, context.generator)
@@ -415,7 +417,7 @@ class LARES(ReasoningHead):
             fence = torch.stack([k3(q - p).mean() for p, q in zip(lp, lq, strict=True)]).mean()
             context.note("kl", fence)
             terms["kl"] = c.kl_weight * fence
-        context.note("steps", torch.tensor(float(np.mean(kept))))
+        context.note("steps", torch.tensor(float(np.mean(taken))))
         return terms
 
     def _reference_states(
@@ -447,13 +449,17 @@ def k3(difference: Tensor) -> Tensor:
 
 
 def note_changes(context: Context, z_AKD: Tensor) -> None:
-    """``change@i``: |Z_i - Z_{i-1}| / |Z_{i-1}|, falling where it contracts; ``alike``: cosine of two users' states."""
+    """``change@i``: |Z_i - Z_{i-1}| / |Z_{i-1}|, falling where it contracts; ``alike``: cosine of two users' states.
+
+    Args:
+        z_AKD: rows of one user stand together, so that the row half of all away is another's.
+    """
     with torch.no_grad():
         for i in range(1, z_AKD.shape[1]):
             change = (z_AKD[:, i] - z_AKD[:, i - 1]).norm(dim=-1) / z_AKD[:, i - 1].norm(dim=-1)
             context.note(f"change@{i + 1}", change.mean())
         last = F.normalize(z_AKD[:, -1], dim=-1)
-        context.note("alike", (last * last.roll(1, 0)).sum(-1).mean())
+        context.note("alike", (last * last.roll(len(last) // 2, 0)).sum(-1).mean())
 
 
 def _log_probs(score: Score, states: list[Tensor], y_P: Tensor) -> list[Tensor]:

@@ -21,8 +21,9 @@ def ndcg(above: Tensor, tied: Tensor, k: int) -> Tensor:
 
 def advantages(reward_NG: Tensor, bound: float = float("inf")) -> Tensor:
     """(R - mean) / (sd + 1e-4) within each row, cut at +-``bound``; sd with G - 1 (Shao et al., GRPO, arXiv 2402.03300, 4.1)."""
-    centred_NG = reward_NG - reward_NG.mean(1, keepdim=True)
-    return (centred_NG / (reward_NG.std(1, keepdim=True) + 1e-4)).clamp(-bound, bound)
+    centred_NG = reward_NG - reward_NG[:, :1]  # equal rewards are exactly 0, whatever the rounding of their mean
+    centred_NG = centred_NG - centred_NG.mean(1, keepdim=True)
+    return (centred_NG / (centred_NG.std(1, keepdim=True) + 1e-4)).clamp(-bound, bound)
 
 
 def note_rewards(context: Context, reward_NG: Tensor, ranked_NG: Tensor | None = None) -> None:

@@ -104,7 +104,12 @@ def _first(model: Trainable, job: Job, store: Store) -> Progress:
     """Where training stands before its first epoch: nowhere, or behind the stages of ``job.start``, which are its first best."""
     progress = Progress()
     if job.start is not None:
-        progress.stage = len(job.start.stages)
+        names, gone = [stage.name for stage in model.stages], list(job.start.stages)
+        if gone != names[: len(gone)] or len(gone) == len(names):
+            raise ValueError(
+                f"a start has gone through the first of the stages {names}, not all; this one through {gone}"
+            )
+        progress.stage = len(gone)
         model.restore(job.start.tensors)
         _, progress.best = _validated(model, job, job.settings[model.stages[progress.stage].name])
         progress.best_epoch, progress.best_stage = 0, progress.stage - 1
@@ -283,7 +288,7 @@ def _doubts(progress: Progress, settings: Settings, number: int, stage: Stage) -
         doubts.append(f"{stage.name}: patience never ran out in {progress.epoch} epochs")
     if number and not mine:
         doubts.append(f"{stage.name}: no epoch was better than the stage before; its weights are not kept")
-    if len(progress.losses) > 1 and progress.losses[-1] > progress.losses[-2] * 1.05:
+    if len(progress.losses) > 1 and progress.losses[-1] - progress.losses[-2] > 0.05 * abs(progress.losses[-2]):
         doubts.append(f"{stage.name}: the training loss rose in the last epoch")
     return doubts
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -105,3 +107,94 @@ def test_times_travel_with_their_events() -> None:
     (batch,) = rows.batches(100, np.random.default_rng(0), CPU)
     assert batch.times_N is not None
     assert torch.equal(batch.times_N, torch.tensor([3, 0, 1]))
+
+
+def training(rows: list[list[int]], held_back: int = 0, **changes: object) -> TrainingRows:
+    """Training rows of these users, whose last ``held_back`` events are no part of training but stand in the same arrays."""
+    past = histories(rows, times=True)
+    cut = replace(past, stops=past.stops - held_back)
+    return TrainingRows(cut, **{"max_length": 20, "window": "last", "every_position": True, **changes})  # type: ignore[arg-type]
+
+
+def drawn(rows: TrainingRows, place: int, times: int) -> np.ndarray:
+    """The partner of one target, drawn so often."""
+    uniform = np.random.default_rng(0).random(times)
+    chosen, batch = rows.partners(np.full(times, place), uniform, CPU)
+    return batch.place_Q[np.argsort(chosen)]  # type: ignore[index,no-any-return]
+
+
+SHARED = [[1, 9], [2, 3, 9], [4, 9, 8], [9, 5, 6]]
+"""Item 9 is a target at events 1, 4 and 6, and once an input only; item 8 is a target once, at 7."""
+
+
+def test_a_partner_is_each_other_target_of_the_item_equally_often_and_never_itself() -> None:
+    for own, others in ((1, {4, 6}), (4, {1, 6}), (6, {1, 4})):
+        found, counts = np.unique(drawn(training(SHARED), own, 10_000), return_counts=True)
+        assert set(found) == others
+        assert abs(counts / 10_000 - 1 / 2).max() < 0.015
+
+
+def test_a_target_without_another_is_its_own_partner() -> None:
+    assert set(drawn(training(SHARED), 7, 100)) == {7}
+
+
+def test_over_uniform_targets_the_partner_is_uniform_over_the_targets_of_the_item() -> None:
+    places = np.random.default_rng(1).choice([1, 4, 6], 30_000)
+    _, batch = training(SHARED).partners(places, np.random.default_rng(2).random(30_000), CPU)
+    _, counts = np.unique(batch.place_Q, return_counts=True)
+    assert abs(counts / 30_000 - 1 / 3).max() < 0.015
+
+
+def test_events_held_back_from_training_are_no_partners() -> None:
+    """Each user's last event is a 9; it stands in the arrays, as what evaluation asks for does."""
+    rows = training([[1, 9, 9], [2, 3, 9, 9], [4, 5, 9]], held_back=1)
+    assert rows.n_targets == 4
+    assert set(drawn(rows, 1, 500)) == {5}
+    assert set(drawn(rows, 5, 500)) == {1}
+
+
+def test_targets_that_a_window_drops_are_no_partners() -> None:
+    rows = training([[1, 9, 2, 3, 4], [5, 9], [6, 9]], max_length=3)
+    assert set(drawn(rows, 6, 500)) == {8}
+
+
+@pytest.mark.parametrize("kind", [{"window": "last"}, {"window": "exact"}, {"every_position": False}])
+def test_a_partner_row_is_the_newest_history_before_its_target_and_no_more(kind: dict[str, object]) -> None:
+    rng = np.random.default_rng(3)
+    users = [rng.integers(1, 6, n).tolist() for n in (2, 3, 5, 8, 12)]
+    rows = training(users, held_back=1, max_length=4, **kind)
+    flat, start = [item for user in users for item in user], np.cumsum([0] + [len(user) for user in users])
+    for batch in rows.batches(8, rng, CPU):
+        chosen, other = rows.partners(batch.place_Q, rng.random(len(batch.at_Q)), CPU)  # type: ignore[arg-type]
+        assert sorted(chosen) == list(range(len(batch.at_Q)))
+        assert (np.diff(other.rows.lengths) >= 0).all()
+        assert torch.equal(other.at_Q, other.rows.last_B)
+        for row, place in enumerate(other.place_Q):  # type: ignore[arg-type]
+            user = int(np.searchsorted(start, place, side="right")) - 1
+            first, length = int(other.rows.starts[row]), int(other.rows.lengths[row])
+            before = list(range(start[user], place))[-4:]
+            assert other.items_N[first : first + length].tolist() == [flat[event] for event in before]
+            assert other.times_N[first : first + length].tolist() == before  # type: ignore[index]
+            assert other.users_B[row] == user + 1
+            assert flat[place] == batch.targets_Q[chosen[row]]  # type: ignore[index]
+            assert place < start[user + 1] - 1
+
+
+@pytest.mark.parametrize("kept", [[], [0], [1, 3], [0, 1, 2, 3]])
+def test_some_rows_of_a_batch_are_a_batch(kept: list[int]) -> None:
+    (batch,) = training([[1, 2], [3, 4, 5], [6, 7, 8, 9], [1, 3, 5, 7, 9]], max_length=3).batches(
+        99, np.random.default_rng(0), CPU
+    )
+    batch = replace(batch, at_Q=batch.at_Q[1:], targets_Q=batch.targets_Q[1:], place_Q=batch.place_Q[1:])  # type: ignore[index]
+    some, token_N, asked_Q = batch.only(np.array(kept, dtype=np.int64))
+    lengths, starts = batch.rows.lengths, batch.rows.starts
+    assert some.rows.lengths.tolist() == [lengths[b] for b in kept]
+    assert token_N.tolist() == [n for b in kept for n in range(starts[b], starts[b] + lengths[b])]
+    assert asked_Q.tolist() == [q for q in range(len(batch.at_Q)) if int(batch.row_Q[q]) in kept]
+    assert torch.equal(some.items_N, batch.items_N[token_N])
+    assert torch.equal(some.items_N[some.at_Q], batch.items_N[batch.at_Q[asked_Q]])
+    assert torch.equal(token_N[some.at_Q], batch.at_Q[asked_Q])
+    assert some.users_B.tolist() == batch.users_B[kept].tolist()
+    for name in ("targets_Q", "place_Q"):
+        assert getattr(some, name).tolist() == getattr(batch, name)[asked_Q.numpy()].tolist()
+    assert torch.equal(some.times_N, batch.times_N[token_N])  # type: ignore[arg-type,index]
