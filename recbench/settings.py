@@ -89,7 +89,7 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     """
     backbone, head = _named(table, "backbone"), _named(table, "head", "none")
     backbone_class, head_class = config_classes(backbone, head)
-    table = merge(recipe(family, backbone), table)
+    table = merge(merge(recipe(family, backbone), recipe(family, head)), table)
     backbone_config: Any = build(backbone_class, _without_name(table, "backbone"), "backbone")
     resolved: Table = {"backbone": {"name": backbone, **as_table(backbone_config)}, "head": {"name": head}}
     until, start = _text(table, "until"), _text(table, "from")
@@ -125,12 +125,12 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     return Resolved(backbone, head, backbone_config, head_config, train, resolved, until, start)
 
 
-def recipe(family: str, backbone: str) -> Table:
-    """The shipped settings of ``backbone`` for a family of datasets, or none."""
+def recipe(family: str, name: str) -> Table:
+    """The shipped settings of a backbone or a head for a family of datasets, or none."""
     path = files("recbench") / "recipes" / f"{family}.toml"
     if not path.is_file():
         return {}
-    return tomllib.loads(path.read_text(encoding="utf-8")).get(backbone, {})
+    return tomllib.loads(path.read_text(encoding="utf-8")).get(name, {})
 
 
 def _named(table: Mapping[str, Any], key: str, default: str | None = None) -> str:

@@ -11,7 +11,13 @@ from rich.markup import escape
 
 from recbench.cli import options, render
 
-SYSTEMS = (("popularity", "none"), ("markov", "none"), ("sasrec", "none"))
+SYSTEMS = (
+    ("popularity", "none"),
+    ("markov", "none"),
+    ("sasrec", "none"),
+    ("sasrec", "lares"),
+    ("sasrec", "diffuse"),
+)
 """Backbone and head of what the demo trains, cheapest first."""
 
 
@@ -19,7 +25,7 @@ def demo(
     home: Annotated[Path, typer.Option("--home", help="Where the demo puts its dataset and runs.")] = Path("demo"),
     device: options.Device = "auto",
 ) -> None:
-    """Prepare generated data, train three systems on it, and compare them with the best any ranking could do."""
+    """Prepare generated data, train five systems on it, and compare them with the best any ranking could do."""
     from recbench.cli.compare import compare
     from recbench.cli.prepare import prepare
     from recbench.cli.train import runs_table, train_seeds
@@ -30,12 +36,12 @@ def demo(
     prepare("synthetic", datasets=datasets)
     for number, (backbone, head) in enumerate(SYSTEMS, 2):
         command = f"recbench train --backbone {backbone} --reason {head} --datasets {datasets} --runs {runs}"
-        _heading(number, f"train: {backbone}", command)
+        _heading(number, f"train: {backbone}, head {head}" if head != "none" else f"train: {backbone}", command)
         table = {"dataset": "synthetic", "backbone": {"name": backbone}, "head": {"name": head}}
         finished = train_seeds(table, [0], device, runs, datasets, resume=True, quiet=False)
         render.out.print(runs_table(finished))
     _heading(len(SYSTEMS) + 2, "compare", f"recbench compare {runs}")
-    compare([str(runs)], baseline="markov", quiet=True)
+    compare([str(runs)], baseline="sasrec", quiet=True)
     render.out.print(
         f"\nDone in {render.duration(perf_counter() - began)}. Every number above is in {escape(str(runs))}: look with "
         f"recbench show {escape(str(runs))}/synthetic-sasrec-none-s0"
