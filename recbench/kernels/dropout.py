@@ -24,6 +24,8 @@ def drop(x: Tensor, rate: float) -> Tensor:
     if x.device.type != "cpu":
         return F.dropout(x, rate)
     threshold = round(rate * 2**BITS)
+    if threshold == 2**BITS:  # no entry would be left to scale
+        return F.dropout(x, rate)
     words = -(-x.numel() * BITS // 64)
     bits = torch.empty(words, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
     mask = torch.ge(bits, threshold - 2 ** (BITS - 1), out=torch.empty(x.shape, dtype=x.dtype))

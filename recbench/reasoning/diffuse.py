@@ -155,9 +155,18 @@ class DiffuReason(ReasoningHead):
         def _check_ranges(self) -> None:
             if self.steps < 0 or self.levels < 0:
                 raise ValueError("steps and levels are at least 0.")
-            weights = (self.plain, self.hypothesis, self.refined, self.denoise_mse, self.denoise_ce, self.grpo, self.kl)
+            weights = (
+                self.plain,
+                self.hypothesis,
+                self.refined,
+                self.denoise_mse,
+                self.denoise_ce,
+                self.grpo,
+                self.kl,
+                self.clip,
+            )
             if min(*weights, self.noise_floor, self.reward_softmax, self.guidance, self.grpo_ramp_epochs) < 0:
-                raise ValueError("weights, noise_floor, guidance and grpo_ramp_epochs are at least 0.")
+                raise ValueError("weights, clip, noise_floor, guidance and grpo_ramp_epochs are at least 0.")
             shares = (self.explore, self.test_explore, self.denoise_share, self.mix_weight)
             if not all(0 <= share <= 1 for share in shares):
                 raise ValueError("explore, test_explore, denoise_share and mix_weight lie in [0, 1].")
@@ -183,6 +192,10 @@ class DiffuReason(ReasoningHead):
                 raise ValueError(
                     "guidance needs a prediction without condition: train one with drop_condition above 0."
                 )
+            if self.test_samples > 1 and not self.test_explore:
+                raise ValueError(
+                    f"{self.test_samples} samples at test are all the same without noise: set test_explore above 0."
+                )
 
         def _check_reinforcement(self) -> None:
             if self.group < 2:
@@ -195,8 +208,17 @@ class DiffuReason(ReasoningHead):
                 )
             if bool(self.kl) != (self.reference != "none"):
                 raise ValueError("kl and reference go together: a weight needs a reference, and a reference a weight.")
+            if self.grpo and (self.policy == "path" or self.kl) and not self._counts_a_move():
+                raise ValueError(
+                    "No move of the policy has noise: raise noise_floor or explore, or set policy_start=true."
+                )
             if self.reference == "stage" and self.grpo_when != "after":
                 raise ValueError("reference=stage is the model as stage align began: it needs grpo_when=after.")
+
+        def _counts_a_move(self) -> bool:
+            """Has the policy a density? Moves of levels S .. 2 and the start have noise of their own, the last one its floor."""
+            between = self.explore > 0 and round(self.start * self.levels) > 1
+            return self.noise_floor > 0 or (self.forward != "none" and (self.policy_start or between))
 
     stages = (Stage("train"), Stage("align", {"epochs": 0}))
 
@@ -204,7 +226,9 @@ class DiffuReason(ReasoningHead):
     def plan(cls, config: Any) -> tuple[Stage, ...]:
         return (
             Stage("train"),
-            Stage("align", {"epochs": 20, "patience": 5} if config.grpo_when == "after" else {"epochs": 0}),
+            Stage(
+                "align", {"epochs": 20, "patience": 5} if config.grpo_when == "after" and config.grpo else {"epochs": 0}
+            ),
         )
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
@@ -259,9 +283,9 @@ class DiffuReason(ReasoningHead):
         z_NSD = drawn[0] if len(drawn) == 1 else torch.stack(drawn).mean(0)
         return z_NSD * (size_N1 / math.sqrt(h_NKD.shape[-1]))[:, None]
 
-    def condition(self, h_NKD: Tensor, dropped_N: Tensor | None = None) -> Condition:
-        """What the denoiser is told of thoughts ``h_NKD``; where ``dropped_N``, nothing."""
-        denoiser, c = self._denoiser(), self.config
+    def condition(self, h_NKD: Tensor, dropped_N: Tensor | None = None, denoiser: Denoiser | None = None) -> Condition:
+        """What the denoiser, or another of its kind, is told of thoughts ``h_NKD``; where ``dropped_N``, nothing."""
+        denoiser, c = denoiser or self._denoiser(), self.config
         thoughts_NKD = h_NKD if c.condition == "all" else h_NKD[:, -1:]
         h_ND = on_sphere(h_NKD[:, -1])
         if self.null is not None and (dropped_N is not None or c.condition == "none"):
@@ -326,7 +350,7 @@ class DiffuReason(ReasoningHead):
             note_similarity(context, h_NKD)
             if self.denoiser is not None:
                 terms |= self._supervised(some_NKD, some_y_N, score, context)
-        if self.denoiser is not None and c.grpo and (c.grpo_when == "joint") == (context.stage == "train"):
+        if self.denoiser is not None and c.grpo and (c.grpo_when == "joint" or context.stage == "align"):
             ramp = min(1.0, context.epoch / c.grpo_ramp_epochs) if c.grpo_ramp_epochs else 1.0
             grpo = ramp * c.grpo * self._reinforced(some_NKD, some_y_N, score, context, batch, chosen)
             if terms and context.steps and context.step % context.steps == 1 % context.steps:
@@ -373,8 +397,8 @@ class DiffuReason(ReasoningHead):
             u_ND = predicted_ND * _length(h_NKD[i, -1]) / math.sqrt(D)
             terms["denoise_ce"] = c.denoise_ce * score.loss(u_ND, y_N[i], frozen=c.detach_items)
         if context.step % LEAK_EVERY == 1:
-            few = slice(0, LEAK_ROWS)
-            z_ND = self.process.noised(clean_ND[few], on_sphere(h_NKD[i[few], -1].detach()), t_N[few], noise_ND[few])
+            few = slice(0, LEAK_ROWS)  # without the hypothesis' part, which the denoiser knows and can take off
+            z_ND = self.process.noised(clean_ND[few], torch.zeros_like(clean_ND[few]), t_N[few], noise_ND[few])
             _note_leak(context, z_ND, t_N[few], y_N[i[few]], score)
         return terms
 
@@ -387,11 +411,12 @@ class DiffuReason(ReasoningHead):
     def denoised(self, h_NKD: Tensor, clean_ND: Tensor, t_N: Tensor, noise_ND: Tensor, context: Context) -> Tensor:
         """zhat of targets noised to level ``t_N``, (N, D)."""
         c, device = self.config, h_NKD.device
-        z_ND = self.process.noised(clean_ND, on_sphere(h_NKD[:, -1].detach()), t_N, noise_ND)
         dropped_N = None
         if c.drop_condition:
             dropped_N = torch.rand(len(t_N), generator=context.generator, device=device) < c.drop_condition
         known = self.condition(h_NKD, dropped_N)
+        h_ND = known.h_ND if c.condition == "none" else on_sphere(h_NKD[:, -1])
+        z_ND = self.process.noised(clean_ND, h_ND.detach(), t_N, noise_ND)
         before_ND = None
         if c.self_condition:
             half = torch.rand(len(t_N), 1, generator=context.generator, device=device) < 0.5
@@ -422,7 +447,7 @@ class DiffuReason(ReasoningHead):
             means: list[Tensor] = []
             if c.policy == "item":
                 u_RD = size_R1 * direction(self._denoiser()(path[-2], 1, known))
-                lp_R = score.log_prob(u_RD, y_R[:, None]).sum((1, 2))
+                lp_R = score.log_prob(u_RD, y_R[:, None], frozen=c.detach_thoughts).sum((1, 2))
             else:
                 lp_R, means = self.path_log_prob(path, known)
         loss = clipped(lp_R, advantage_PG.flatten(), c.clip)
@@ -513,10 +538,7 @@ class DiffuReason(ReasoningHead):
         """Mean over moves of |mean - mean of the reference|^2 / (2 sd^2 D)."""
         with torch.no_grad():
             if self.averaged is not None:
-                own = self.condition(h_RKD)
-                known = self.averaged.eval().condition(
-                    own.h_ND, h_RKD if self.config.condition == "all" else h_RKD[:, -1:]
-                )
+                known = self.condition(h_RKD, denoiser=self.averaged.eval())
                 _, before = self.path_log_prob(path, known, self.averaged)
             else:
                 reference = context.reference

@@ -110,7 +110,7 @@ def process(
 
 def cosine(levels: int) -> np.ndarray:
     """abar_0 .. abar_J of the cosine schedule, beta cut to [1e-4, 0.999]."""
-    u = np.arange(levels + 1) / levels
+    u = np.arange(levels + 1) / max(1, levels)
     g = np.cos(np.pi / 2 * (u + 0.008) / 1.008) ** 2
     beta = np.clip(1 - g[1:] / g[:-1], 1e-4, 0.999)
     return np.concatenate([[1.0], np.cumprod(1 - beta)])
