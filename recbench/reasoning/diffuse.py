@@ -438,15 +438,15 @@ class DiffuReason(ReasoningHead):
         with _without_dropout(self._denoiser()):
             with torch.no_grad():
                 path = self.rollout(self.condition(h_RKD), context.generator)
-                size_R1 = _length(h_RKD[:, -1])
-                reward_R, ranked_R = self._reward(size_R1 * direction(path[-1]), y_R, score, context)
+                reached_RD = _length(h_RKD[:, -1]) * direction(path[-1])
+                reward_R, ranked_R = self._reward(reached_RD, y_R, score, context)
                 reward_PG = reward_R.view(-1, c.group)
                 advantage_PG = self._advantage(reward_PG, h_PKD, y_N[some_P], score, context)
             note_rewards(context, reward_PG, ranked_R.view(-1, c.group))
             known = self.condition(h_RKD)
             means: list[Tensor] = []
             if c.policy == "item":
-                u_RD = size_R1 * direction(self._denoiser()(path[-2], 1, known))
+                u_RD = _length(h_RKD[:, -1]) * direction(self._denoiser()(path[-2], 1, known))
                 lp_R = score.log_prob(u_RD, y_R[:, None], frozen=c.detach_thoughts).sum((1, 2))
             else:
                 lp_R, means = self.path_log_prob(path, known)
