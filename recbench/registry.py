@@ -67,6 +67,7 @@ BACKBONES = Registry(
     "backbones",
     {
         "sasrec": Entry("recbench.backbones.sasrec:SASRec", "neural", "causal self-attention (Kang & McAuley, 2018)"),
+        "gru4rec": Entry("recbench.backbones.gru4rec:GRU4Rec", "neural", "gated recurrent units (Hidasi et al., 2016)"),
         "popularity": Entry("recbench.baselines.popularity:Popularity", "baseline", "training count of the item"),
         "markov": Entry("recbench.baselines.markov:Markov", "baseline", "what followed the last item, then popularity"),
         "itemknn": Entry(

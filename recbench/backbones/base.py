@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from recbench.data.batching import Batch
+
+TimesSeen = Literal["none", "history", "history and target"]
+"""Whose event times a state may depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Backbone(nn.Module, ABC):
     n_layers: int
     post_norm: bool
     """Does each layer end in its norm?"""
+    times_seen: TimesSeen = "none"
+    """Whose times the states depend on, where a batch carries times. It may carry none: then they depend on items alone."""
 
     @abstractmethod
     def embed(self, batch: Batch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,26 @@ def _gather(x_CD: Tensor, cell_N: Tensor) -> Tensor:
     return gathered
 
 
+def rectangles(x_ND: Tensor, rows: Rows) -> list[Tensor]:
+    """The tokens of each bucket of rows as a rectangle (rows, width, D); cells behind the end of a row are 0."""
+    found = []
+    for bucket in rows.buckets:
+        x = x_ND[bucket.first : bucket.last]
+        if bucket.cell_N is not None:
+            x = _spread(x, bucket.cell_N, bucket.rows * bucket.width)
+        found.append(x.view(bucket.rows, bucket.width, -1))
+    return found
+
+
+def tokens(rectangles: Sequence[Tensor], rows: Rows) -> Tensor:
+    """Rectangles (rows, width, D), one a bucket, back as tokens (N, D); cells behind the end of a row are dropped."""
+    packed = [
+        y.flatten(0, 1) if bucket.cell_N is None else _gather(y.flatten(0, 1), bucket.cell_N)
+        for y, bucket in zip(rectangles, rows.buckets, strict=True)
+    ]
+    return torch.cat(packed) if len(packed) > 1 else packed[0]
+
+
 def over_buckets(x_ND: Tensor, rows: Rows, mix: Callable[[Tensor], Tensor]) -> Tensor:
     """``mix`` applied to each bucket of rows as a rectangle, (N, D) to (N, D').
 
@@ -65,16 +85,7 @@ def over_buckets(x_ND: Tensor, rows: Rows, mix: Callable[[Tensor], Tensor]) -> T
         mix: (rows, width, D) to (rows, width, D'); cells behind the end of a row are 0 and what it makes of them is dropped. A
             causal mix needs no mask for them: they stand to the right.
     """
-    mixed = []
-    for bucket in rows.buckets:
-        x = x_ND[bucket.first : bucket.last]
-        if bucket.cell_N is None:
-            y = mix(x.view(bucket.rows, bucket.width, -1)).flatten(0, 1)
-        else:
-            rectangle = _spread(x, bucket.cell_N, bucket.rows * bucket.width)
-            y = _gather(mix(rectangle.view(bucket.rows, bucket.width, -1)).flatten(0, 1), bucket.cell_N)
-        mixed.append(y)
-    return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+    return tokens([mix(rectangle) for rectangle in rectangles(x_ND, rows)], rows)
 
 
 def causal(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, dropout: float) -> Tensor:
@@ -87,7 +98,7 @@ def causal(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, dropout: float) -> Te
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """The asked tokens of one bucket as a rectangle of rows x ``width``."""
 
     bucket: Bucket
@@ -96,11 +107,17 @@ class _Asked:
     """Queries ``first:last`` stand in this bucket."""
     width: int
     cell_Q: Tensor
-    visible_BPT: Tensor
-    """May the query see the item? Item 0 of a row is always seen, so that no softmax is empty."""
+    position_BP: Tensor
+    """Each query's position in its row; 0 in empty cells."""
+    hidden_BPT: Tensor
+    """Must the query not see the item? Item 0 of a row is always seen, so that no softmax is empty."""
+
+    def spread(self, x_QD: Tensor) -> Tensor:
+        """Rows of all queries to this bucket's rectangle, (rows x width, D); empty cells are 0."""
+        return _spread(x_QD[self.first : self.last], self.cell_Q, self.bucket.rows * self.width)
 
 
-def asked_layout(rows: Rows, at_Q: Tensor) -> list[_Asked]:
+def asked_layout(rows: Rows, at_Q: Tensor) -> list[Asked]:
     """Where each asked token stands among its bucket's rows. ``at_Q`` ascends; a token may stand in it more than once."""
     at = at_Q.cpu().numpy()
     row = np.searchsorted(rows.starts, at, side="right") - 1
@@ -115,19 +132,31 @@ def asked_layout(rows: Rows, at_Q: Tensor) -> list[_Asked]:
             cell = inside * width + rank
             position = np.zeros(bucket.rows * width, dtype=np.int64)
             position[cell] = at[first:last] - rows.starts[row[first:last]]
-            visible = position.reshape(bucket.rows, width, 1) >= np.arange(bucket.width)
+            position = position.reshape(bucket.rows, width)
+            hidden = position[:, :, None] < np.arange(bucket.width)
             found.append(
-                _Asked(
+                Asked(
                     bucket,
                     int(first),
                     int(last),
                     width,
                     torch.from_numpy(cell).to(rows.device),
-                    torch.from_numpy(visible).to(rows.device),
+                    torch.from_numpy(position).to(rows.device),
+                    torch.from_numpy(hidden).to(rows.device),
                 )
             )
         first_row += bucket.rows
     return found
+
+
+Weigh = Callable[[int, Tensor, Tensor], Tensor]
+"""From (place of the bucket in the layout, products of queries and keys (rows, H, P, C), where not to look (rows, 1, P, C)) to
+weights. The first columns are the row's items, the others the chain's thoughts, oldest first."""
+
+
+def softmax(dropout: float) -> Weigh:
+    """Weights that add to 1, some of them dropped."""
+    return lambda _, scores_BHPC, hidden_BPC: drop(scores_BHPC.masked_fill_(hidden_BPC, -torch.inf).softmax(-1), dropout)
 
 
 class Seen:
@@ -136,7 +165,7 @@ class Seen:
     Made once for a batch and read by every thought; each bucket's are a rectangle (rows, H, width, D / H).
     """
 
-    def __init__(self, k_ND: Tensor, v_ND: Tensor, layout: list[_Asked], n_heads: int) -> None:
+    def __init__(self, k_ND: Tensor, v_ND: Tensor, layout: list[Asked], n_heads: int) -> None:
         self.layout = layout
         self.n_heads = n_heads
         self._items = [(self._of_items(k_ND, asked.bucket), self._of_items(v_ND, asked.bucket)) for asked in layout]
@@ -145,7 +174,7 @@ class Seen:
     def attend(
         self,
         q_QD: Tensor,
-        dropout: float,
+        weigh: Weigh,
         thought: tuple[Tensor, Tensor] | None = None,
         live_Q: Tensor | None = None,
     ) -> Tensor:
@@ -156,36 +185,38 @@ class Seen:
             live_Q: False where they shall not see it.
         """
         mixed = []
-        for asked, (k, v), said in zip(self.layout, self._items, self._thoughts, strict=True):
-            q = self._of_queries(q_QD, asked) * (q_QD.shape[1] // self.n_heads) ** -0.5
-            scores = (q @ k.transpose(2, 3)).masked_fill_(~asked.visible_BPT[:, None], -torch.inf)
+        for place, (asked, (k, v), said) in enumerate(zip(self.layout, self._items, self._thoughts, strict=True)):
+            q = self._of_queries(q_QD, asked)
             now = list(said)
             if thought is not None:
                 key, value = (self._of_queries(x_QD, asked) for x_QD in thought)
                 now.append((key, value, None))
                 said.append((key, value, None if live_Q is None else self._hidden(live_Q, asked)))
-            columns = [scores]
-            for key, _, hidden in now:
-                column = (q * key).sum(-1, keepdim=True)
-                columns.append(column if hidden is None else column.masked_fill(hidden, -torch.inf))
-            weight = drop(torch.cat(columns, -1).softmax(-1), dropout)
+            scores = torch.cat([q @ k.transpose(2, 3), *((q * key).sum(-1, keepdim=True) for key, _, _ in now)], -1)
+            weight = weigh(place, scores, self._not_seen(asked, now))
             out = weight[..., : k.shape[2]] @ v
-            for place, (_, value, _) in enumerate(now):
-                out = torch.addcmul(out, weight[..., k.shape[2] + place, None], value)
+            for column, (_, value, _) in enumerate(now, k.shape[2]):
+                out = torch.addcmul(out, weight[..., column, None], value)
             mixed.append(_gather(out.transpose(1, 2).flatten(0, 1).flatten(1), asked.cell_Q))
         return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+
+    def _not_seen(self, asked: Asked, thoughts: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> Tensor:
+        """(rows, 1, P, C): where a query must not look."""
+        hidden_BPT = asked.hidden_BPT[:, None]
+        if not thoughts:
+            return hidden_BPT
+        never = hidden_BPT.new_zeros(()).expand(*hidden_BPT.shape[:3], 1)
+        return torch.cat([hidden_BPT, *(never if hidden is None else hidden for _, _, hidden in thoughts)], -1)
 
     def _of_items(self, x_ND: Tensor, b: Bucket) -> Tensor:
         x = x_ND[b.first : b.last]
         return _heads(x if b.cell_N is None else _spread(x, b.cell_N, b.rows * b.width), b.rows, self.n_heads)
 
-    def _of_queries(self, x_QD: Tensor, asked: _Asked) -> Tensor:
-        rows = asked.bucket.rows
-        return _heads(_spread(x_QD[asked.first : asked.last], asked.cell_Q, rows * asked.width), rows, self.n_heads)
+    def _of_queries(self, x_QD: Tensor, asked: Asked) -> Tensor:
+        return _heads(asked.spread(x_QD), asked.bucket.rows, self.n_heads)
 
-    def _hidden(self, live_Q: Tensor, asked: _Asked) -> Tensor:
-        cells = asked.bucket.rows * asked.width
-        live = _spread(live_Q[asked.first : asked.last, None].float(), asked.cell_Q, cells).bool()
+    def _hidden(self, live_Q: Tensor, asked: Asked) -> Tensor:
+        live = asked.spread(live_Q[:, None].float()).bool()
         return ~live.view(asked.bucket.rows, 1, asked.width, 1)
 
 

@@ -87,7 +87,8 @@ class Batch:
     """What a backbone and a head see of B histories.
 
     ``items_N`` item ids, packed; ``rows`` their layout; ``at_Q`` the tokens that are asked for, ascending; ``targets_Q`` what
-    follows each of them (None when nothing is known to follow); ``users_B``; ``times_N`` event times or None.
+    follows each of them (None when nothing is known to follow); ``users_B``; ``times_N`` event times in seconds, or None where
+    the dataset has none; ``next_times_N`` the time of the event that follows each token, which a state may use only if the system says so.
     """
 
     items_N: Tensor
@@ -96,6 +97,7 @@ class Batch:
     targets_Q: Tensor | None
     users_B: np.ndarray
     times_N: Tensor | None = None
+    next_times_N: Tensor | None = None
     place_Q: np.ndarray | None = None
     """Of training batches: the event each target is, a place in ``TrainingRows.histories.items``."""
 
@@ -118,6 +120,7 @@ class Batch:
             targets_Q=None if self.targets_Q is None else self.targets_Q[asked_Q],
             users_B=self.users_B[rows_R],
             times_N=None if self.times_N is None else self.times_N[token_N],
+            next_times_N=None if self.next_times_N is None else self.next_times_N[token_N],
             place_Q=None if self.place_Q is None else self.place_Q[asked_Q.cpu().numpy()],
         )
         return batch, token_N, asked_Q
@@ -195,6 +198,7 @@ class TrainingRows:
             targets_Q=None,
             users_B=self.histories.users[user_A[chosen]],
             times_N=None if times is None else _long(times[token], device),
+            next_times_N=None if times is None else _long(times[token + 1], device),
             place_Q=event_A[chosen],
         )
 
@@ -224,6 +228,7 @@ class TrainingRows:
             targets_Q=_long(self.histories.items[place], device),
             users_B=self.histories.users[self.row_user[chosen]],
             times_N=None if times is None else _long(times[token], device),
+            next_times_N=None if times is None else _long(times[token + 1], device),
             place_Q=place,
         )
 
@@ -238,10 +243,15 @@ def query_batches(
     histories, targets = (queries.histories, queries.targets) if isinstance(queries, Queries) else (queries, None)
     lengths = histories.lengths if max_length is None else np.minimum(histories.lengths, max_length)
     order = np.argsort(lengths, kind="stable")
+    times, target_times = histories.times, queries.times if isinstance(queries, Queries) else None
     for first in range(0, len(order), size):
         chosen = order[first : first + size]
         rows = Rows(lengths[chosen], device)
         token = ranges(histories.stops[chosen] - lengths[chosen], lengths[chosen])
+        next_times = None
+        if times is not None and target_times is not None:
+            next_times = np.roll(times[token], -1)
+            next_times[rows.starts + rows.lengths - 1] = target_times[chosen]
         yield (
             chosen,
             Batch(
@@ -250,7 +260,8 @@ def query_batches(
                 at_Q=rows.last_B,
                 targets_Q=None if targets is None else _long(targets[chosen], device),
                 users_B=histories.users[chosen],
-                times_N=None if histories.times is None else _long(histories.times[token], device),
+                times_N=None if times is None else _long(times[token], device),
+                next_times_N=None if next_times is None else _long(next_times, device),
             ),
         )
 

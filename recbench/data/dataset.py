@@ -25,7 +25,7 @@ LAST = ".last"
 class Histories:
     """Ragged histories: row r is ``items[starts[r]:stops[r]]``, oldest first. Rows may overlap; nothing is copied.
 
-    ``users`` (R,) int32, ``items`` (E,) int32, ``times`` (E,) int64 or None, ``starts`` and ``stops`` (R,) int64.
+    ``users`` (R,) int32, ``items`` (E,) int32, ``times`` (E,) int64 in seconds or None, ``starts`` and ``stops`` (R,) int64.
     """
 
     users: np.ndarray
@@ -58,13 +58,16 @@ class Queries:
     split: Split
     histories: Histories
     targets: np.ndarray
+    times: np.ndarray | None = None
+    """When each target happened, in seconds; what asks for a recommendation at a known moment may use it."""
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def only(self, rows: np.ndarray) -> Queries:
         """Some of the queries."""
-        return Queries(self.split, self.histories.only(rows), self.targets[rows])
+        times = None if self.times is None else self.times[rows]
+        return Queries(self.split, self.histories.only(rows), self.targets[rows], times)
 
 
 class Dataset:
@@ -113,7 +116,8 @@ class Dataset:
             histories.starts[row],
             targets.astype(np.int64),
         )
-        return Queries(split, asked, merged[columns.ITEM][targets])
+        times = None if histories.times is None else histories.times[targets]
+        return Queries(split, asked, merged[columns.ITEM][targets], times)
 
     def items(self) -> pd.DataFrame:
         """Item metadata, one row an item, in order of id."""
@@ -145,7 +149,14 @@ class Dataset:
         present = [name for name in wanted if name in table.column_names]
         if self.card.time_unit is None:
             present.remove(columns.TIMESTAMP)
-        return {name: table.column(name).to_numpy() for name in present}
+        found = {name: table.column(name).to_numpy() for name in present}
+        if columns.TIMESTAMP in found:
+            found[columns.TIMESTAMP] = self.seconds(found[columns.TIMESTAMP])
+        return found
+
+    def seconds(self, timestamps: np.ndarray) -> np.ndarray:
+        """A column of the files' timestamps in seconds, whatever unit the source has."""
+        return timestamps // 1000 if self.card.time_unit == "ms" else timestamps
 
     def _histories(self, events: dict[str, np.ndarray]) -> Histories:
         users, starts, counts = np.unique(events[columns.USER], return_index=True, return_counts=True)
