@@ -65,13 +65,32 @@ def queries(rows: list[list[int]], split: str = "test") -> Queries:
     return Queries(split, cut, past.items[stops])  # type: ignore[arg-type]
 
 
-def packed(rows: list[list[int]], at: list[int] | None = None) -> Batch:
-    """A batch of rows, sorted by length as batches are; asks after every token unless told otherwise."""
-    ordered = sorted(rows, key=len)
+def packed(rows: list[list[int]], at: list[int] | None = None, times: list[list[int]] | None = None) -> Batch:
+    """A batch of rows, sorted by length as batches are; asks after every token unless told otherwise.
+
+    Args:
+        times: of the rows as they come; left out, event i of a row happens on day i^2 and the next one an hour later.
+    """
+    order = sorted(range(len(rows)), key=lambda r: len(rows[r]))
+    ordered = [rows[r] for r in order]
+    clocks = [times[r] for r in order] if times else [[day(i) for i in range(len(row))] for row in ordered]
     layout = Rows(np.array([len(row) for row in ordered]), CPU)
     tokens = torch.tensor([item for row in ordered for item in row])
     asked = torch.arange(layout.n_tokens) if at is None else torch.tensor(at)
-    return Batch(tokens, layout, asked, tokens.roll(-1)[asked], np.arange(1, len(rows) + 1))
+    return Batch(
+        tokens,
+        layout,
+        asked,
+        tokens.roll(-1)[asked],
+        np.arange(1, len(rows) + 1),
+        torch.tensor([time for clock in clocks for time in clock]),
+        torch.tensor([time for clock in clocks for time in [*clock[1:], clock[-1] + 3600]]),
+    )
+
+
+def day(i: int) -> int:
+    """When event ``i`` of a test row happens, in seconds."""
+    return 86_400 * i * i
 
 
 def last_batch(rows: list[list[int]], max_length: int) -> tuple[np.ndarray, Batch]:

@@ -107,8 +107,6 @@ class Asked:
     """Queries ``first:last`` stand in this bucket."""
     width: int
     cell_Q: Tensor
-    position_BP: Tensor
-    """Each query's position in its row; 0 in empty cells."""
     hidden_BPT: Tensor
     """Must the query not see the item? Item 0 of a row is always seen, so that no softmax is empty."""
 
@@ -132,8 +130,7 @@ def asked_layout(rows: Rows, at_Q: Tensor) -> list[Asked]:
             cell = inside * width + rank
             position = np.zeros(bucket.rows * width, dtype=np.int64)
             position[cell] = at[first:last] - rows.starts[row[first:last]]
-            position = position.reshape(bucket.rows, width)
-            hidden = position[:, :, None] < np.arange(bucket.width)
+            hidden = position.reshape(bucket.rows, width, 1) < np.arange(bucket.width)
             found.append(
                 Asked(
                     bucket,
@@ -141,12 +138,32 @@ def asked_layout(rows: Rows, at_Q: Tensor) -> list[Asked]:
                     int(last),
                     width,
                     torch.from_numpy(cell).to(rows.device),
-                    torch.from_numpy(position).to(rows.device),
                     torch.from_numpy(hidden).to(rows.device),
                 )
             )
         first_row += bucket.rows
     return found
+
+
+class Places:
+    """Where thoughts stand: each behind its token and its chain's earlier thoughts. One that is not live takes up no place.
+
+    Args:
+        rows: of the batch.
+        at_Q: the asked tokens.
+    """
+
+    def __init__(self, rows: Rows, at_Q: Tensor) -> None:
+        self._free_Q = rows.position_N[at_Q] + 1
+        self.taken: list[Tensor] = []
+        """Place (Q,) of every thought so far, as positions in the row; of those not live, too."""
+
+    def take(self, live_Q: Tensor | None) -> Tensor:
+        """Place of one more thought behind each asked token, (Q,)."""
+        place_Q = self._free_Q
+        self.taken.append(place_Q)
+        self._free_Q = place_Q + (1 if live_Q is None else live_Q.long())
+        return place_Q
 
 
 Weigh = Callable[[int, Tensor, Tensor], Tensor]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone, Encoded
-from recbench.backbones.packing import Seen, asked_layout, causal, over_buckets, softmax
+from recbench.backbones.packing import Places, Seen, asked_layout, causal, over_buckets, softmax
 from recbench.data.batching import Batch, Rows
 from recbench.kernels.dropout import Dropout
 
@@ -36,8 +36,7 @@ class Memory:
     keys_LND: list[Tensor]
     values_LND: list[Tensor]
     seen_L: list[Seen] | None = None
-    thoughts: int = 0
-    """Thoughts behind every asked token so far."""
+    places: Places | None = None
 
 
 @final
@@ -141,10 +140,10 @@ class SASRec(Backbone):
                 Seen(k_ND, v_ND, layout, self.config.n_heads)
                 for k_ND, v_ND in zip(memory.keys_LND, memory.values_LND, strict=True)
             ]
-        memory.thoughts += 1
-        position_Q = memory.rows.position_N[at_Q] + memory.thoughts
+            memory.places = Places(memory.rows, at_Q)
+        place_Q = memory.places.take(live_Q)
         for layer, seen in zip(self.layers, memory.seen_L, strict=True):
-            x_QD = cast("Block", layer).think(x_QD, position_Q, seen, live_Q)
+            x_QD = cast("Block", layer).think(x_QD, place_Q, seen, live_Q)
         return x_QD
 
     def item_vectors(self) -> Tensor:
@@ -197,9 +196,9 @@ class Block(nn.Module):
                 return self._feed_forward(x_ND[at_Q], mixed_QD)
         return self._feed_forward(x_ND, over_buckets(qkv_NE, rows, self._attend))
 
-    def think(self, x_QD: Tensor, position_Q: Tensor, seen: Seen, live_Q: Tensor | None) -> Tensor:
+    def think(self, x_QD: Tensor, place_Q: Tensor, seen: Seen, live_Q: Tensor | None) -> Tensor:
         """States of one latent token behind each asked token, which joins its chain's thoughts."""
-        q_QD, key_QD, value_QD = self._query_key_value(x_QD, position_Q).chunk(3, dim=1)
+        q_QD, key_QD, value_QD = self._query_key_value(x_QD, place_Q).chunk(3, dim=1)
         mixed_QD = seen.attend(self._scaled(q_QD), softmax(self._attention_dropout), (key_QD, value_QD), live_Q)
         return self._feed_forward(x_QD, mixed_QD)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recbench.data.batching import Batch
-from tests.systems import neural_backbones, packed, small_backbone
+from tests.systems import day, neural_backbones, packed, small_backbone
 
 BACKBONES = neural_backbones()
 ROWS = [[3], [5, 6], [7, 8, 9], [1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4, 3, 2, 1]]
@@ -84,7 +84,9 @@ def test_a_cached_thought_equals_encoding_history_and_thoughts_as_one_row(name: 
     x_ND = backbone.embed(batch)
     for q in (0, 2, 5, 8, 10, 15, 19):
         start = int(batch.rows.starts[int(batch.rows.row_N[q])])
-        whole = packed([flat[start : q + 1] + [1] * thoughts])
+        events = q + 1 - start
+        clock = [day(i) for i in range(events)] + [day(events - 1)] * thoughts  # a thought takes no time
+        whole = packed([flat[start : q + 1] + [1] * thoughts], times=[clock])
         x = torch.cat([x_ND[start : q + 1], tokens[:, q]])
         alone = backbone.encode(x, whole).h_QD
         for k in range(thoughts):

@@ -61,7 +61,7 @@ OUT_OF_RANGE: list[tuple[str, str, object]] = [
 ]
 ROWS = [[3], [5, 6], [7, 8, 9], [1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4, 3, 2, 1]]
 TRAINING = TrainingRows(
-    histories([[1, 2, 3], [4, 2, 3, 2], [5, 6, 1, 3, 7], [8, 9, 1, 2, 3, 4, 5, 6]]),
+    histories([[1, 2, 3], [4, 2, 3, 2], [5, 6, 1, 3, 7], [8, 9, 1, 2, 3, 4, 5, 6]], times=True),
     max_length=12,
     window="last",
     every_position=True,
