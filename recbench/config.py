@@ -8,6 +8,7 @@ import tomllib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -29,6 +30,31 @@ def read_toml(path: Path) -> Table:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecbenchError(f"{path} is not TOML.", why=str(error), fix="Mend the line named above.") from error
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Configs that come with recbench, by the name that ``--config`` takes."""
+    folder = Path(str(files("recbench") / "configs"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def read_config(named: Path) -> Table:
+    """The settings of a TOML file, or of a shipped config by its name. A file of that name goes first.
+
+    Raises:
+        RecbenchError: there is neither.
+    """
+    shipped = shipped_configs()
+    if named.exists() or named.suffix or named.name != str(named):
+        return read_toml(named)
+    if named.name not in shipped:
+        near = nearest(named.name, list(shipped))
+        raise RecbenchError(
+            f"No config file {named} here, and none of that name is shipped.",
+            why=f"Shipped: {', '.join(shipped)}.",
+            fix=f"Did you mean --config {near}?" if near else "Name a TOML file: --config my.toml",
+        )
+    return read_toml(shipped[named.name])
 
 
 def write_toml(table: Mapping[str, Any]) -> str:

@@ -225,7 +225,7 @@ def _manifest(order: Order, model: Recommender, start: Start | None) -> Manifest
         head=order.resolved.head,
         seed=order.seed,
         loss=model.loss_name,
-        inputs={"history": model.max_length or "all", "timestamps": False, "text": False},
+        inputs={"history": model.max_length or "all", "timestamps": _timestamps(order, model), "text": False},
         argv=sys.argv,
         versions=machine.versions(),
         git=machine.git(),
@@ -234,6 +234,11 @@ def _manifest(order: Order, model: Recommender, start: Start | None) -> Manifest
         started_from=_origin(order, start),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _timestamps(order: Order, model: Recommender) -> str | bool:
+    """Whose event times the system saw; False if it looks at none, or the dataset has none."""
+    return model.times_seen if order.dataset.card.time_unit and model.times_seen != "none" else False
 
 
 def _start(order: Order) -> Start | None:

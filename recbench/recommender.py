@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recbench.backbones.base import Backbone
+from recbench.backbones.base import Backbone, TimesSeen
 from recbench.baselines.base import Baseline
 from recbench.data.batching import Batch
 from recbench.data.dataset import Histories
@@ -65,6 +65,8 @@ class Recommender(ABC):
     loss_name: str
     max_length: int | None
     """Longest history the system sees; None: all of it."""
+    times_seen: TimesSeen = "none"
+    """Whose event times its scores depend on, where the dataset has times."""
 
     @property
     @abstractmethod
@@ -151,6 +153,7 @@ class ItemRecommender(Trainable):
         self.score = ItemSoftmax(backbone.item_vectors)
         self.loss_name = self.score.name
         self.max_length = backbone.max_length
+        self.times_seen = backbone.times_seen
         self.stages = head.plan(head.config)
         self.every_position = backbone.causal
 

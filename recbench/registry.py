@@ -68,7 +68,9 @@ BACKBONES = Registry(
     {
         "sasrec": Entry("recbench.backbones.sasrec:SASRec", "neural", "causal self-attention (Kang & McAuley, 2018)"),
         "gru4rec": Entry("recbench.backbones.gru4rec:GRU4Rec", "neural", "gated recurrent units (Hidasi et al., 2016)"),
-        "hstu": Entry("recbench.backbones.hstu:HSTU", "neural", "gated pointwise attention, place and time (Zhai et al., 2024)"),
+        "hstu": Entry(
+            "recbench.backbones.hstu:HSTU", "neural", "gated pointwise attention, place and time (Zhai et al., 2024)"
+        ),
         "lru": Entry("recbench.backbones.lru:LRU", "neural", "linear recurrent units (LRURec, Yue et al., 2024)"),
         "popularity": Entry("recbench.baselines.popularity:Popularity", "baseline", "training count of the item"),
         "markov": Entry("recbench.baselines.markov:Markov", "baseline", "what followed the last item, then popularity"),

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from recbench.config import Table, as_table, build, digest, known_tables, merge, read_toml
+from recbench.config import Table, as_table, build, digest, known_tables, merge, read_config
 from recbench.errors import RecbenchError, nearest
 from recbench.recommender import config_classes
 from recbench.registry import HEADS
@@ -26,6 +26,7 @@ class Asked:
     head: str | None = None
     dataset: str | None = None
     config: Path | None = None
+    """A TOML file, or the name of a shipped config."""
     assignments: Table | None = None
     until: str | None = None
     """Last stage of training."""
@@ -34,7 +35,7 @@ class Asked:
 
     def table(self) -> Table:
         """File, then ``--set``, then flags."""
-        table = merge(read_toml(self.config) if self.config else {}, self.assignments or {})
+        table = merge(read_config(self.config) if self.config else {}, self.assignments or {})
         known_tables(table, TABLES, str(self.config) if self.config else "--set")
         flags = {"backbone": {"name": self.backbone}, "head": {"name": self.head}}
         for key, flag in flags.items():

@@ -198,11 +198,22 @@ def finished(run: Run) -> None:
 
 
 def recommend(
-    model: Recommender, items: np.ndarray, user: int, top: int, device: torch.device, *, unseen: bool
+    model: Recommender,
+    items: np.ndarray,
+    user: int,
+    top: int,
+    device: torch.device,
+    *,
+    unseen: bool,
+    times: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best ``top`` items after a history of item ids, and their scores."""
+    """The best ``top`` items after a history of item ids, and their scores.
+
+    Args:
+        times: when each event of the history happened, in seconds; None: not known.
+    """
     history = Histories(
-        np.array([user], dtype=np.int32), items.astype(np.int32), None, np.array([0]), np.array([len(items)])
+        np.array([user], dtype=np.int32), items.astype(np.int32), times, np.array([0]), np.array([len(items)])
     )
     if isinstance(model, Trainable):
         model.eval()

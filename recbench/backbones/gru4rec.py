@@ -3,9 +3,9 @@
 Source: Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016, arXiv 1511.06939, eq. 1 to 4;
 Hidasi & Karatzoglou, "Recurrent Neural Networks with Top-k Gains", CIKM 2018, arXiv 1706.03847 (item vectors shared by input and
 scores: its "constrained embedding", section 4).
-Not as in the papers: the loss is the full softmax over the catalogue at every position (theirs: ranking losses on sampled items), the
-gradient runs through the whole row (theirs: one step, with the state carried on), the reset gate acts behind the product
-(as cuDNN has it: n = tanh(W x + b + r * (U h + c))), and item scores have no bias.
+Not as in the papers: the loss is the full softmax over the catalogue at every position (theirs: ranking losses on sampled
+items), the gradient runs through the whole row (theirs: one step, with the state carried on), the reset gate acts behind the
+product (as cuDNN has it: n = tanh(W x + b + r * (U h + c))), and item scores have no bias.
 """
 
 from __future__ import annotations

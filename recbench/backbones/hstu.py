@@ -1,7 +1,7 @@
 """HSTU: pointwise attention gated by the token itself, with a bias for how far apart two events are in places and in time.
 
 Source: Zhai et al., "Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative Recommendations",
-ICML 2024, arXiv 2402.17152, eq. 1 to 3; constants the paper leaves open after its public code (meta-recsys/generative-recommenders).
+ICML 2024, arXiv 2402.17152, eq. 1 to 3; what the paper leaves open after its public code (meta-recsys/generative-recommenders).
 As there: U, V, Q, K from one projection through SiLU; weights silu(Q K + bias) / n without softmax; the mix normalised, times U;
 norms without gains; learned positions on an input scaled by sqrt(D); time in 128 steps of its logarithm.
 Not as there: a LayerNorm closes the last layer and scores are plain products, where the public code ranks by cosine at

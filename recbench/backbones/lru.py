@@ -4,9 +4,10 @@ Source: Yue et al., "Linear Recurrent Units for Sequential Recommendation" (LRUR
 training at every position; the unit itself: Orvieto et al., "Resurrecting Recurrent Neural Networks for Long Sequences", ICML 2023,
 arXiv 2303.06349: h_t = lambda h_{t-1} + gamma B x_t, lambda = exp(-exp(nu) + i exp(theta)) (eq. 7, section 3), initial ring
 (lemma 3.2), gamma = sqrt(1 - |lambda|^2) at the start (3.4).
-As in LRURec: twice as many complex channels as D, complex B and C with biases, no positions, input dropout and norm, residual and
-norm behind the unit and behind a GELU feed-forward of 4 D.
-Not as there: item scores have no bias, and the scan runs over packed rows (``kernels/scan.py``) instead of rows padded to a power of 2.
+As in LRURec: twice as many complex channels as D, complex B and C with biases, no positions, input dropout and norm, residual
+and norm behind the unit and behind a GELU feed-forward of 4 D.
+Not as there: item scores have no bias, and the scan runs over packed rows (``kernels/scan.py``) instead of rows padded to a
+power of 2.
 """
 
 from __future__ import annotations
@@ -161,7 +162,9 @@ class Block(nn.Module):
         return b_NC * self.gamma_log.exp()
 
     def _output(self, x_ND: Tensor, h_NC: Tensor) -> Tensor:
-        y_ND = self.out(torch.view_as_real(h_NC).flatten(1))  # Re(C h); the sign of C's imaginary part is in the weights
+        y_ND = self.out(
+            torch.view_as_real(h_NC).flatten(1)
+        )  # Re(C h); the sign of C's imaginary part is in the weights
         x_ND = self.unit_norm(x_ND + self.dropout(y_ND))
         inner_NE = self.dropout(F.gelu(self.inner(x_ND)))
         return cast("Tensor", self.norm(x_ND + self.dropout(self.outer(inner_NE))))

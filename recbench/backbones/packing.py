@@ -173,7 +173,9 @@ weights. The first columns are the row's items, the others the chain's thoughts,
 
 def softmax(dropout: float) -> Weigh:
     """Weights that add to 1, some of them dropped."""
-    return lambda _, scores_BHPC, hidden_BPC: drop(scores_BHPC.masked_fill_(hidden_BPC, -torch.inf).softmax(-1), dropout)
+    return lambda _, scores_BHPC, hidden_BPC: drop(
+        scores_BHPC.masked_fill_(hidden_BPC, -torch.inf).softmax(-1), dropout
+    )
 
 
 class Seen:

@@ -224,12 +224,13 @@ class Block(nn.Module):
     def _feed_forward(self, x_QD: Tensor, mixed_QD: Tensor) -> Tensor:
         x_QD = self._joined(x_QD, self.attended(mixed_QD), self.attention_gate, self.attention_norm)
         y_QD = self.norm(x_QD) if self.pre else x_QD
-        if self.linear is None:
-            inner_QE = F.gelu(self.inner(y_QD))
-        else:
-            inner_QE = self.dropout(F.silu(self.inner(y_QD)) * self.linear(y_QD))
-        x_QD = self._joined(x_QD, self.outer(inner_QE), self.gate, self.norm)
+        x_QD = self._joined(x_QD, self.outer(self._inner(y_QD)), self.gate, self.norm)
         return x_QD if self.final_norm is None else self.final_norm(x_QD)
+
+    def _inner(self, y_QD: Tensor) -> Tensor:
+        if self.linear is None:
+            return F.gelu(self.inner(y_QD))
+        return cast("Tensor", self.dropout(F.silu(self.inner(y_QD)) * self.linear(y_QD)))
 
     def _joined(self, x_QD: Tensor, part_QD: Tensor, gate: nn.Module | None, norm: nn.Module) -> Tensor:
         """The residual sum of a part's input and output, behind its norm where that is the order."""

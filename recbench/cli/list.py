@@ -10,18 +10,19 @@ import typer
 from recbench.cli import options, render
 from recbench.errors import RecbenchError, nearest
 
-KINDS = ("backbones", "heads", "datasets", "runs", "formats")
+KINDS = ("backbones", "heads", "configs", "datasets", "runs", "formats")
 
 
 def list(  # noqa: A001 - it is the command's name
     kind: Annotated[
-        str | None, typer.Argument(help="backbones, heads, datasets, runs or formats. Default: all but formats.")
+        str | None,
+        typer.Argument(help="backbones, heads, configs, datasets, runs or formats. Default: all but formats."),
     ] = None,
     datasets: options.Datasets = Path("datasets"),
     runs: options.Runs = Path("runs"),
     as_json: options.Json = False,
 ) -> None:
-    """Backbones, heads, datasets and runs at hand."""
+    """Backbones, heads, shipped configs, datasets and runs at hand."""
     if kind is not None and kind not in KINDS:
         near = nearest(kind, [*KINDS])
         raise RecbenchError(
@@ -32,6 +33,7 @@ def list(  # noqa: A001 - it is the command's name
     makers = {
         "backbones": lambda: _registered("backbones"),
         "heads": lambda: _registered("heads"),
+        "configs": lambda: _configs(),  # noqa: PLW0108 as the others, for one type
         "formats": lambda: _registered("formats"),
         "datasets": lambda: _datasets(datasets),
         "runs": lambda: _runs(runs),
@@ -55,6 +57,13 @@ def _registered(plural: str) -> Any:
 
     table = {"backbones": BACKBONES, "heads": HEADS, "formats": SOURCES}[plural]
     return [{"name": name, "family": e.family, "what it is": e.summary} for name, e in table.entries().items()]
+
+
+def _configs() -> Any:
+    from recbench.config import shipped_configs
+
+    told = {name: path.read_text(encoding="utf-8").partition("\n")[0] for name, path in shipped_configs().items()}
+    return [{"name": name, "what it is": line.removeprefix("# ")} for name, line in told.items()]
 
 
 def _datasets(home: Path) -> Any:

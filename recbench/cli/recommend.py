@@ -50,10 +50,14 @@ def recommend(
     chosen = trained.pick_device(device)
     model, dataset = trained.load(opened, datasets, chosen)
     catalogue = dataset.items()
-    number, items = _of_user(dataset, user) if user is not None else (0, _typed(history or "", catalogue))
-    found, scores = trained.recommend(model, items, number, top, chosen, unseen=not include_seen)
+    number, items, times = _of_user(dataset, user) if user is not None else (0, _typed(history or "", catalogue), None)
+    found, scores = trained.recommend(model, items, number, top, chosen, unseen=not include_seen, times=times)
     listed = [_line(catalogue, int(item)) | {"score": float(score)} for item, score in zip(found, scores, strict=True)]
     past = [_line(catalogue, int(item)) for item in items]
+    if times is None and opened.manifest.inputs.get("timestamps"):
+        render.warn(
+            "a typed-in history has no times, which this system was trained to look at: scores are made without them"
+        )
     if as_json:
         render.show_json({"run": str(run), "history": past, "items": listed})
         return
@@ -70,7 +74,8 @@ def recommend(
     render.out.print(render.table(title, headings, rows, left=len(headings) - 1))
 
 
-def _of_user(dataset: Dataset, raw_id: str) -> tuple[int, np.ndarray]:
+def _of_user(dataset: Dataset, raw_id: str) -> tuple[int, np.ndarray, np.ndarray | None]:
+    """The user's number, items and their times in seconds, if the dataset has times."""
     users = dataset.users()
     match = users.index[users["raw_id"] == raw_id]
     if not len(match):
@@ -82,7 +87,9 @@ def _of_user(dataset: Dataset, raw_id: str) -> tuple[int, np.ndarray]:
         )
     number = int(users["user"].loc[match[0]])
     events = dataset.interactions()
-    return number, events.loc[events["user"] == number, "item"].to_numpy()
+    mine = events[events["user"] == number]
+    times = dataset.seconds(mine["timestamp"].to_numpy()) if dataset.card.time_unit else None
+    return number, mine["item"].to_numpy(), times
 
 
 def _typed(history: str, catalogue: pd.DataFrame) -> np.ndarray:

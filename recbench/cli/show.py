@@ -13,6 +13,8 @@ from recbench.cli import options, render
 from recbench.errors import Exit, RecbenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from recbench.runs.folder import Run
     from recbench.runs.manifest import Manifest
 
@@ -58,7 +60,7 @@ def _show_run(run: Run) -> None:
     facts = {
         "system": f"{m.system}, {render.count(m.n_parameters)} parameters, seed {m.seed}",
         "loss": m.loss,
-        "sees": f"the last {m.inputs['history']} events" if m.inputs["history"] != "all" else "whole histories",
+        "sees": _sees(m.inputs),
         "dataset": f"{m.dataset['name']}, {render.count(m.dataset['users'])} users, {render.count(m.dataset['items'])} items "
         f"(fingerprint {m.dataset['fingerprint'][:12]})",
         "split": m.protocol["split"]["name"],
@@ -94,6 +96,13 @@ def _speed(m: Manifest) -> str:
         return "not yet"
     latency = [f"{ms:.2f} ms a user, {size} at a time" for size, ms in m.latency_ms.items()]
     return "; ".join([f"{m.ms_per_user:.2f} ms a user over the test part", *latency])
+
+
+def _sees(inputs: Mapping[str, Any]) -> str:
+    """``inputs`` of a run in words."""
+    history = "whole histories" if inputs["history"] == "all" else f"the last {inputs['history']} events"
+    times = inputs.get("timestamps")
+    return f"{history}, and the times of {times}" if times else history
 
 
 def _trained(run: Run) -> str:

@@ -31,7 +31,10 @@ def train(
     seed: Annotated[int | None, typer.Option("--seed", help="One seed. Default: 0.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Several, for example 0,1,2: one run each.")] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file of settings; any run's config.toml is one.")
+        Path | None,
+        typer.Option(
+            "--config", help="TOML file of settings, as any run's config.toml; or a shipped one: recbench list configs."
+        ),
     ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="One setting, for example train.epochs=50. Repeatable.")

@@ -88,7 +88,8 @@ class Batch:
 
     ``items_N`` item ids, packed; ``rows`` their layout; ``at_Q`` the tokens that are asked for, ascending; ``targets_Q`` what
     follows each of them (None when nothing is known to follow); ``users_B``; ``times_N`` event times in seconds, or None where
-    the dataset has none; ``next_times_N`` the time of the event that follows each token, which a state may use only if the system says so.
+    the dataset has none; ``next_times_N`` the time of the event that follows each token, if known: a state may depend on it only
+    where the backbone says so (``times_seen``).
     """
 
     items_N: Tensor

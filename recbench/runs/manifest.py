@@ -30,7 +30,7 @@ class Manifest:
     loss: str
     """The training loss and its negatives; ``closed form`` where nothing is trained by gradient."""
     inputs: dict[str, Any]
-    """What the model sees of a history: length, timestamps, text."""
+    """What the model sees of a history: length; timestamps (False, or whose: ``history``, ``history and target``); text."""
     argv: list[str]
     versions: dict[str, str]
     git: dict[str, Any]
