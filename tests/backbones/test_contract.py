@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from recbench.data.batching import Batch
 from tests.systems import day, neural_backbones, packed, small_backbone
 
-BACKBONES = neural_backbones()
+FORMS: dict[str, dict[str, object]] = {
+    "sasrec pre-norm, rotary": {"norm": "pre", "positions": "rotary"},
+    "sasrec pre-norm, gated, swiglu": {"norm": "pre", "final_norm": False, "gate": True, "feed_forward": "swiglu"},
+    "sasrec post-norm, rotary, gated": {"positions": "rotary", "gate": True},
+    "gru4rec projected": {"hidden": 5},
+    "hstu without positions or times": {"positions": False, "time_bias": False},
+    "hstu with the time of the target": {"query_time": "target"},
+}
+"""Settings under which a backbone takes another path, by its name and a word on them."""
+BACKBONES = [*neural_backbones(), *FORMS]
 ROWS = [[3], [5, 6], [7, 8, 9], [1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4, 3, 2, 1]]
+
+
+def made(name: str) -> torch.nn.Module:
+    """The backbone of that name, or in that form."""
+    return small_backbone(name.split()[0], **FORMS.get(name, {}))
 
 
 def states(backbone: torch.nn.Module, batch: Batch, **options: object) -> torch.Tensor:
@@ -19,7 +35,7 @@ def states(backbone: torch.nn.Module, batch: Batch, **options: object) -> torch.
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_batch_neighbours_and_bucket_width_change_nothing(name: str) -> None:
-    backbone = small_backbone(name)
+    backbone = made(name)
     together = states(backbone, packed(ROWS)).split([len(row) for row in ROWS])
     for row, among_others in zip(ROWS, together, strict=True):
         torch.testing.assert_close(states(backbone, packed([row])), among_others, atol=1e-6, rtol=0)
@@ -27,7 +43,7 @@ def test_batch_neighbours_and_bucket_width_change_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_the_future_changes_nothing_where_one_pass_trains_all_positions(name: str) -> None:
-    backbone = small_backbone(name)
+    backbone = made(name)
     if not backbone.causal:
         pytest.skip(f"{name} trains on prefix rows")
     one = states(backbone, packed([[1, 2, 3, 4, 5, 6]]))
@@ -38,7 +54,7 @@ def test_the_future_changes_nothing_where_one_pass_trains_all_positions(name: st
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_asking_for_some_tokens_gives_their_states_alone(name: str) -> None:
-    backbone = small_backbone(name)
+    backbone = made(name)
     batch = packed(ROWS)
     everywhere = states(backbone, batch)
     some = torch.tensor([0, 2, 5, 6, 9, 19])
@@ -47,7 +63,7 @@ def test_asking_for_some_tokens_gives_their_states_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_layers_run_in_parts_as_in_one(name: str) -> None:
-    backbone = small_backbone(name)
+    backbone = made(name)
     batch = packed(ROWS)
     x = backbone.eval().embed(batch)
     lower = backbone.encode(x, batch, stop=1).h_QD
@@ -57,7 +73,7 @@ def test_layers_run_in_parts_as_in_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_parameter_gets_a_finite_gradient(name: str) -> None:
-    backbone = small_backbone(name).train()
+    backbone = made(name).train()
     batch = packed(ROWS)
     h = backbone.encode(backbone.embed(batch), batch).h_QD
     (h @ backbone.item_vectors().T).logsumexp(1).mean().backward()
@@ -68,14 +84,14 @@ def test_every_parameter_gets_a_finite_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_the_padding_vector_is_zero_and_stays_so(name: str) -> None:
-    backbone = small_backbone(name)
+    backbone = made(name)
     assert (backbone.item_vectors()[0] == 0).all()
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("thoughts", [1, 2, 3])
 def test_a_cached_thought_equals_encoding_history_and_thoughts_as_one_row(name: str, thoughts: int) -> None:
-    backbone = small_backbone(name).eval()
+    backbone = made(name).eval()
     batch = packed(ROWS)
     encoded = backbone.encode(backbone.embed(batch), batch, remember=True)
     tokens = torch.randn(thoughts, batch.rows.n_tokens, 8, generator=torch.Generator().manual_seed(2))
@@ -85,8 +101,10 @@ def test_a_cached_thought_equals_encoding_history_and_thoughts_as_one_row(name: 
     for q in (0, 2, 5, 8, 10, 15, 19):
         start = int(batch.rows.starts[int(batch.rows.row_N[q])])
         events = q + 1 - start
-        clock = [day(i) for i in range(events)] + [day(events - 1)] * thoughts  # a thought takes no time
+        asks = int(batch.next_times_N[q]) if backbone.times_seen == "history and target" else day(events - 1)
+        clock = [day(i) for i in range(events)] + [asks] * thoughts  # a thought takes no time
         whole = packed([flat[start : q + 1] + [1] * thoughts], times=[clock])
+        whole.next_times_N[-1] = asks
         x = torch.cat([x_ND[start : q + 1], tokens[:, q]])
         alone = backbone.encode(x, whole).h_QD
         for k in range(thoughts):
@@ -94,8 +112,38 @@ def test_a_cached_thought_equals_encoding_history_and_thoughts_as_one_row(name: 
 
 
 @pytest.mark.parametrize("name", BACKBONES)
+def test_layers_say_truthfully_whether_each_ends_in_its_norm(name: str) -> None:
+    backbone, batch = made(name).eval(), packed(ROWS)
+    x = backbone.embed(batch)
+    normed = []
+    for layer in range(backbone.n_layers):
+        x = backbone.encode(x, batch, start=layer, stop=layer + 1).h_QD  # norms start with gain 1 and offset 0
+        normed.append(bool((x.mean(1).abs() < 1e-4).all() and (x.var(1, correction=0) - 1).abs().max() < 1e-2))
+    assert all(normed) == backbone.post_norm
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_without_times_in_the_batch_it_works_all_the_same(name: str) -> None:
+    backbone, timed = made(name).eval(), packed(ROWS)
+    batch = replace(timed, times_N=None, next_times_N=None)
+    encoded = backbone.encode(backbone.embed(batch), batch, remember=True)
+    assert encoded.h_QD.isfinite().all()
+    assert backbone.extend(encoded.memory, encoded.h_QD, batch.at_Q).isfinite().all()
+    assert torch.allclose(encoded.h_QD, states(backbone, timed)) == (backbone.times_seen == "none")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_time_of_what_follows_changes_nothing_unless_the_backbone_says_so(name: str) -> None:
+    backbone, batch = made(name), packed(ROWS)
+    later = replace(batch, next_times_N=batch.next_times_N + 10**8)
+    assert torch.equal(states(backbone, batch), states(backbone, later)) == (
+        backbone.times_seen != "history and target"
+    )
+
+
+@pytest.mark.parametrize("name", BACKBONES)
 def test_two_chains_behind_one_token_are_independent(name: str) -> None:
-    backbone = small_backbone(name).eval()
+    backbone = made(name).eval()
     batch = packed(ROWS)
     twice = torch.tensor([4, 4, 12])
     x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(3))
@@ -113,7 +161,7 @@ def test_two_chains_behind_one_token_are_independent(name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_thought_that_is_not_live_is_never_seen_again(name: str) -> None:
-    backbone = small_backbone(name).eval()
+    backbone = made(name).eval()
     batch = packed(ROWS)
     x = torch.randn(2, batch.rows.n_tokens, 8, generator=torch.Generator().manual_seed(4))
     live = torch.arange(batch.rows.n_tokens) % 2 == 0

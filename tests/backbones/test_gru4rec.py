@@ -53,7 +53,9 @@ def test_matrices_start_gate_by_gate_and_biases_at_zero() -> None:
     assert not layer.gru.bias_hh_l0.any()
 
 
-@pytest.mark.parametrize(("setting", "value"), [("hidden", 0), ("n_layers", 0), ("dropout", 1.0), ("state_dropout", -0.1)])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("hidden", 0), ("n_layers", 0), ("dropout", 1.0), ("state_dropout", -0.1)]
+)
 def test_settings_out_of_range_are_refused_by_name(setting: str, value: object) -> None:
     with pytest.raises(ValueError, match=setting):
         GRU4Rec.Config(**{setting: value})

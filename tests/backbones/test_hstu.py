@@ -52,7 +52,9 @@ def states(backbone: HSTU, events: list[int] | None, queries: list[int] | None) 
     return torch.stack(x)
 
 
-@pytest.mark.parametrize("changes", [{}, {"positions": False}, {"time_bias": False}, {"divisor": 3}, {"n_heads": 4}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"positions": False}, {"time_bias": False}, {"divisor": 3}, {"n_heads": 4}], ids=str
+)
 @torch.no_grad()
 def test_states_are_those_of_the_equations(changes: dict[str, object]) -> None:
     backbone = shaken(small_backbone("hstu", **changes))
@@ -112,7 +114,9 @@ def test_time_falls_into_buckets_of_its_logarithm() -> None:
     backbone = small_backbone("hstu", time_buckets=50)
     assert backbone._time_bucket(torch.tensor(SECONDS[:5])).tolist() == BUCKETS[:5]
     assert backbone._time_bucket(-torch.tensor(SECONDS[:5])).tolist() == BUCKETS[:5]
-    assert backbone._time_bucket(torch.tensor([SECONDS[5]])).tolist() == [50]  # the last bucket takes all that is longer
+    assert backbone._time_bucket(torch.tensor([SECONDS[5]])).tolist() == [
+        50
+    ]  # the last bucket takes all that is longer
     assert small_backbone("hstu")._time_bucket(torch.tensor([SECONDS[5]])).tolist() == [BUCKETS[5]]
 
 
@@ -142,7 +146,8 @@ def test_thoughts_behind_a_full_history_take_the_last_place_of_the_bias() -> Non
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("divisor", 0), ("time_buckets", 0), ("n_heads", 3), ("dropout", 1.0), ("attention_dropout", -0.1)]
+    ("setting", "value"),
+    [("divisor", 0), ("time_buckets", 0), ("n_heads", 3), ("dropout", 1.0), ("attention_dropout", -0.1)],
 )
 def test_settings_out_of_range_are_refused_by_name(setting: str, value: object) -> None:
     with pytest.raises(ValueError, match=setting):

@@ -58,7 +58,12 @@ def test_no_parameter_makes_the_recurrence_grow() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "values"),
-    [("r_min", {"r_min": 0.0}), ("r_max", {"r_max": 1.0}), ("r_min", {"r_min": 0.9, "r_max": 0.8}), ("dropout", {"dropout": 1.0})],
+    [
+        ("r_min", {"r_min": 0.0}),
+        ("r_max", {"r_max": 1.0}),
+        ("r_min", {"r_min": 0.9, "r_max": 0.8}),
+        ("dropout", {"dropout": 1.0}),
+    ],
 )
 def test_settings_out_of_range_are_refused_by_name(setting: str, values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=setting):

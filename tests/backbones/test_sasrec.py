@@ -158,7 +158,11 @@ def test_the_shipped_config_switches_on_every_part_of_esasrec() -> None:
 
 @pytest.mark.parametrize(
     ("named", "values"),
-    [("rotary", {"positions": "rotary", "width": 6}), ("final_norm", {"final_norm": False}), ("n_heads", {"n_heads": 3})],
+    [
+        ("rotary", {"positions": "rotary", "width": 6}),
+        ("final_norm", {"final_norm": False}),
+        ("n_heads", {"n_heads": 3}),
+    ],
 )
 def test_settings_that_do_not_fit_are_refused_by_name(named: str, values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=named):

@@ -37,7 +37,7 @@ def trained(
     """HR@1 on ``asked`` after training on ``rows``, and how training went."""
     seed_everything(3)
     model = small_system(name, "none", ITEMS, width=16, dropout=0.0, attention_dropout=0.0)
-    table = {"epochs": 30, "batch_size": 200, "learning_rate": 0.01, "patience": 30, **settings}
+    table = {"epochs": 36, "batch_size": 200, "learning_rate": 0.01, "patience": 36, **settings}
     job = Job(histories(rows), queries(asked, "valid"), stage_settings(table, model.stages), 0, CPU, folder, Watcher())
     progress = fit(model, job, Store(folder / "state"))
     return evaluate(model, queries(asked), CPU).means(["hr@1"])["hr@1"], progress
