@@ -7,6 +7,7 @@ import torch
 
 from recbench.data.dataset import Histories, Queries
 from recbench.recommender import ItemRecommender, build
+from recbench.registry import BACKBONES
 from recbench.settings import config_classes
 
 USERS, ITEMS = 22_363, 12_101
@@ -20,15 +21,23 @@ def made(seed: int = 0) -> tuple[Histories, Queries]:
     items = random.choice(ITEMS, int(lengths.sum()), p=popularity / popularity.sum()).astype(np.int32) + 1
     users, stops = np.arange(1, USERS + 1, dtype=np.int32), np.cumsum(lengths)
     starts = stops - lengths
-    train = Histories(users, items, None, starts, stops - 2)
-    return train, Queries("test", Histories(users, items, None, starts, stops - 1), items[stops - 1])
+    day = 86_400
+    times = np.cumsum(random.geometric(1e-4, len(items)) // 10 * day)  # days apart, many of them the same
+    train = Histories(users, items, times, starts, stops - 2)
+    past = Histories(users, items, times, starts, stops - 1)
+    return train, Queries("test", past, items[stops - 1], times[stops - 1])
 
 
-def system(head: str = "none", **settings: object) -> ItemRecommender:
-    """SASRec with a head, default sizes, untrained; ``settings`` are the head's."""
+def system(head: str = "none", backbone: str = "sasrec", **settings: object) -> ItemRecommender:
+    """A backbone with a head, default sizes, untrained; ``settings`` are the head's."""
     torch.manual_seed(0)
-    backbone_config, head_config = config_classes("sasrec", head)
-    made_ = build("sasrec", backbone_config(), head, head_config and head_config(**settings), ITEMS)
+    backbone_config, head_config = config_classes(backbone, head)
+    made_ = build(backbone, backbone_config(), head, head_config and head_config(**settings), ITEMS)
     if not isinstance(made_, ItemRecommender):
-        raise TypeError("SASRec takes a head")
+        raise TypeError(f"{backbone} takes no head")
     return made_
+
+
+def neural_backbones() -> list[str]:
+    """Names of the backbones that are trained by gradient."""
+    return [name for name, entry in BACKBONES.entries().items() if entry.family == "neural"]

@@ -1,4 +1,4 @@
-"""A SASRec epoch against the textbook loop and against the matrix products nobody can avoid; and memory over many epochs."""
+"""An epoch of each backbone; SASRec's against the textbook loop and the matrix products nobody can avoid; memory over many epochs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from time import process_time
 import numpy as np
 import torch
 
-from benchmarks.beauty_like import ITEMS, made, system
+from benchmarks.beauty_like import ITEMS, made, neural_backbones, system
 from benchmarks.measure import in_turn, show
 from benchmarks.textbook import TextbookSASRec
 from recbench.data.batching import TrainingRows
@@ -22,11 +22,11 @@ BATCH = 2048
 class Epochs:
     """recbench's own model and rows, stepped as the training loop steps them."""
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: str = "sasrec") -> None:
         torch.manual_seed(0)
         train, _ = made()
-        self.model = system().train()
-        self.rows = TrainingRows(train, max_length=50, window="last", every_position=True)
+        self.model = system(backbone=backbone).train()
+        self.rows = TrainingRows(train, max_length=50, window="last", every_position=self.model.every_position)
         self.prefixes = TrainingRows(train, max_length=50, window="last", every_position=False)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
         self.order = np.random.default_rng(0)
@@ -82,6 +82,18 @@ def floor(n_targets: int, n_tokens: int) -> None:
             y.t() @ x
 
 
+def backbones(quick: bool) -> None:
+    """Print what an epoch of each backbone costs, from its first steps, beside SASRec's."""
+    steps = 4 if quick else 16
+    epochs = {name: Epochs(name) for name in neural_backbones()}
+    taken = in_turn({name: (lambda one=one: one.run(steps)) for name, one in epochs.items()}, 2 if quick else 3)
+    seconds = {name: taken[name] / steps * one.rows.steps(BATCH) for name, one in epochs.items()}
+    show(
+        f"an epoch of each backbone, head none, CPU seconds from {steps} of its steps, one thread",
+        {name: f"{own:.2f}  {own / seconds['sasrec']:.2f}x sasrec" for name, own in seconds.items()},
+    )
+
+
 def resident_mb() -> float:
     """Memory this process holds now, MiB (Linux)."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
@@ -107,6 +119,7 @@ def main(quick: bool) -> None:
             "textbook / recbench": f"{book / seconds['epoch']:.1f}x",
         },
     )
+    backbones(quick)
     steps, rounds = (10, 10) if quick else (40, 50)
     epochs.run(steps)
     epochs.run(steps)

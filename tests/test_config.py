@@ -8,7 +8,17 @@ from typing import Literal
 
 import pytest
 
-from recbench.config import build, differences, digest, merge, parse_assignments, read_toml, write_toml
+from recbench.config import (
+    build,
+    differences,
+    digest,
+    merge,
+    parse_assignments,
+    read_config,
+    read_toml,
+    shipped_configs,
+    write_toml,
+)
 from recbench.errors import Exit, RecbenchError
 from recbench.settings import Asked, resolve
 
@@ -150,3 +160,26 @@ def test_names_and_settings_that_do_not_exist_are_refused(asked: Asked, words: s
     with pytest.raises(RecbenchError, match=words) as error:
         resolve(asked.table(), "generic")
     assert error.value.code == Exit.USAGE
+
+
+def test_a_shipped_config_goes_by_its_name_and_a_file_of_that_name_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "esasrec" in shipped_configs()
+    assert read_config(Path("esasrec")) == read_toml(shipped_configs()["esasrec"])
+    Path("esasrec").write_text("seed = 5", encoding="utf-8")
+    assert read_config(Path("esasrec")) == {"seed": 5}
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_every_shipped_config_resolves(name: str) -> None:
+    assert resolve(Asked(config=Path(name)).table(), "amazon").train
+
+
+def test_a_config_that_is_neither_a_file_nor_shipped_is_refused() -> None:
+    with pytest.raises(RecbenchError) as refused:
+        read_config(Path("esasrek"))
+    assert refused.value.fix == "Did you mean --config esasrec?"
+    with pytest.raises(RecbenchError, match="mine.toml cannot be read"):
+        read_config(Path("mine.toml"))

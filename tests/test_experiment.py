@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from recbench import experiment, trained
 from recbench.config import parse_assignments
 from recbench.data.dataset import Dataset, open_dataset
+from recbench.data.prepare import Request, prepare
 from recbench.errors import Exit, RecbenchError
 from recbench.experiment import Order
 from recbench.runs.folder import Run
@@ -301,6 +303,40 @@ def test_recommendations_leave_out_the_history_unless_asked(whole: Run, tiny_hom
     everything, _ = trained.recommend(model, history, 0, dataset.n_items, CPU, unseen=False)
     assert set(everything) - set(fresh) == {3, 5, 8}
     assert (np.diff(scores) <= 0).all()
+
+
+def test_a_run_says_whose_times_it_saw_and_without_times_in_the_data_none(tiny_home: Path, tmp_path: Path) -> None:
+    small = ("backbone.width=8", "train.epochs=1")
+    run = done(order(tiny_home, tmp_path / "timed", *small, backbone="hstu"))
+    assert run.manifest.inputs["timestamps"] == "history"
+    assert done(order(tiny_home, tmp_path / "gru", *small, backbone="gru4rec")).manifest.inputs["timestamps"] is False
+    told = (*small, "backbone.query_time=target")
+    asked = done(order(tiny_home, tmp_path / "told", *told, backbone="hstu"))
+    assert asked.manifest.inputs["timestamps"] == "history and target"
+    rows = "user item\n" + "\n".join(f"{user} {(user + step) % 9}" for user in range(9) for step in range(6))
+    (tmp_path / "plain.csv").write_text(rows.replace(" ", ","), encoding="utf-8")
+    prepare(Request(name="plain", home=tmp_path, source=tmp_path / "plain.csv"))
+    timeless = replace(
+        order(tiny_home, tmp_path / "plain", *small, backbone="hstu"), dataset=open_dataset("plain", tmp_path)
+    )
+    assert done(timeless).manifest.inputs["timestamps"] is False
+
+    model, dataset = trained.load(run, tiny_home, CPU)
+    history, times = np.array([3, 5, 8]), np.array([0, 86_400, 90_000_000])
+    scores = [
+        trained.recommend(model, history, 0, dataset.n_items, CPU, unseen=True, times=known)[1]
+        for known in (times, times + 1000, None)
+    ]
+    assert np.array_equal(scores[0], scores[1])
+    assert not np.allclose(np.sort(scores[0]), np.sort(scores[2]))
+
+
+def test_milliseconds_reach_a_system_as_seconds(tiny_home: Path) -> None:
+    dataset = open_dataset("tiny", tiny_home)
+    seconds = dataset.training().times
+    assert dataset.card.time_unit == "s"
+    dataset.card = replace(dataset.card, time_unit="ms")
+    assert np.array_equal(dataset.training().times, seconds // 1000)
 
 
 @pytest.mark.parametrize("backbone", ["popularity", "markov", "itemknn", "ease"])

@@ -116,6 +116,32 @@ def training(rows: list[list[int]], held_back: int = 0, **changes: object) -> Tr
     return TrainingRows(cut, **{"max_length": 20, "window": "last", "every_position": True, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("every_position", [True, False])
+def test_each_token_knows_the_time_of_the_event_that_follows_it(every_position: bool) -> None:
+    """The clock of these rows is the place of the event: what follows is one later. No time is that of an event held back."""
+    past = histories([[1, 2, 3, 9], [4, 5, 9], [6, 7, 8, 1, 2, 9]], times=True)
+    past = replace(past, stops=past.stops - 1)  # the last event is not in training
+    rows = TrainingRows(past, max_length=3, window="last", every_position=every_position)
+    for batch in rows.batches(100, np.random.default_rng(0), CPU):
+        assert batch.times_N is not None
+        assert batch.next_times_N is not None
+        assert torch.equal(batch.next_times_N, batch.times_N + 1)
+        assert past.times[batch.place_Q].tolist() == batch.next_times_N[batch.at_Q].tolist()
+        assert not set(batch.next_times_N.tolist()) & {3, 6, 12}
+
+
+def test_a_query_knows_the_time_of_its_target_only_if_it_is_told() -> None:
+    asked = queries([[1, 2, 3, 4, 5], [6, 7, 8]])
+    past = histories([[1, 2, 3, 4, 5], [6, 7, 8]], times=True)
+    asked = replace(asked, histories=replace(past, stops=past.stops - 1), times=np.array([100, 200]))
+    _, batch = next(query_batches(asked, 3, 9, CPU))
+    assert batch.times_N.tolist() == [5, 6, 1, 2, 3]
+    assert batch.next_times_N.tolist() == [6, 200, 2, 3, 100]
+    assert next(query_batches(asked.only(np.array([0])), 3, 9, CPU))[1].next_times_N.tolist() == [2, 3, 100]
+    for unknown in (asked.histories, replace(asked, times=None)):
+        assert next(query_batches(unknown, 3, 9, CPU))[1].next_times_N is None
+
+
 def drawn(rows: TrainingRows, place: int, times: int) -> np.ndarray:
     """The partner of one target, drawn so often."""
     uniform = np.random.default_rng(0).random(times)
@@ -175,6 +201,8 @@ def test_a_partner_row_is_the_newest_history_before_its_target_and_no_more(kind:
             before = list(range(start[user], place))[-4:]
             assert other.items_N[first : first + length].tolist() == [flat[event] for event in before]
             assert other.times_N[first : first + length].tolist() == before  # type: ignore[index]
+            after = [time + 1 for time in before]
+            assert other.next_times_N[first : first + length].tolist() == after  # type: ignore[index]
             assert other.users_B[row] == user + 1
             assert flat[place] == batch.targets_Q[chosen[row]]  # type: ignore[index]
             assert place < start[user + 1] - 1
@@ -198,3 +226,4 @@ def test_some_rows_of_a_batch_are_a_batch(kept: list[int]) -> None:
     for name in ("targets_Q", "place_Q"):
         assert getattr(some, name).tolist() == getattr(batch, name)[asked_Q.numpy()].tolist()
     assert torch.equal(some.times_N, batch.times_N[token_N])  # type: ignore[arg-type,index]
+    assert torch.equal(some.next_times_N, batch.next_times_N[token_N])  # type: ignore[arg-type,index]
