@@ -101,8 +101,9 @@ def _speed(m: Manifest) -> str:
 def _sees(inputs: Mapping[str, Any]) -> str:
     """``inputs`` of a run in words."""
     history = "whole histories" if inputs["history"] == "all" else f"the last {inputs['history']} events"
-    times = inputs.get("timestamps")
-    return f"{history}, and the times of {times}" if times else history
+    if not (times := inputs.get("timestamps")):
+        return history
+    return f"{history}, and their times" + ("" if times == "history" else " and the target's")
 
 
 def _trained(run: Run) -> str:

@@ -27,6 +27,15 @@ def home(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.fixture(scope="module")
+def timed(home: Path) -> str:
+    """A finished run of a system that looks at times."""
+    small = ["--set", "backbone.width=8", "--set", "train.epochs=1", "--device", "cpu"]
+    places = ["--datasets", str(home / "datasets"), "--runs", str(home / "others"), "--quiet"]
+    assert run(["train", "--backbone", "hstu", "--dataset", "tiny", *small, *places]) == 0
+    return "others/tiny-hstu-none-s0"
+
+
 @pytest.fixture(autouse=True)
 def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
@@ -129,6 +138,8 @@ def test_list_shows_what_there_is(capsys: Captured) -> None:
     assert all(words in text for words in ("sasrec", "none", "tiny", "tiny-sasrec-none-s0", "finished"))
     assert run(["list", "runs", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 3
+    assert run(["list", "configs", "--json"]) == 0
+    assert {"name": "esasrec"}.items() <= json.loads(capsys.readouterr().out)[0].items()
 
 
 def test_show_tells_a_run_and_a_dataset(capsys: Captured) -> None:
@@ -171,6 +182,20 @@ def test_recommend_lists_titles_for_a_user_and_for_a_typed_history(capsys: Captu
     assert [line["raw_id"] for line in told["history"]] == [first, second]
     assert len(told["items"]) == 10
     assert not {first, second} & {line["raw_id"] for line in told["items"]}
+
+
+def test_a_typed_history_has_no_times_and_a_system_that_looks_at_them_says_so(timed: str, capsys: Captured) -> None:
+    assert run(["show", timed]) == 0
+    assert "and their times" in capsys.readouterr().out
+    assert run(["recommend", timed, "--user", "U00001"]) == 0
+    assert "no times" not in capsys.readouterr().err
+    import pandas as pd
+
+    first = pd.read_parquet("datasets/tiny/items.parquet")["raw_id"][0]
+    assert run(["recommend", timed, "--history", first]) == 0
+    assert "a typed-in history has no times" in " ".join(capsys.readouterr().err.split())
+    assert run(["recommend", "runs/tiny-sasrec-none-s0", "--history", first]) == 0
+    assert "no times" not in capsys.readouterr().err
 
 
 def test_ctrl_c_and_a_polite_kill_end_with_130_and_an_interrupted_run(
