@@ -1,4 +1,4 @@
-"""An epoch of each backbone; SASRec's against the textbook loop and the matrix products nobody can avoid; memory over many epochs."""
+"""An epoch of each backbone; of SASRec, beside the textbook loop and the products nobody can avoid; memory over many epochs."""
 
 from __future__ import annotations
 

@@ -181,5 +181,5 @@ def test_a_config_that_is_neither_a_file_nor_shipped_is_refused() -> None:
     with pytest.raises(RecbenchError) as refused:
         read_config(Path("esasrek"))
     assert refused.value.fix == "Did you mean --config esasrec?"
-    with pytest.raises(RecbenchError, match="mine.toml cannot be read"):
+    with pytest.raises(RecbenchError, match=r"mine\.toml cannot be read"):
         read_config(Path("mine.toml"))

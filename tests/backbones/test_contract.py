@@ -25,7 +25,7 @@ ROWS = [[3], [5, 6], [7, 8, 9], [1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4, 3, 2, 1]]
 
 def made(name: str) -> torch.nn.Module:
     """The backbone of that name, or in that form."""
-    return small_backbone(name.split()[0], **FORMS.get(name, {}))
+    return small_backbone(name.partition(" ")[0], **FORMS.get(name, {}))
 
 
 def states(backbone: torch.nn.Module, batch: Batch, **options: object) -> torch.Tensor:
