@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
@@ -120,8 +121,15 @@ def build(cls: type[C], table: Mapping[str, Any], where: str) -> C:
         raise RecbenchError(
             f"A setting of [{where}] is out of range.",
             why=str(error),
-            fix=f"Change it, for example by --set {where}...",
+            fix=f"Change it: {_where_to_turn(str(error), list(table), takes, where)}.",
         ) from error
+
+
+def _where_to_turn(refusal: str, given: list[str], takes: list[str], where: str) -> str:
+    """What to type: the settings that a refusal names, those the user gave first; all that were given where it names none."""
+    named = [name for name in takes if re.search(rf"\b{name}\b", refusal)]
+    turn = sorted(named, key=lambda name: name not in given)[:3] or given[:3]
+    return " or ".join(f"--set {where}.{name}=VALUE" for name in turn) or f"--set {where}.NAME=VALUE"
 
 
 def known_tables(table: Mapping[str, Any], known: list[str], where: str) -> None:
