@@ -65,6 +65,8 @@ class Recommender(ABC):
     loss_name: str
     max_length: int | None
     """Longest history the system sees; None: all of it."""
+    closed: bool = False
+    """Does it expect a blank behind every history?"""
 
     @property
     @abstractmethod
@@ -120,6 +122,8 @@ class Trainable(Recommender, nn.Module):
     stages: tuple[Stage, ...]
     every_position: bool
     """May one row train all its positions? If not, every prefix is a row."""
+    blanked: float = 0.0
+    """Above 0: training rows are cloze rows with this share of blanks."""
 
     @abstractmethod
     def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
@@ -153,6 +157,7 @@ class ItemRecommender(Trainable):
         self.max_length = backbone.max_length
         self.stages = head.plan(head.config)
         self.every_position = backbone.causal
+        self.closed, self.blanked = backbone.closed, backbone.blanked
 
     def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
         return self.head.losses(self.backbone, batch, self.score, context)

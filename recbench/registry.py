@@ -67,6 +67,13 @@ BACKBONES = Registry(
     "backbones",
     {
         "sasrec": Entry("recbench.backbones.sasrec:SASRec", "neural", "causal self-attention (Kang & McAuley, 2018)"),
+        "bert4rec": Entry(
+            "recbench.backbones.bert4rec:BERT4Rec", "neural", "bidirectional self-attention (Sun et al., 2019)"
+        ),
+        "fmlp": Entry("recbench.backbones.fmlp:FMLP", "neural", "learnable frequency filters (Zhou et al., 2022)"),
+        "bsarec": Entry(
+            "recbench.backbones.bsarec:BSARec", "neural", "attention beside a frequency filter (Shin et al., 2024)"
+        ),
         "popularity": Entry("recbench.baselines.popularity:Popularity", "baseline", "training count of the item"),
         "markov": Entry("recbench.baselines.markov:Markov", "baseline", "what followed the last item, then popularity"),
         "itemknn": Entry(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from recbench.data.batching import Batch, Rows, query_batches
+from recbench.data.batching import Batch, Rows, TrainingRows, query_batches
 from recbench.data.dataset import Histories, Queries
 from recbench.recommender import ItemRecommender
 from recbench.registry import BACKBONES, HEADS
@@ -72,6 +72,23 @@ def packed(rows: list[list[int]], at: list[int] | None = None) -> Batch:
     tokens = torch.tensor([item for row in ordered for item in row])
     asked = torch.arange(layout.n_tokens) if at is None else torch.tensor(at)
     return Batch(tokens, layout, asked, tokens.roll(-1)[asked], np.arange(1, len(rows) + 1))
+
+
+def prefix_backbones() -> list[str]:
+    """Those of them that train on one row a prefix."""
+    return [name for name in neural_backbones() if not BACKBONES.load(name).causal]
+
+
+def training_rows(model: ItemRecommender, rows: list[list[int]], **kind: object) -> TrainingRows:
+    """The rows that the training loop makes of these users for this system."""
+    shape = {"every_position": model.every_position, "closed": model.closed, "blanked": model.blanked}
+    options = {"max_length": model.max_length, "window": "last", **shape, **kind}
+    return TrainingRows(histories(rows), **options)  # type: ignore[arg-type]
+
+
+def training_batch(model: ItemRecommender, rows: list[list[int]], **kind: object) -> Batch:
+    """All of those rows as one batch."""
+    return next(training_rows(model, rows, **kind).batches(10_000, np.random.default_rng(0), CPU))
 
 
 def last_batch(rows: list[list[int]], max_length: int) -> tuple[np.ndarray, Batch]:

@@ -65,14 +65,21 @@ def over_buckets(x_ND: Tensor, rows: Rows, mix: Callable[[Tensor], Tensor]) -> T
         mix: (rows, width, D) to (rows, width, D'); cells behind the end of a row are 0 and what it makes of them is dropped. A
             causal mix needs no mask for them: they stand to the right.
     """
+    return over_filled_buckets(x_ND, rows, lambda x_BTD, _: mix(x_BTD))
+
+
+def over_filled_buckets(x_ND: Tensor, rows: Rows, mix: Callable[[Tensor, Tensor | None], Tensor]) -> Tensor:
+    """``over_buckets`` for a mix that looks both ways: it is also told which cells are empty, (rows, width); None: none is."""
     mixed = []
     for bucket in rows.buckets:
         x = x_ND[bucket.first : bucket.last]
         if bucket.cell_N is None:
-            y = mix(x.view(bucket.rows, bucket.width, -1)).flatten(0, 1)
+            y = mix(x.view(bucket.rows, bucket.width, -1), None).flatten(0, 1)
         else:
-            rectangle = _spread(x, bucket.cell_N, bucket.rows * bucket.width)
-            y = _gather(mix(rectangle.view(bucket.rows, bucket.width, -1)).flatten(0, 1), bucket.cell_N)
+            cells = bucket.rows * bucket.width
+            rectangle = _spread(x, bucket.cell_N, cells).view(bucket.rows, bucket.width, -1)
+            empty = torch.ones(cells, dtype=torch.bool, device=x.device).index_fill_(0, bucket.cell_N, False)
+            y = _gather(mix(rectangle, empty.view(bucket.rows, bucket.width)).flatten(0, 1), bucket.cell_N)
         mixed.append(y)
     return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
 
@@ -84,6 +91,20 @@ def causal(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, dropout: float) -> Te
     scores_BHTT = (q_BHTd * q_BHTd.shape[-1] ** -0.5) @ k_BHTd.transpose(2, 3)
     later_TT = torch.ones(scores_BHTT.shape[-2:], dtype=torch.bool).triu(1)
     return drop(scores_BHTT.masked_fill(later_TT, -torch.inf).softmax(-1), dropout) @ v_BHTd
+
+
+def bidirectional(
+    q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, dropout: float, empty_BT: Tensor | None = None
+) -> Tensor:
+    """Attention of a rectangle of rows over all of their tokens, (B, H, T, d); what it gives at empty cells means nothing."""
+    hidden = None if empty_BT is None else empty_BT[:, None, None, :]
+    if not dropout or q_BHTd.device.type != "cpu":
+        mask = None if hidden is None else ~hidden
+        return F.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, attn_mask=mask, dropout_p=dropout)
+    scores_BHTT = (q_BHTd * q_BHTd.shape[-1] ** -0.5) @ k_BHTd.transpose(2, 3)
+    if hidden is not None:
+        scores_BHTT = scores_BHTT.masked_fill(hidden, -torch.inf)
+    return drop(scores_BHTT.softmax(-1), dropout) @ v_BHTd
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +121,12 @@ class _Asked:
     """May the query see the item? Item 0 of a row is always seen, so that no softmax is empty."""
 
 
-def asked_layout(rows: Rows, at_Q: Tensor) -> list[_Asked]:
-    """Where each asked token stands among its bucket's rows. ``at_Q`` ascends; a token may stand in it more than once."""
+def asked_layout(rows: Rows, at_Q: Tensor, *, both_ways: bool = False) -> list[_Asked]:
+    """Where each asked token stands among its bucket's rows. ``at_Q`` ascends; a token may stand in it more than once.
+
+    Args:
+        both_ways: an asked token sees its whole row, not only what stands before it.
+    """
     at = at_Q.cpu().numpy()
     row = np.searchsorted(rows.starts, at, side="right") - 1
     found, first_row = [], 0
@@ -115,7 +140,10 @@ def asked_layout(rows: Rows, at_Q: Tensor) -> list[_Asked]:
             cell = inside * width + rank
             position = np.zeros(bucket.rows * width, dtype=np.int64)
             position[cell] = at[first:last] - rows.starts[row[first:last]]
-            visible = position.reshape(bucket.rows, width, 1) >= np.arange(bucket.width)
+            reach = position.reshape(bucket.rows, width, 1)
+            if both_ways:
+                reach = rows.lengths[first_row : first_row + bucket.rows, None, None] - 1
+            visible = np.broadcast_to(reach >= np.arange(bucket.width), (bucket.rows, width, bucket.width)).copy()
             found.append(
                 _Asked(
                     bucket,

@@ -168,7 +168,7 @@ class LARES(ReasoningHead):
         self.join = nn.Linear(2 * D, D) if config.mix == "concat" else None
         self.settled = not backbone.post_norm if config.norm_history is None else config.norm_history
         generator = None if config.table_seed is None else torch.Generator().manual_seed(config.table_seed)
-        table = torch.empty(config.test_draws, backbone.max_length, D)
+        table = torch.empty(config.test_draws, backbone.longest_row, D)
         self.register_buffer("table", self._noise(table, generator))
         self._kept: np.ndarray | None = None
 
