@@ -15,7 +15,7 @@ from recbench.training.seeding import seed_everything
 from recbench.training.settings import stage_settings
 from tests.systems import CPU, histories, prefix_backbones, queries, small_system
 
-ITEMS = 20
+ITEMS = 10
 QUICK = {
     "lares": {"mean_steps": 2, "anchors": 32, "group": 2, "rpt_positions": 50, "filter_draws": 1},
     "diffuse": {"levels": 2, "group": 2, "grpo_positions": 16, "steps": 1},
@@ -25,10 +25,10 @@ QUICK = {
 }
 
 
-def two_back(users: int, seed: int) -> list[list[int]]:
-    """Each user repeats a pair of items: the next item is always the one two back."""
-    drawn = np.random.default_rng(seed).integers(1, ITEMS + 1, (users, 2))
-    return [[int(a), int(b)] * 3 for a, b in drawn]
+def one_on(users: int, seed: int) -> list[list[int]]:
+    """Each user begins somewhere and goes on by one: the next item follows from the last."""
+    firsts = np.random.default_rng(seed).integers(0, ITEMS, users)
+    return [[int(first + k) % ITEMS + 1 for k in range(4)] for first in firsts]
 
 
 def hit_rate(backbone: str, head: str, folder: Path, epochs: int, **sizes: object) -> float:
@@ -38,16 +38,16 @@ def hit_rate(backbone: str, head: str, folder: Path, epochs: int, **sizes: objec
     model = small_system(backbone, head, ITEMS, changes=QUICK.get(head), **sizes)
     table = {"epochs": epochs, "batch_size": 60, "learning_rate": 0.01, "patience": epochs, "rpt": {"epochs": 1}}
     settings = stage_settings({k: v for k, v in table.items() if k != "rpt" or head == "lares"}, model.stages)
-    job = Job(histories(two_back(80, 1)), queries(two_back(20, 2), "valid"), settings, 0, CPU, folder, Watcher())
+    job = Job(histories(one_on(80, 1)), queries(one_on(20, 2), "valid"), settings, 0, CPU, folder, Watcher())
     fit(model, job, Store(folder / "state"))
-    return evaluate(model, queries(two_back(100, 4)), CPU).means(["hr@1"])["hr@1"]
+    return evaluate(model, queries(one_on(100, 4)), CPU).means(["hr@1"])["hr@1"]
 
 
 @pytest.mark.parametrize("backbone", prefix_backbones())
 @pytest.mark.parametrize("head", list(HEADS.entries()))
 def test_every_head_learns_a_rule(backbone: str, head: str, tmp_path: Path) -> None:
-    assert hit_rate(backbone, head, tmp_path, 10) > 0.5
+    assert hit_rate(backbone, head, tmp_path, 20) > 0.6
 
 
 def test_filling_blanks_anywhere_learns_to_fill_the_last(tmp_path: Path) -> None:
-    assert hit_rate("bert4rec", "none", tmp_path, 40, rows="cloze", blanked=0.3) > 0.8
+    assert hit_rate("bert4rec", "none", tmp_path, 60, rows="cloze", blanked=0.3) > 0.8
