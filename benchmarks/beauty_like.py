@@ -24,11 +24,11 @@ def made(seed: int = 0) -> tuple[Histories, Queries]:
     return train, Queries("test", Histories(users, items, None, starts, stops - 1), items[stops - 1])
 
 
-def system(head: str = "none", **settings: object) -> ItemRecommender:
-    """SASRec with a head, default sizes, untrained; ``settings`` are the head's."""
+def system(head: str = "none", backbone: str = "sasrec", **settings: object) -> ItemRecommender:
+    """A backbone with a head, default sizes, untrained; ``settings`` are the head's."""
     torch.manual_seed(0)
-    backbone_config, head_config = config_classes("sasrec", head)
-    made_ = build("sasrec", backbone_config(), head, head_config and head_config(**settings), ITEMS)
+    backbone_config, head_config = config_classes(backbone, head)
+    made_ = build(backbone, backbone_config(), head, head_config and head_config(**settings), ITEMS)
     if not isinstance(made_, ItemRecommender):
-        raise TypeError("SASRec takes a head")
+        raise TypeError(f"{backbone} takes no head")
     return made_
