@@ -1,15 +1,16 @@
 """BERT4Rec: bidirectional self-attention over the history and a blank behind it, whose state ranks.
 
 Source: Sun et al., "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer", CIKM 2019,
-arXiv 1904.06690. As in the paper: item vectors plus learned positions (3.3); blocks of bidirectional multi-head attention (eq. 1
-and 2) and a GELU feed-forward (eq. 3 and 4), each with dropout, residual and LayerNorm (3.2); a projection with
-GELU of the blank's state before it meets the item table (eq. 7), with the LayerNorm of the authors' code.
+arXiv 1904.06690; details after the authors' code (FeiSun/BERT4Rec). As there: item vectors plus learned positions from the oldest
+event; blocks of bidirectional multi-head attention and a GELU feed-forward, each with dropout, residual and LayerNorm; the
+output layer's projection of the blank's state, with GELU and LayerNorm, before it meets the table of items.
 How it trains is a setting. ``rows = prefix``: every training event once an epoch, behind a history closed by a blank: the
 targets, the loss and the budget every other backbone has, and the rows that reasoning heads need. ``rows = cloze``: the
-paper's objective (3.5); a share of each user's events is blanked and filled in, and once the newest alone, as the authors add
-to their samples.
-Not as in the original: eq. 7's bias of each item is left out, as all backbones rank by one dot product; blanks are drawn anew each
-epoch instead of ten times before training; one row of each kind a user instead of ten to one; Adam without warm-up or decay.
+paper's objective; a share of each user's events is blanked and filled in, and once the newest alone, as the authors add to
+their samples.
+Not as in the original: the output layer's bias of each item is left out, as all backbones rank by one dot product; blanks are
+drawn anew each epoch instead of ten times before training; one row of each kind a user instead of ten to one, from the
+newest window alone instead of sliding ones; Adam without warm-up or decay.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class BERT4Rec(Backbone):
         initial_sd: float = 0.02
         """Standard deviation of all initial weights; biases start at 0."""
         projection: bool = True
-        """States pass a linear layer, GELU and LayerNorm before they meet the item table (eq. 7)."""
+        """States pass a linear layer, GELU and LayerNorm before they meet the item table (the paper's output layer)."""
         rows: Literal["prefix", "cloze"] = "prefix"
         """What training fills in: the blank behind every prefix, or blanks scattered over whole histories."""
         blanked: float = 0.2
@@ -146,7 +147,7 @@ class BERT4Rec(Backbone):
 
 
 class Block(nn.Module):
-    """Bidirectional attention and feed-forward (eq. 1 to 4)."""
+    """Bidirectional attention and feed-forward."""
 
     def __init__(self, config: BERT4Rec.Config) -> None:
         super().__init__()

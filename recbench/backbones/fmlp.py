@@ -1,11 +1,10 @@
 """FMLP-Rec: learnable filters over the frequencies of the history in place of attention.
 
-Source: Zhou et al., "Filter-enhanced MLP is All You Need for Sequential Recommendation", WWW 2022, arXiv 2202.13556.
-As in the paper: embedding with learned positions, LayerNorm and dropout (eq. 4); a filter layer multiplies the spectrum of all
-N places by a complex weight a frequency and channel (eq. 5 to 7) with dropout, residual and LayerNorm (eq. 8); a
-feed-forward, 4 D wide, likewise (eq. 9 and 10); the state of the newest event ranks by dot product with the item table (eq. 11).
-As in the authors' code: N(0, 0.02^2) weights, complex ones too; GELU; positions counted from the newest event (its rows are
-padded on the left).
+Source: Zhou et al., "Filter-enhanced MLP is All You Need for Sequential Recommendation", WWW 2022, arXiv 2202.13556; details after
+the authors' code (Woeee/FMLP-Rec). As there: item vectors plus learned positions, counted from the newest event (its rows are
+padded on the left), LayerNorm and dropout; a filter layer multiplies the spectrum of all N places by a complex weight a
+frequency and channel, with dropout, residual and LayerNorm; a feed-forward with GELU likewise; the state of the newest event
+ranks by dot product with the item table; N(0, 0.02^2) weights, the complex ones too.
 Not as in the original: padding is 0 at every layer, where theirs carries a position vector into the filter; the loss is the full
 softmax instead of one sampled negative.
 N is ``max_length``, always: ``filters.py`` says how no padding is computed all the same.
@@ -58,7 +57,7 @@ class FMLP(WindowBackbone):
 
 
 class Block(nn.Module):
-    """A filter and a feed-forward, each with dropout, a residual and a LayerNorm behind their sum (eq. 5 to 10)."""
+    """A filter and a feed-forward, each with dropout, a residual and a LayerNorm behind their sum."""
 
     lags: Tensor
 
