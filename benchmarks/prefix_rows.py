@@ -45,7 +45,7 @@ def main(quick: bool) -> None:
     rows = {name: rows_of(name, histories) for name in ("sasrec", "fmlp", "bsarec", "bert4rec")}
     tokens = float(rows["fmlp"].length.mean())
     count = counted(tokens)
-    rounds = 1 if quick else 5
+    rounds = 1 if quick else 3
     trained = {name: Trained("none", of, backbone=name) for name, of in rows.items()}
     micro = per_target(trained, rounds)
     show(

@@ -129,6 +129,17 @@ def test_contrasts_never_take_a_prefix_of_the_same_user_for_a_negative(
         assert torch.equal(hidden[-1], users[:, None] == users[None, :])
 
 
+def test_a_user_is_not_alike_to_itself() -> None:
+    told = Context("spt", torch.Generator(), None)
+    z_AKD = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0]], [[1.0, 0.0]]])
+    lares.note_changes(
+        told, z_AKD, torch.tensor([1, 2, 1, 3])
+    )  # rows 0 and 2 are user 1's, 1 and 3 are at right angles
+    assert told.noted() == {"alike": 0.0}
+    lares.note_changes(told, z_AKD[:2], torch.tensor([1, 1]))
+    assert told.noted() == {}
+
+
 @BACKBONES
 def test_the_filter_keeps_prefixes_by_their_target_and_rpt_trains_on_them(backbone: str) -> None:
     model = small_system(backbone, "lares", changes={"filter_top": 10}).train()
