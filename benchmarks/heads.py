@@ -30,9 +30,16 @@ class Trained:
     """A system, stepped as the training loop steps it, over its own rows in its own order."""
 
     def __init__(
-        self, head: str, rows: TrainingRows, batch_size: int = BATCH, *, stage: int = 0, padded: bool = False
+        self,
+        head: str,
+        rows: TrainingRows,
+        batch_size: int = BATCH,
+        *,
+        stage: int = 0,
+        padded: bool = False,
+        backbone: str = "sasrec",
     ) -> None:
-        self.model: ItemRecommender = system(head).train()
+        self.model: ItemRecommender = system(head, backbone).train()
         self.rows = rows
         self.context = Context(self.model.stages[stage].name, torch.Generator().manual_seed(0), rows, epoch=1, steps=64)
         if stage:

@@ -67,6 +67,8 @@ class Recommender(ABC):
     """Longest history the system sees; None: all of it."""
     times_seen: TimesSeen = "none"
     """Whose event times its scores depend on, where the dataset has times."""
+    closed: bool = False
+    """Does it expect a blank behind every history?"""
 
     @property
     @abstractmethod
@@ -122,6 +124,8 @@ class Trainable(Recommender, nn.Module):
     stages: tuple[Stage, ...]
     every_position: bool
     """May one row train all its positions? If not, every prefix is a row."""
+    blanked: float = 0.0
+    """Above 0: training rows are cloze rows with this share of blanks."""
 
     @abstractmethod
     def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
@@ -156,6 +160,7 @@ class ItemRecommender(Trainable):
         self.times_seen = backbone.times_seen
         self.stages = head.plan(head.config)
         self.every_position = backbone.causal
+        self.closed, self.blanked = backbone.closed, backbone.blanked
 
     def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
         return self.head.losses(self.backbone, batch, self.score, context)

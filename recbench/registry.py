@@ -72,6 +72,13 @@ BACKBONES = Registry(
             "recbench.backbones.hstu:HSTU", "neural", "gated pointwise attention, place and time (Zhai et al., 2024)"
         ),
         "lru": Entry("recbench.backbones.lru:LRU", "neural", "linear recurrent units (LRURec, Yue et al., 2024)"),
+        "bert4rec": Entry(
+            "recbench.backbones.bert4rec:BERT4Rec", "neural", "bidirectional self-attention (Sun et al., 2019)"
+        ),
+        "fmlp": Entry("recbench.backbones.fmlp:FMLP", "neural", "learnable frequency filters (Zhou et al., 2022)"),
+        "bsarec": Entry(
+            "recbench.backbones.bsarec:BSARec", "neural", "attention beside a frequency filter (Shin et al., 2024)"
+        ),
         "popularity": Entry("recbench.baselines.popularity:Popularity", "baseline", "training count of the item"),
         "markov": Entry("recbench.baselines.markov:Markov", "baseline", "what followed the last item, then popularity"),
         "itemknn": Entry(

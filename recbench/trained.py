@@ -217,7 +217,7 @@ def recommend(
     )
     if isinstance(model, Trainable):
         model.eval()
-    _, batch = next(query_batches(history, model.max_length, 1, device))
+    _, batch = next(query_batches(history, model.max_length, 1, device, closed=model.closed))
     seen = seen_of(history, np.array([0]), device)
     ranked = model.ranks(batch, Ask(seen, top, top_unseen=unseen, tie_seed=TIE_SEED))
     if ranked.top_items_BK is None or ranked.top_scores_BK is None:

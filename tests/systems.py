@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from recbench.data.batching import Batch, Rows, query_batches
+from recbench.data.batching import Batch, Rows, TrainingRows, query_batches
 from recbench.data.dataset import Histories, Queries
 from recbench.recommender import ItemRecommender
 from recbench.registry import BACKBONES, HEADS
@@ -91,6 +91,23 @@ def packed(rows: list[list[int]], at: list[int] | None = None, times: list[list[
 def day(i: int) -> int:
     """When event ``i`` of a test row happens, in seconds."""
     return 86_400 * i * i
+
+
+def prefix_backbones() -> list[str]:
+    """Those of them that train on one row a prefix."""
+    return [name for name in neural_backbones() if not BACKBONES.load(name).causal]
+
+
+def training_rows(model: ItemRecommender, rows: list[list[int]], **kind: object) -> TrainingRows:
+    """The rows that the training loop makes of these users for this system."""
+    shape = {"every_position": model.every_position, "closed": model.closed, "blanked": model.blanked}
+    options = {"max_length": model.max_length, "window": "last", **shape, **kind}
+    return TrainingRows(histories(rows, times=True), **options)  # type: ignore[arg-type]
+
+
+def training_batch(model: ItemRecommender, rows: list[list[int]], **kind: object) -> Batch:
+    """All of those rows as one batch."""
+    return next(training_rows(model, rows, **kind).batches(10_000, np.random.default_rng(0), CPU))
 
 
 def last_batch(rows: list[list[int]], max_length: int) -> tuple[np.ndarray, Batch]:

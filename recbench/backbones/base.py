@@ -38,12 +38,16 @@ class Backbone(nn.Module, ABC):
     Every dropout rate stands in an ``nn.Dropout``, so that a stage of training may set it.
 
     Every state depends on its own row only, and for a causal backbone on its own and earlier tokens only. No constant may depend
-    on the batch. Positions are counted from the oldest token kept.
+    on the batch. Positions of a causal backbone are counted from the oldest token kept.
     """
 
     Config: ClassVar[type]
     causal: ClassVar[bool]
     """May one pass train every position? If not, training makes one row of every prefix."""
+    closed: ClassVar[bool] = False
+    """Does every row end in a blank, which is what is asked for? (``data.batching.BLANK``; not for causal backbones.)"""
+    blanked: float = 0.0
+    """Above 0, training takes cloze rows in place of prefixes, with this share of their events blanked. Needs ``closed``."""
     max_length: int
     """Longest history seen; older events are cut."""
     n_layers: int
@@ -78,8 +82,8 @@ class Backbone(nn.Module, ABC):
     def extend(self, memory: Any, x_QD: Tensor, at_Q: Tensor, *, live_Q: Tensor | None = None) -> Tensor:
         """States (Q, D) of one more latent token behind each token ``at_Q``, for all Q at once.
 
-        Chain q sees its row's items up to ``at_Q[q]`` and its own earlier thoughts, nobody else's; memory remembers each call.
-        A token may stand in ``at_Q`` twice: two independent chains.
+        Chain q sees its row's items up to ``at_Q[q]`` (the whole row where states have seen it) and its own earlier thoughts,
+        nobody else's; memory remembers each call. A token may stand in ``at_Q`` twice: two independent chains.
 
         Args:
             x_QD: the latent tokens, fed as they are.
@@ -90,6 +94,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def item_vectors(self) -> Tensor:
         """The item table that ranks, (V, D); row 0 is padding and never scored."""
+
+    @property
+    def longest_row(self) -> int:
+        """Most tokens a row can have."""
+        return self.max_length + self.closed
 
     @property
     def width(self) -> int:

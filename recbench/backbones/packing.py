@@ -88,6 +88,23 @@ def over_buckets(x_ND: Tensor, rows: Rows, mix: Callable[[Tensor], Tensor]) -> T
     return tokens([mix(rectangle) for rectangle in rectangles(x_ND, rows)], rows)
 
 
+def over_filled_buckets(x_ND: Tensor, rows: Rows, mix: Callable[[Tensor, Tensor | None], Tensor]) -> Tensor:
+    """``over_buckets`` for a mix that looks both ways: it is also told which cells are empty, (rows, width); None: none is."""
+    mixed = [
+        mix(rectangle, _empty(bucket, rectangle))
+        for rectangle, bucket in zip(rectangles(x_ND, rows), rows.buckets, strict=True)
+    ]
+    return tokens(mixed, rows)
+
+
+def _empty(bucket: Bucket, x_BTD: Tensor) -> Tensor | None:
+    """Cells of a bucket's rectangle that hold no token, (rows, width); None where all do."""
+    if bucket.cell_N is None:
+        return None
+    empty = torch.ones(bucket.rows * bucket.width, dtype=torch.bool, device=x_BTD.device)
+    return empty.index_fill_(0, bucket.cell_N, False).view(bucket.rows, bucket.width)
+
+
 def causal(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, dropout: float) -> Tensor:
     """Causal attention of a rectangle of rows, (B, H, T, d)."""
     if not dropout or q_BHTd.device.type != "cpu":
@@ -95,6 +112,20 @@ def causal(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, dropout: float) -> Te
     scores_BHTT = (q_BHTd * q_BHTd.shape[-1] ** -0.5) @ k_BHTd.transpose(2, 3)
     later_TT = torch.ones(scores_BHTT.shape[-2:], dtype=torch.bool).triu(1)
     return drop(scores_BHTT.masked_fill(later_TT, -torch.inf).softmax(-1), dropout) @ v_BHTd
+
+
+def bidirectional(
+    q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, dropout: float, empty_BT: Tensor | None = None
+) -> Tensor:
+    """Attention of a rectangle of rows over all of their tokens, (B, H, T, d); what it gives at empty cells means nothing."""
+    hidden = None if empty_BT is None else empty_BT[:, None, None, :]
+    if not dropout or q_BHTd.device.type != "cpu":
+        mask = None if hidden is None else ~hidden
+        return F.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, attn_mask=mask, dropout_p=dropout)
+    scores_BHTT = (q_BHTd * q_BHTd.shape[-1] ** -0.5) @ k_BHTd.transpose(2, 3)
+    if hidden is not None:
+        scores_BHTT = scores_BHTT.masked_fill(hidden, -torch.inf)
+    return drop(scores_BHTT.softmax(-1), dropout) @ v_BHTd
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +146,12 @@ class Asked:
         return _spread(x_QD[self.first : self.last], self.cell_Q, self.bucket.rows * self.width)
 
 
-def asked_layout(rows: Rows, at_Q: Tensor) -> list[Asked]:
-    """Where each asked token stands among its bucket's rows. ``at_Q`` ascends; a token may stand in it more than once."""
+def asked_layout(rows: Rows, at_Q: Tensor, *, both_ways: bool = False) -> list[Asked]:
+    """Where each asked token stands among its bucket's rows. ``at_Q`` ascends; a token may stand in it more than once.
+
+    Args:
+        both_ways: an asked token sees its whole row, not only what stands before it.
+    """
     at = at_Q.cpu().numpy()
     row = np.searchsorted(rows.starts, at, side="right") - 1
     found, first_row = [], 0
@@ -130,7 +165,10 @@ def asked_layout(rows: Rows, at_Q: Tensor) -> list[Asked]:
             cell = inside * width + rank
             position = np.zeros(bucket.rows * width, dtype=np.int64)
             position[cell] = at[first:last] - rows.starts[row[first:last]]
-            hidden = position.reshape(bucket.rows, width, 1) < np.arange(bucket.width)
+            reach = position.reshape(bucket.rows, width, 1)
+            if both_ways:
+                reach = rows.lengths[first_row : first_row + bucket.rows, None, None] - 1
+            hidden = np.broadcast_to(reach < np.arange(bucket.width), (bucket.rows, width, bucket.width)).copy()
             found.append(
                 Asked(
                     bucket,

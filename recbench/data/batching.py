@@ -15,6 +15,8 @@ from torch import Tensor
 from recbench.data.dataset import Histories, Queries, ranges
 
 Window = Literal["last", "exact"]
+BLANK = 0
+"""Item id of a token that is to be filled in: what a model that fills blanks is asked for."""
 WIDTHS = (4, 8, 16, 32, 64)
 """Bucket widths of the attention; beyond the last they double."""
 
@@ -53,6 +55,12 @@ class Rows:
         return torch.from_numpy(np.arange(self.n_tokens) - np.repeat(self.starts, self.lengths)).to(self.device)
 
     @cached_property
+    def age_N(self) -> Tensor:
+        """Position of each token in its row, from 0 at the newest."""
+        ends = np.repeat(self.starts + self.lengths, self.lengths)
+        return torch.from_numpy(ends - 1 - np.arange(self.n_tokens)).to(self.device)
+
+    @cached_property
     def row_N(self) -> Tensor:
         """Row of each token."""
         return torch.from_numpy(np.repeat(np.arange(len(self)), self.lengths)).to(self.device)
@@ -86,10 +94,10 @@ class Rows:
 class Batch:
     """What a backbone and a head see of B histories.
 
-    ``items_N`` item ids, packed; ``rows`` their layout; ``at_Q`` the tokens that are asked for, ascending; ``targets_Q`` what
-    follows each of them (None when nothing is known to follow); ``users_B``; ``times_N`` event times in seconds, or None where
-    the dataset has none; ``next_times_N`` the time of the event that follows each token, if known: a state may depend on it only
-    where the backbone says so (``times_seen``).
+    ``items_N`` item ids, packed, ``BLANK`` where one is to be filled in; ``rows`` their layout; ``at_Q`` the tokens that are asked
+    for, ascending; ``targets_Q`` what follows each of them, or fills it if it is a blank (None when that is not known);
+    ``users_B``; ``times_N`` event times in seconds, or None where the dataset has none; ``next_times_N`` the time of the event
+    that follows each token, if known: a state may depend on it only where the backbone says so (``times_seen``).
     """
 
     items_N: Tensor
@@ -136,15 +144,37 @@ class TrainingRows:
             last ``max_length`` inputs, as with one row a prefix.
         every_position: True asks after every token of a row (causal backbones); False makes one row of every prefix and asks
             after its last token only.
+        closed: a blank stands behind the newest event of every row; it is what is asked for.
+        blanked: above 0, cloze rows instead of prefixes: each user's newest ``max_length`` + 1 events twice, once with this share
+            of them blanked, drawn anew each epoch, and once with the newest blanked. Only where rows are closed.
+
+    Raises:
+        ValueError: blanks where every position is asked for, or a share of them in rows that do not end in one.
     """
 
-    def __init__(self, histories: Histories, *, max_length: int, window: Window, every_position: bool) -> None:
+    def __init__(
+        self,
+        histories: Histories,
+        *,
+        max_length: int,
+        window: Window,
+        every_position: bool,
+        closed: bool = False,
+        blanked: float = 0.0,
+    ) -> None:
+        if (closed and every_position) or (blanked and not closed):
+            raise ValueError("rows with blanks are closed, and ask after their blanks only")
         self.histories = histories
         self.max_length = max_length
+        self.closed = closed
+        self.cloze = blanked > 0
         n_inputs = histories.lengths - 1
         users = np.flatnonzero(n_inputs > 0)
         inputs = n_inputs[users]
-        rows = _windows(inputs, max_length, window) if every_position else _prefixes(inputs, max_length)
+        if self.cloze:
+            rows = _cloze(inputs, max_length, blanked)
+        else:
+            rows = _windows(inputs, max_length, window) if every_position else _prefixes(inputs, max_length)
         self.row_user = users[rows[0]]
         self.start = histories.starts[self.row_user] + rows[1]
         self.length = rows[2]
@@ -165,9 +195,10 @@ class TrainingRows:
         steps = self.steps(batch_size)
         ends = np.cumsum(self.n_asked[order])
         cuts = np.searchsorted(ends, ends[-1] * np.arange(1, steps) / steps, side="left") + 1
-        for chosen in np.split(order, np.unique(cuts)):
-            if len(chosen):
-                yield self._batch(chosen, device)
+        for some in np.split(order, np.unique(cuts)):
+            if len(some):
+                chosen = some[np.argsort(self.length[some], kind="stable")]
+                yield self._cloze_batch(chosen, generator, device) if self.cloze else self._batch(chosen, device)
 
     def partners(self, place_A: np.ndarray, uniform_A: np.ndarray, device: torch.device) -> tuple[np.ndarray, Batch]:
         """For each target another training event of the same item, uniformly; itself if there is none.
@@ -189,24 +220,28 @@ class TrainingRows:
         user_A = np.searchsorted(self.histories.starts, event_A, side="right") - 1
         length_A = np.minimum(event_A - self.histories.starts[user_A], self.max_length)
         chosen = np.argsort(length_A, kind="stable")
-        rows = Rows(length_A[chosen], device)
-        token = ranges(event_A[chosen] - length_A[chosen], length_A[chosen])
-        times = self.histories.times
+        first_A = event_A[chosen] - length_A[chosen]
+        laid = _laid(
+            self.histories, first_A, length_A[chosen], self._times_at(event_A[chosen]), device, closed=self.closed
+        )
         return chosen, Batch(
-            items_N=_long(self.histories.items[token], device),
-            rows=rows,
-            at_Q=rows.last_B,
+            items_N=laid.items_N,
+            rows=laid.rows,
+            at_Q=laid.rows.last_B,
             targets_Q=None,
             users_B=self.histories.users[user_A[chosen]],
-            times_N=None if times is None else _long(times[token], device),
-            next_times_N=None if times is None else _long(times[token + 1], device),
+            times_N=laid.times_N,
+            next_times_N=laid.next_times_N,
             place_Q=event_A[chosen],
         )
 
     @cached_property
     def _targets_by_item(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Targets sorted by item; each event's rank among those of its item; where each item's begin."""
-        events = ranges(self.start + self.length - self.n_asked + 1, self.n_asked)
+        if self.cloze:  # any event of a row may be blanked, and each user has two rows
+            events = np.unique(ranges(self.start, self.length))
+        else:
+            events = ranges(self.start + self.length - self.n_asked + 1, self.n_asked)
         items = self.histories.items
         by_item = events[np.lexsort((events, items[events]))]
         first = np.searchsorted(items[by_item], np.arange(int(items.max()) + 2))
@@ -215,56 +250,117 @@ class TrainingRows:
         return by_item, rank, first
 
     def _batch(self, chosen: np.ndarray, device: torch.device) -> Batch:
-        chosen = chosen[np.argsort(self.length[chosen], kind="stable")]
-        lengths, asked = self.length[chosen], self.n_asked[chosen]
-        rows = Rows(lengths, device)
-        token = ranges(self.start[chosen], lengths)
-        at = ranges(rows.starts + lengths - asked, asked)
-        place = token[at] + 1
-        times = self.histories.times
+        start, length, asked = self.start[chosen], self.length[chosen], self.n_asked[chosen]
+        laid = _laid(self.histories, start, length, self._times_at(start + length), device, closed=self.closed)
+        at = ranges(laid.rows.starts + laid.rows.lengths - asked, asked)
+        return self._asking(chosen, laid, at, ranges(start + length - asked + 1, asked))
+
+    def _cloze_batch(self, chosen: np.ndarray, generator: np.random.Generator, device: torch.device) -> Batch:
+        """Blanks are the events that draw the smallest numbers of their row; in every second row it is the newest event."""
+        start, length, asked = self.start[chosen], self.length[chosen], self.n_asked[chosen]
+        laid = _laid(self.histories, start, length, None, device)
+        row = np.repeat(np.arange(len(chosen)), length)
+        key = generator.random(len(row))
+        newest = chosen % 2 == 1  # see _cloze
+        key[(laid.rows.starts + length - 1)[newest]] = -1.0
+        order = np.lexsort((key, row))
+        at = np.sort(order[ranges(laid.rows.starts, asked)])
+        laid.items_N[torch.from_numpy(at).to(device)] = BLANK
+        return self._asking(chosen, laid, at, ranges(start, length)[at])
+
+    def _times_at(self, event_B: np.ndarray) -> np.ndarray | None:
+        return None if self.histories.times is None else self.histories.times[event_B]
+
+    def _asking(self, chosen: np.ndarray, laid: _Laid, at: np.ndarray, place: np.ndarray) -> Batch:
+        device = laid.rows.device
         return Batch(
-            items_N=_long(self.histories.items[token], device),
-            rows=rows,
+            items_N=laid.items_N,
+            rows=laid.rows,
             at_Q=_long(at, device),
             targets_Q=_long(self.histories.items[place], device),
             users_B=self.histories.users[self.row_user[chosen]],
-            times_N=None if times is None else _long(times[token], device),
-            next_times_N=None if times is None else _long(times[token + 1], device),
+            times_N=laid.times_N,
+            next_times_N=laid.next_times_N,
             place_Q=place,
         )
 
 
 def query_batches(
-    queries: Queries | Histories, max_length: int | None, size: int, device: torch.device
+    queries: Queries | Histories, max_length: int | None, size: int, device: torch.device, *, closed: bool = False
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """All queries, ``size`` at a time, sorted by length; with each batch the places its rows have in ``queries``.
 
     The last token of every row is asked for. Histories are cut to their last ``max_length`` events.
+
+    Args:
+        closed: a blank stands behind each history; it is the last token.
     """
     histories, targets = (queries.histories, queries.targets) if isinstance(queries, Queries) else (queries, None)
     lengths = histories.lengths if max_length is None else np.minimum(histories.lengths, max_length)
     order = np.argsort(lengths, kind="stable")
-    times, target_times = histories.times, queries.times if isinstance(queries, Queries) else None
+    target_times = queries.times if isinstance(queries, Queries) else None
     for first in range(0, len(order), size):
         chosen = order[first : first + size]
-        rows = Rows(lengths[chosen], device)
-        token = ranges(histories.stops[chosen] - lengths[chosen], lengths[chosen])
-        next_times = None
-        if times is not None and target_times is not None:
-            next_times = np.roll(times[token], -1)
-            next_times[rows.starts + rows.lengths - 1] = target_times[chosen]
+        after_B = None if target_times is None else target_times[chosen]
+        laid = _laid(
+            histories, histories.stops[chosen] - lengths[chosen], lengths[chosen], after_B, device, closed=closed
+        )
         yield (
             chosen,
             Batch(
-                items_N=_long(histories.items[token], device),
-                rows=rows,
-                at_Q=rows.last_B,
+                items_N=laid.items_N,
+                rows=laid.rows,
+                at_Q=laid.rows.last_B,
                 targets_Q=None if targets is None else _long(targets[chosen], device),
                 users_B=histories.users[chosen],
-                times_N=None if times is None else _long(times[token], device),
-                next_times_N=None if next_times is None else _long(next_times, device),
+                times_N=laid.times_N,
+                next_times_N=laid.next_times_N,
             ),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """Rows of events, and what each of their tokens holds."""
+
+    rows: Rows
+    items_N: Tensor
+    times_N: Tensor | None
+    next_times_N: Tensor | None
+
+
+def _laid(
+    histories: Histories,
+    start_B: np.ndarray,
+    length_B: np.ndarray,
+    after_B: np.ndarray | None,
+    device: torch.device,
+    *,
+    closed: bool = False,
+) -> _Laid:
+    """Rows of these events. A closing blank has the time of the event before it.
+
+    Args:
+        after_B: time of the event behind each row, None where it is not known: then no token has a next time.
+    """
+    rows = Rows(length_B + closed, device)
+    token_N = ranges(start_B, rows.lengths)
+    last_B = rows.starts + rows.lengths - 1
+    if closed:
+        token_N[last_B] -= 1
+    items_N = _long(histories.items[token_N], device)
+    if closed:
+        items_N[rows.last_B] = BLANK
+    if histories.times is None:
+        return _Laid(rows, items_N, None, None)
+    times_N, next_times_N = histories.times[token_N], None
+    if after_B is not None:
+        following = np.roll(times_N, -1)
+        following[last_B] = after_B
+        if closed:
+            following[last_B - 1] = after_B
+        next_times_N = _long(following, device)
+    return _Laid(rows, items_N, _long(times_N, device), next_times_N)
 
 
 def _windows(n_inputs: np.ndarray, max_length: int, window: Window) -> tuple[np.ndarray, ...]:
@@ -291,6 +387,16 @@ def _prefixes(n_inputs: np.ndarray, max_length: int) -> tuple[np.ndarray, ...]:
     end = ranges(np.ones(len(n_inputs), dtype=np.int64), n_inputs)
     length = np.minimum(end, max_length)
     return user, end - length, length, np.ones_like(length)
+
+
+def _cloze(n_inputs: np.ndarray, max_length: int, share: float) -> tuple[np.ndarray, ...]:
+    """user, start, length, asked: two rows a user, the first with a share of its events blanked, the second with its newest."""
+    user = np.repeat(np.arange(len(n_inputs)), 2)
+    events = np.repeat(n_inputs + 1, 2)
+    length = np.minimum(events, max_length + 1)
+    asked = np.maximum(1, np.round(share * length)).astype(np.int64)
+    asked[1::2] = 1
+    return user, events - length, length, asked
 
 
 def _long(values: np.ndarray, device: torch.device) -> Tensor:

@@ -98,7 +98,7 @@ def evaluate(
     arrays = {name: np.zeros(len(queries), dtype=np.int64) for name in ("above", "tied", "above_unseen", "tied_unseen")}
     lists = [np.zeros((len(queries), 0)), np.zeros((len(queries), 0))]
     n_nan = n_repeated = 0
-    for chosen, batch in query_batches(queries, model.max_length, USERS_A_BATCH, device):
+    for chosen, batch in query_batches(queries, model.max_length, USERS_A_BATCH, device, closed=model.closed):
         ranked = model.ranks(
             batch, Ask(seen_of(queries.histories, chosen, device), top, tie_seed=tie_seed, steps=steps)
         )

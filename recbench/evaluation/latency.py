@@ -39,7 +39,7 @@ def latency(
         chosen = random.choice(len(queries), min(users, len(queries)), replace=False)
         histories = queries.histories.only(chosen)
         began = perf_counter()
-        order, batch = next(query_batches(histories, model.max_length, len(chosen), device))
+        order, batch = next(query_batches(histories, model.max_length, len(chosen), device, closed=model.closed))
         model.ranks(batch, Ask(seen_of(histories, order, device), LIST, steps=steps))
         if device.type == "cuda":
             torch.cuda.synchronize(device)

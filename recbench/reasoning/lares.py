@@ -168,7 +168,7 @@ class LARES(ReasoningHead):
         self.join = nn.Linear(2 * D, D) if config.mix == "concat" else None
         self.settled = not backbone.post_norm if config.norm_history is None else config.norm_history
         generator = None if config.table_seed is None else torch.Generator().manual_seed(config.table_seed)
-        table = torch.empty(config.test_draws, backbone.max_length, D)
+        table = torch.empty(config.test_draws, backbone.longest_row, D)
         self.register_buffer("table", self._noise(table, generator))
         self._kept: np.ndarray | None = None
 
@@ -294,9 +294,9 @@ class LARES(ReasoningHead):
             _, a_AKD = self._pass(backbone, batch, k, at_A, context)
         if a_AKD is None:
             raise ValueError("anchors were asked for")
-        note_similarity(context, a_AKD)
-        note_changes(context, a_AKD)
         user_A, target_A = user_of(batch, at_A), targets(batch)[some_A]
+        note_similarity(context, a_AKD)
+        note_changes(context, a_AKD, user_A)
         if c.tla:
             other_k = k if c.same_step else self.draw_steps(context.generator)
             b_AD, other_user_A = self._partners(backbone, batch, some_A, at_A, other_k, context)
@@ -448,18 +448,19 @@ def k3(difference: Tensor) -> Tensor:
     return torch.exp(difference) - difference - 1
 
 
-def note_changes(context: Context, z_AKD: Tensor) -> None:
+def note_changes(context: Context, z_AKD: Tensor, user_A: Tensor) -> None:
     """``change@i``: |Z_i - Z_{i-1}| / |Z_{i-1}|, falling where it contracts; ``alike``: cosine of two users' states.
 
-    Args:
-        z_AKD: rows of one user stand together, so that the row half of all away is another's.
+    The other user's state is the one half of all away, left out where that is the same user's.
     """
     with torch.no_grad():
         for i in range(1, z_AKD.shape[1]):
             change = (z_AKD[:, i] - z_AKD[:, i - 1]).norm(dim=-1) / z_AKD[:, i - 1].norm(dim=-1)
             context.note(f"change@{i + 1}", change.mean())
-        last = F.normalize(z_AKD[:, -1], dim=-1)
-        context.note("alike", (last * last.roll(len(last) // 2, 0)).sum(-1).mean())
+        last, half = F.normalize(z_AKD[:, -1], dim=-1), len(z_AKD) // 2
+        others = user_A != user_A.roll(half)
+        if others.any():
+            context.note("alike", (last * last.roll(half, 0)).sum(-1)[others].mean())
 
 
 def _log_probs(score: Score, states: list[Tensor], y_P: Tensor) -> list[Tensor]:

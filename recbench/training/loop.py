@@ -131,6 +131,8 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
         max_length=model.max_length or int(job.train.lengths.max()),
         window=settings.window,
         every_position=model.every_position,
+        closed=model.closed,
+        blanked=model.blanked,
     )
     context = Context(
         stage=stage.name,

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from recbench.data.batching import Batch
-from tests.systems import day, neural_backbones, packed, small_backbone
+from tests.systems import (
+    day,
+    neural_backbones,
+    packed,
+    prefix_backbones,
+    small_backbone,
+    small_system,
+    training_batch,
+)
 
 FORMS: dict[str, dict[str, object]] = {
     "sasrec pre-norm, rotary": {"norm": "pre", "positions": "rotary"},
@@ -88,7 +96,7 @@ def test_the_padding_vector_is_zero_and_stays_so(name: str) -> None:
     assert (backbone.item_vectors()[0] == 0).all()
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name not in prefix_backbones()])
 @pytest.mark.parametrize("thoughts", [1, 2, 3])
 def test_a_cached_thought_equals_encoding_history_and_thoughts_as_one_row(name: str, thoughts: int) -> None:
     backbone = made(name).eval()
@@ -174,3 +182,33 @@ def test_a_thought_that_is_not_live_is_never_seen_again(name: str) -> None:
     only = backbone.extend(memory, x[1], batch.at_Q)
     torch.testing.assert_close(second[~live], only[~live], atol=1e-6, rtol=0)
     assert not torch.allclose(second[live], only[live], atol=1e-3)
+
+
+def chains(backbone: torch.nn.Module, batch: Batch, tokens_KD: torch.Tensor) -> torch.Tensor:
+    """The plain state and those of a chain fed the same tokens everywhere, (Q, K + 1, D)."""
+    encoded = backbone.encode(backbone.embed(batch), batch, at_Q=batch.at_Q, remember=True)
+    thoughts = [backbone.extend(encoded.memory, x_D.expand(len(batch.at_Q), -1), batch.at_Q) for x_D in tokens_KD]
+    return torch.stack([encoded.h_QD, *thoughts], dim=1)
+
+
+@pytest.mark.parametrize("name", prefix_backbones())
+def test_prefix_rows_and_their_thoughts_are_the_same_one_at_a_time(name: str) -> None:
+    model = small_system(name).double().eval()
+    users = [[3, 4], [5, 6, 7], [1, 2, 3, 4, 5, 6], [9, 8, 7, 6, 5, 4, 3, 2, 1, 11, 12, 13, 14, 15, 16]]
+    tokens = torch.randn(3, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    batch = training_batch(model, users)
+    together = chains(model.backbone, batch, tokens)
+    assert len(together) == sum(len(user) - 1 for user in users)
+    tokens_N = batch.items_N.split(batch.rows.lengths.tolist())
+    for user in users:
+        for end in range(1, len(user)):
+            prefix = user[:end][-12:] + [0] * model.closed
+            row = next(b for b, items in enumerate(tokens_N) if items.tolist() == prefix)
+            alone = chains(model.backbone, packed([prefix], at=[len(prefix) - 1]), tokens)
+            torch.testing.assert_close(alone[0], together[row], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", prefix_backbones())
+def test_a_row_is_asked_for_at_its_newest_token_only(name: str) -> None:
+    batch = training_batch(small_system(name), [[3, 4], [5, 6, 7], [1, 2, 3, 4, 5, 6]])
+    assert batch.at_Q.tolist() == batch.rows.last_B.tolist()

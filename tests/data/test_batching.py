@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbench.data.batching import Rows, TrainingRows, query_batches
+from recbench.data.batching import Batch, Rows, TrainingRows, query_batches
 from tests.systems import CPU, histories, queries
 
 LONG = [[1, 2], [3, 4, 5], list(range(1, 12))]
@@ -227,3 +227,91 @@ def test_some_rows_of_a_batch_are_a_batch(kept: list[int]) -> None:
         assert getattr(some, name).tolist() == getattr(batch, name)[asked_Q.numpy()].tolist()
     assert torch.equal(some.times_N, batch.times_N[token_N])  # type: ignore[arg-type,index]
     assert torch.equal(some.next_times_N, batch.next_times_N[token_N])  # type: ignore[arg-type,index]
+
+
+def closed(rows: list[list[int]], **kind: object) -> TrainingRows:
+    return training(rows, **{"every_position": False, "closed": True, **kind})
+
+
+def test_closed_prefix_rows_end_in_a_blank_that_the_next_item_fills() -> None:
+    rows = closed(LONG, max_length=4)
+    assert rows.n_targets == 13
+    assert pairs(rows) == sorted(((*inputs, 0), target) for inputs, target in prefixes(LONG, 4))
+    (batch,) = rows.batches(1000, np.random.default_rng(0), CPU)
+    assert batch.at_Q.tolist() == batch.rows.last_B.tolist()
+    assert int(batch.rows.lengths.max()) == 5
+
+
+def test_a_blank_has_the_time_of_the_event_before_it() -> None:
+    (batch,) = closed([[1, 2, 3]]).batches(100, np.random.default_rng(0), CPU)
+    assert batch.times_N is not None
+    assert batch.times_N.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_closed_queries_keep_their_whole_history_and_a_blank() -> None:
+    ((places, batch),) = query_batches(queries([[1, 2, 3, 4, 5], [6, 7]]), 3, 10, CPU, closed=True)
+    assert places.tolist() == [1, 0]
+    assert batch.items_N.tolist() == [6, 0, 2, 3, 4, 0]
+    assert batch.at_Q.tolist() == [1, 5]
+
+
+def test_partners_of_closed_rows_are_closed_histories_before_the_same_item() -> None:
+    rows = closed(SHARED)
+    (batch,) = rows.batches(1000, np.random.default_rng(0), CPU)
+    chosen, other = rows.partners(batch.place_Q, np.random.default_rng(1).random(len(batch.at_Q)), CPU)  # type: ignore[arg-type]
+    assert other.at_Q.tolist() == other.rows.last_B.tolist()
+    assert batch.targets_Q is not None
+    items = rows.histories.items
+    for b, (place, tokens) in enumerate(
+        zip(other.place_Q, other.items_N.split(other.rows.lengths.tolist()), strict=True)
+    ):  # type: ignore[arg-type]
+        assert items[place] == batch.targets_Q[chosen[b]]
+        row = int(np.searchsorted(rows.histories.starts, place, side="right")) - 1
+        assert tokens.tolist() == [*items[rows.histories.starts[row] : place].tolist(), 0]
+
+
+CLOZE = [[*range(1, 11)], [11, 12, 13], [14, 15]]
+
+
+def cloze(seed: int = 0, blanked: float = 0.4) -> tuple[TrainingRows, Batch]:
+    rows = closed(CLOZE, max_length=6, blanked=blanked)
+    return rows, next(rows.batches(1000, np.random.default_rng(seed), CPU))
+
+
+def test_cloze_rows_blank_a_share_of_each_users_newest_events_and_once_the_newest_alone() -> None:
+    rows, batch = cloze()
+    assert batch.targets_Q is not None
+    # 7 of 10 events, 3 and 2; 40 % of 7 is 3 blanks, of 3 and 2 it is 1, and a row each with its newest alone
+    assert rows.n_targets == len(batch.at_Q) == (3 + 1) + (1 + 1) + (1 + 1)
+    assert batch.rows.lengths.tolist() == [2, 2, 3, 3, 7, 7]
+    filled = batch.items_N.clone()
+    filled[batch.at_Q] = batch.targets_Q
+    whole = [CLOZE[2], CLOZE[2], CLOZE[1], CLOZE[1], CLOZE[0][-7:], CLOZE[0][-7:]]
+    assert [row.tolist() for row in filled.split(batch.rows.lengths.tolist())] == whole
+    assert (batch.items_N == 0).nonzero()[:, 0].tolist() == batch.at_Q.tolist()
+    assert rows.histories.items[batch.place_Q].tolist() == batch.targets_Q.tolist()
+    newest = [int(last) for last in batch.rows.last_B if last in batch.at_Q]
+    assert len(newest) >= 3
+
+
+def test_cloze_blanks_are_drawn_anew_each_epoch_and_fall_everywhere() -> None:
+    drawn_blanks = [tuple(cloze(seed)[1].place_Q.tolist()) for seed in range(60)]  # type: ignore[union-attr]
+    assert len(set(drawn_blanks)) > 20
+    assert {place for blanks in drawn_blanks for place in blanks} == {*range(3, 15)}
+
+
+def test_every_cloze_target_has_a_partner_index_also_a_users_first_event() -> None:
+    rows, batch = cloze()
+    _, other = rows.partners(np.array([10, 13]), np.array([0.5, 0.5]), CPU)
+    assert other.items_N.tolist() == [0, 0]
+    assert other.place_Q is not None
+    assert other.place_Q.tolist() == [10, 13]
+    assert batch.rows.device == CPU
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"closed": True}, {"blanked": 0.2}, {"every_position": False, "blanked": 0.2}], ids=str
+)
+def test_blanks_where_every_position_is_asked_for_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="blanks"):
+        training(LONG, **wrong)

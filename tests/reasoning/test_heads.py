@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from recbench.data.batching import TrainingRows
 from recbench.errors import RecbenchError
 from recbench.reasoning.base import Context, Stage
 from recbench.recommender import ItemRecommender, config_classes
 from recbench.recommender import build as build_system
 from recbench.registry import BACKBONES, HEADS
 from recbench.settings import resolve
-from tests.systems import CPU, histories, neural_backbones, packed, small_backbone, small_head, small_system
+from tests.systems import (
+    neural_backbones,
+    packed,
+    small_backbone,
+    small_head,
+    small_system,
+    training_batch,
+    training_rows,
+)
 
 PAIRS = [(head, backbone) for head in HEADS.entries() for backbone in neural_backbones()]
 BASELINES = [name for name, entry in BACKBONES.entries().items() if entry.family == "baseline"]
@@ -60,12 +66,7 @@ OUT_OF_RANGE: list[tuple[str, str, object]] = [
     ("diffuse", "feed_dropout", 1.0),
 ]
 ROWS = [[3], [5, 6], [7, 8, 9], [1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4, 3, 2, 1]]
-TRAINING = TrainingRows(
-    histories([[1, 2, 3], [4, 2, 3, 2], [5, 6, 1, 3, 7], [8, 9, 1, 2, 3, 4, 5, 6]], times=True),
-    max_length=12,
-    window="last",
-    every_position=True,
-)
+USERS = [[1, 2, 3], [4, 2, 3, 2], [5, 6, 1, 3, 7], [8, 9, 1, 2, 3, 4, 5, 6]]
 N_ITEMS = 20
 
 
@@ -78,7 +79,7 @@ def context(model: ItemRecommender, stage: Stage, seed: int = 5) -> Context:
     return Context(
         stage.name,
         torch.Generator().manual_seed(seed),
-        TRAINING,
+        training_rows(model, USERS),
         reference=None if first else copy.deepcopy(model).eval().requires_grad_(False),
         epoch=1,
         step=1,
@@ -92,7 +93,7 @@ def losses(model: ItemRecommender, stage: Stage, seed: int = 5) -> dict[str, Ten
     told = context(model, stage, seed)
     model.begin(told)
     torch.manual_seed(seed)
-    return model.train().losses(next(TRAINING.batches(1_000, np.random.default_rng(0), CPU)), told)
+    return model.train().losses(training_batch(model, USERS), told)
 
 
 def stages_that_run(model: ItemRecommender) -> list[Stage]:
@@ -159,7 +160,7 @@ def test_the_same_seed_gives_the_same_losses(head: str, backbone: str) -> None:
 @pytest.mark.parametrize(("head", "backbone"), PAIRS)
 def test_every_draw_of_a_head_but_dropout_comes_from_the_context(head: str, backbone: str) -> None:
     model = small_system(backbone, head, N_ITEMS)
-    batch = next(TRAINING.batches(1_000, np.random.default_rng(0), CPU))
+    batch = training_batch(model, USERS)
     for stage in stages_that_run(model):
         told = context(model, stage)
         model.begin(told)
