@@ -24,11 +24,11 @@ def made(seed: int = 0) -> tuple[Histories, Queries]:
     return train, Queries("test", Histories(users, items, None, starts, stops - 1), items[stops - 1])
 
 
-def system(head: str = "none", **settings: object) -> ItemRecommender:
-    """SASRec with a head, default sizes, untrained; ``settings`` are the head's."""
+def system(head: str = "none", *, loss: str = "softmax", **settings: object) -> ItemRecommender:
+    """SASRec with a head, default sizes, untrained; ``settings`` are the head's. A loss has its defaults."""
     torch.manual_seed(0)
     backbone_config, head_config = config_classes("sasrec", head)
-    made_ = build("sasrec", backbone_config(), head, head_config and head_config(**settings), ITEMS)
+    made_ = build("sasrec", backbone_config(), head, head_config and head_config(**settings), ITEMS, loss)
     if not isinstance(made_, ItemRecommender):
         raise TypeError("SASRec takes a head")
     return made_

@@ -22,10 +22,10 @@ BATCH = 2048
 class Epochs:
     """recbench's own model and rows, stepped as the training loop steps them."""
 
-    def __init__(self) -> None:
+    def __init__(self, loss: str = "softmax") -> None:
         torch.manual_seed(0)
         train, _ = made()
-        self.model = system().train()
+        self.model = system(loss=loss).train()
         self.rows = TrainingRows(train, max_length=50, window="last", every_position=True)
         self.prefixes = TrainingRows(train, max_length=50, window="last", every_position=False)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
