@@ -54,9 +54,12 @@ def expected_counts(share_V: Tensor, n_pool: float, n_uniform: int) -> Tensor:
     """How often a row may expect each item that is not its target among ``n_pool`` targets and ``n_uniform`` items, (V,).
 
     Args:
-        share_V: each item's share of the training targets.
+        share_V: each item's share of the training targets. One that is none, and turns up all the same, counts like the rarest.
     """
-    return n_pool * share_V + n_uniform / (len(share_V) - 1)
+    expected_V = n_pool * share_V + n_uniform / (len(share_V) - 1)
+    if n_uniform:
+        return expected_V
+    return torch.where(expected_V > 0, expected_V, expected_V.masked_fill(expected_V <= 0, torch.inf).min())
 
 
 def own_draw(target_N: Tensor, n_items: int, k: int, generator: torch.Generator) -> Tensor:

@@ -29,6 +29,7 @@ from recbench.training.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
 )
+from recbench.training.precision import stepping
 from recbench.training.seeding import epoch_generators, step_generator
 from recbench.training.settings import Settings
 
@@ -234,7 +235,8 @@ def _train_epoch(training: _Training, job: Job, stage: int) -> dict[str, float]:
     for number, batch in enumerate(rows.batches(settings.batch_size, order, job.device)):
         context.step += 1
         context.negatives = step_generator(job.seed, stage, context.epoch, number, job.device)
-        losses = model.losses(batch, context)
+        with stepping(settings, job.device):
+            losses = model.losses(batch, context)
         if not losses:  # nothing of this batch is trained on in this stage
             continue
         total = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))

@@ -214,6 +214,20 @@ def test_log_q_without_counts_is_refused() -> None:
             score.loss(u, target)
 
 
+def test_a_target_that_the_counts_do_not_know_counts_like_the_rarest() -> None:
+    u, table, _ = example(rows=4)
+    target, counts = torch.tensor([1, 2, 3, 4]), torch.zeros(ITEMS + 1, dtype=torch.int64)
+    losses = []
+    for times in (0, 2):
+        counts[1:5] = torch.tensor([500, 500, 2, times])
+        score = InBatchSoftmax(lambda: table)
+        score.begin(counts)
+        with score.step(seeded(), target):
+            losses.append(score.loss(u, target).item())
+    assert math.isfinite(losses[0])
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+
+
 # --- log-Q: the sum over the catalogue is the expectation ----------------------------------------------------------------
 
 
