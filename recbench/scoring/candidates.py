@@ -23,7 +23,7 @@ class _Candidates(torch.autograd.Function):
     def forward(
         ctx: Any, u_ND: Tensor, table_VD: Tensor, target_N: Tensor, drawn: Shared, tau: float, chunk: int
     ) -> Tensor:
-        e_SD, own_ND = table_VD[drawn.items_S], table_VD[target_N]
+        e_SD, own_ND = table_VD.index_select(0, drawn.items_S), table_VD.index_select(0, target_N)
         column_N1, hit_N1 = _own_columns(drawn.items_S, target_N)
         weight_S = drawn.log_weight_S.to(u_ND.dtype)
         own_N1 = (u_ND * own_ND).sum(1, keepdim=True).div_(tau)
