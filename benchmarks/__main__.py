@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-NAMES = ("startup", "training", "losses", "heads", "evaluation", "preparation")
+NAMES = ("startup", "training", "losses", "precision", "heads", "evaluation", "preparation")
 
 
 def main() -> None:

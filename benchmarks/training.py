@@ -31,11 +31,12 @@ class Epochs:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
         self.order = np.random.default_rng(0)
 
-    def run(self, steps: int | None = None) -> None:
-        """An epoch, or its first steps."""
+    def run(self, steps: int | None = None, *, coarse: bool = False) -> None:
+        """An epoch, or its first steps; ``coarse``: the forward pass in bfloat16 where autocast says so."""
         context = Context("train", torch.Generator(), self.rows)
         for number, batch in enumerate(self.rows.batches(BATCH, self.order, CPU), 1):
-            loss = self.model.losses(batch, context)["next_item"]
+            with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
+                loss = self.model.losses(batch, context)["next_item"]
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()

@@ -19,10 +19,12 @@ from recbench.registry import HEADS, LOSSES
 from recbench.runs.folder import Run
 from recbench.scoring.softmax import ItemSoftmax
 from recbench.settings import Asked, resolve
-from recbench.training.loop import Watcher
+from recbench.training.checkpoint import Store
+from recbench.training.loop import Job, Watcher, fit
 from recbench.training.seeding import step_generator
+from recbench.training.settings import stage_settings
 from tests.reasoning.test_heads import N_ITEMS, TRAINING, context, losses, stages_that_run
-from tests.systems import CPU, neural_backbones, small_system
+from tests.systems import CPU, histories, neural_backbones, queries, small_system
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "softmax": {},
@@ -105,6 +107,33 @@ def test_negatives_follow_from_seed_stage_epoch_and_step() -> None:
     assert drawn(1, 0, 4, 2) == drawn(1, 0, 4, 2)
     keys = [(1, 0, 4, 2), (2, 0, 4, 2), (1, 1, 4, 2), (1, 0, 5, 2), (1, 0, 4, 3)]
     assert len({drawn(*key) for key in keys}) == len(keys)
+
+
+def test_the_loop_gives_each_step_its_own_generator_and_leaves_the_heads_alone(tmp_path: Path) -> None:
+    seeds: list[int] = []
+
+    class Noting(ItemRecommender):  # type: ignore[misc] # a test may extend a final class
+        def losses(self, batch: Any, context: Any) -> dict[str, torch.Tensor]:
+            seeds.append(context.negatives.initial_seed())
+            before = context.generator.get_state()
+            made = super().losses(batch, context)
+            assert torch.equal(context.generator.get_state(), before)
+            return made
+
+    plain = system("bce", "none")
+    model = Noting(plain.backbone, plain.head, plain.score)
+    rows = [[1, 2, 3, 4, 5], [6, 7, 8, 9], [3, 5, 2, 1]] * 4
+    settings = stage_settings({"epochs": 2, "batch_size": 10}, model.stages)
+    fit(
+        model,
+        Job(histories(rows), queries(rows, "valid"), settings, 7, CPU, tmp_path, Watcher()),
+        Store(tmp_path / "s"),
+    )
+    per_epoch = len(seeds) // 2
+    assert per_epoch > 1
+    expected = [step_generator(7, 0, epoch, step, CPU).initial_seed() for epoch in (1, 2) for step in range(per_epoch)]
+    assert seeds == expected
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_the_items_of_a_step_are_counted_as_targets() -> None:
