@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-NAMES = ("startup", "training", "heads", "prefix_rows", "evaluation", "preparation")
+NAMES = (
+    "startup",
+    "training",
+    "losses",
+    "precision",
+    "heads",
+    "prefix_rows",
+    "evaluation",
+    "preparation",
+)
 
 
 def main() -> None:

@@ -28,11 +28,13 @@ def made(seed: int = 0) -> tuple[Histories, Queries]:
     return train, Queries("test", past, items[stops - 1], times[stops - 1])
 
 
-def system(head: str = "none", backbone: str = "sasrec", **settings: object) -> ItemRecommender:
-    """A backbone with a head, default sizes, untrained; ``settings`` are the head's."""
+def system(
+    head: str = "none", backbone: str = "sasrec", *, loss: str = "softmax", **settings: object
+) -> ItemRecommender:
+    """A backbone with a head and a loss, default sizes, untrained; ``settings`` are the head's."""
     torch.manual_seed(0)
     backbone_config, head_config = config_classes(backbone, head)
-    made_ = build(backbone, backbone_config(), head, head_config and head_config(**settings), ITEMS)
+    made_ = build(backbone, backbone_config(), head, head_config and head_config(**settings), ITEMS, loss)
     if not isinstance(made_, ItemRecommender):
         raise TypeError(f"{backbone} takes no head")
     return made_

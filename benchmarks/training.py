@@ -22,20 +22,21 @@ BATCH = 2048
 class Epochs:
     """recbench's own model and rows, stepped as the training loop steps them."""
 
-    def __init__(self, backbone: str = "sasrec") -> None:
+    def __init__(self, backbone: str = "sasrec", loss: str = "softmax") -> None:
         torch.manual_seed(0)
         train, _ = made()
-        self.model = system(backbone=backbone).train()
+        self.model = system(backbone=backbone, loss=loss).train()
         self.rows = TrainingRows(train, max_length=50, window="last", every_position=self.model.every_position)
         self.prefixes = TrainingRows(train, max_length=50, window="last", every_position=False)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
         self.order = np.random.default_rng(0)
 
-    def run(self, steps: int | None = None) -> None:
-        """An epoch, or its first steps."""
+    def run(self, steps: int | None = None, *, coarse: bool = False) -> None:
+        """An epoch, or its first steps; ``coarse``: the forward pass in bfloat16 where autocast says so."""
         context = Context("train", torch.Generator(), self.rows)
         for number, batch in enumerate(self.rows.batches(BATCH, self.order, CPU), 1):
-            loss = self.model.losses(batch, context)["next_item"]
+            with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
+                loss = self.model.losses(batch, context)["next_item"]
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()

@@ -31,6 +31,7 @@ from recbench.settings import Resolved
 from recbench.trained import LATENCY_BATCHES, TIE_SEED, new_model, start_from, threads, write_parquet
 from recbench.training.checkpoint import Progress, Store, write_tensors
 from recbench.training.loop import Job, Start, Watcher, fit
+from recbench.training.precision import refuse_unfit
 from recbench.training.seeding import seed_everything
 
 METRICS = tuple(f"{family}@{k}" for k in (5, 10, 20) for family in ("hr", "ndcg", "mrr"))
@@ -64,6 +65,7 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
     """
     if (done := _already_there(order)) is not None:
         return done, True
+    refuse_unfit(order.resolved.train, order.device)
     start = _start(order)
     with _own(order.folder):
         seed_everything(order.seed)

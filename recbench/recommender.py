@@ -18,7 +18,8 @@ from recbench.data.dataset import Histories
 from recbench.errors import RecbenchError
 from recbench.kernels.products import times_transposed
 from recbench.reasoning.base import Context, ReasoningHead, Stage
-from recbench.registry import BACKBONES, HEADS
+from recbench.registry import BACKBONES, HEADS, LOSSES
+from recbench.scoring.base import Score
 from recbench.scoring.counting import Counts, count, scratch_for, top
 from recbench.scoring.softmax import ItemSoftmax
 
@@ -148,13 +149,17 @@ class Trainable(Recommender, nn.Module):
 
 @final
 class ItemRecommender(Trainable):
-    """A backbone over item ids, with a reasoning head."""
+    """A backbone over item ids, with a reasoning head and a loss.
 
-    def __init__(self, backbone: Backbone, head: ReasoningHead) -> None:
+    Args:
+        score: of ``backbone.item_vectors``; None: the full softmax.
+    """
+
+    def __init__(self, backbone: Backbone, head: ReasoningHead, score: Score | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.score = ItemSoftmax(backbone.item_vectors)
+        self.score = ItemSoftmax(backbone.item_vectors) if score is None else score
         self.loss_name = self.score.name
         self.max_length = backbone.max_length
         self.times_seen = backbone.times_seen
@@ -163,9 +168,14 @@ class ItemRecommender(Trainable):
         self.closed, self.blanked = backbone.closed, backbone.blanked
 
     def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
-        return self.head.losses(self.backbone, batch, self.score, context)
+        generator = context.generator if context.negatives is None else context.negatives
+        with self.score.step(generator, batch.targets_Q):
+            return self.head.losses(self.backbone, batch, self.score, context)
 
     def begin(self, context: Context) -> None:
+        if context.train is not None:
+            counts = context.train.target_counts(self.backbone.n_items)
+            self.score.begin(torch.from_numpy(counts).to(self.backbone.item_vectors().device))
         self.head.begin(self.backbone, self.score, context)
 
     def score_blocks(self, batch: Batch, steps: int | None = None) -> Iterator[tuple[slice, Tensor]]:
@@ -224,8 +234,20 @@ def config_classes(backbone: str, head: str) -> tuple[type, type | None]:
     return backbone_class.Config, head_class.Config
 
 
-def build(backbone: str, backbone_config: Any, head: str, head_config: Any, n_items: int) -> Recommender:
-    """The system of a backbone and a head, untrained."""
+def build(
+    backbone: str,
+    backbone_config: Any,
+    head: str,
+    head_config: Any,
+    n_items: int,
+    loss: str = "softmax",
+    loss_config: Any = None,
+) -> Recommender:
+    """The system of a backbone, a head and a loss, untrained.
+
+    Args:
+        loss_config: None: the loss's defaults.
+    """
     backbone_class = BACKBONES.load(backbone)
     if issubclass(backbone_class, Baseline):
         return BaselineRecommender(backbone_class(backbone_config))
@@ -238,4 +260,12 @@ def build(backbone: str, backbone_config: Any, head: str, head_config: Any, n_it
             why=str(error),
             fix="Change the setting it names: --set head... or --set backbone...",
         ) from error
-    return ItemRecommender(built, reasoning)
+    try:
+        score = LOSSES.load(loss)(built.item_vectors, config=loss_config)
+    except ValueError as error:
+        raise RecbenchError(
+            f"Loss {loss} does not fit this dataset with these settings.",
+            why=str(error),
+            fix="Change the setting it names: --set loss...",
+        ) from error
+    return ItemRecommender(built, reasoning, score)

@@ -119,6 +119,30 @@ HEADS = Registry(
     },
 )
 
+LOSSES = Registry(
+    "loss",
+    "losses",
+    {
+        "softmax": Entry("recbench.scoring.softmax:ItemSoftmax", "all items", "cross-entropy over the whole catalogue"),
+        "sampled-softmax": Entry(
+            "recbench.scoring.sampled_softmax:SampledSoftmax",
+            "shared negatives",
+            "softmax against mixed negatives, log-Q corrected (Yang et al., 2020; Yi et al., 2019)",
+        ),
+        "in-batch": Entry(
+            "recbench.scoring.in_batch:InBatchSoftmax",
+            "shared negatives",
+            "softmax among the targets of a step, log-Q corrected (Yi et al., 2019)",
+        ),
+        "bce": Entry(
+            "recbench.scoring.binary:BCE", "own negatives", "binary cross-entropy against a few uniform negatives"
+        ),
+        "gbce": Entry(
+            "recbench.scoring.binary:GBCE", "own negatives", "the same, calibrated (gSASRec, Petrov & Macdonald, 2023)"
+        ),
+    },
+)
+
 SOURCES = Registry(
     "source format",
     "formats",

@@ -12,10 +12,14 @@ from typing import Any
 from recbench.config import Table, as_table, build, digest, known_tables, merge, read_config
 from recbench.errors import RecbenchError, nearest
 from recbench.recommender import config_classes
-from recbench.registry import HEADS
+from recbench.registry import HEADS, LOSSES
 from recbench.training.settings import Settings, stage_settings
 
-TABLES = ["dataset", "seed", "backbone", "head", "train", "until", "from"]
+TABLES = ["dataset", "seed", "backbone", "head", "loss", "train", "until", "from"]
+FLAGS = {"backbone": "--backbone ", "head": "--reason ", "loss": "--set loss.name="}
+PLURALS = {"backbone": "backbones", "head": "heads", "loss": "losses"}
+CLOSED_FORM = "closed form"
+"""In place of a loss where nothing is trained by gradient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,9 @@ class Resolved:
     head: str
     backbone_config: Any
     head_config: Any
+    loss: str
+    loss_config: Any
+    """None for what is not trained by gradient."""
     train: dict[str, Settings]
     """By stage; empty for what is not trained by gradient."""
     table: Table
@@ -90,29 +97,20 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     """
     backbone, head = _named(table, "backbone"), _named(table, "head", "none")
     backbone_class, head_class = config_classes(backbone, head)
-    table = merge(merge(recipe(family, backbone), recipe(family, head)), table)
+    table = merge(_fitting(merge(recipe(family, backbone), recipe(family, head)), table), table)
     backbone_config: Any = build(backbone_class, _without_name(table, "backbone"), "backbone")
     resolved: Table = {"backbone": {"name": backbone, **as_table(backbone_config)}, "head": {"name": head}}
     until, start = _text(table, "until"), _text(table, "from")
     if head_class is None:
-        if until or start:
-            raise RecbenchError(
-                f"{backbone} has no stages, so --until and --from cannot apply.",
-                why=f"{backbone} is closed form: it is fitted at once.",
-                fix="Leave them out.",
-            )
-        for key in ("train", "head"):
-            if extra := _without_name(table, key):
-                raise RecbenchError(
-                    f"{backbone} takes no setting {key}.{next(iter(extra))}.",
-                    why=f"{backbone} is closed form: it is neither trained by gradient nor given a head.",
-                    fix=f"Remove it. [backbone] takes: {', '.join(as_table(backbone_config)) or 'nothing'}.",
-                )
-        return Resolved(backbone, head, backbone_config, None, {}, resolved)
+        _refuse_training(backbone, backbone_config, table)
+        return Resolved(backbone, head, backbone_config, None, CLOSED_FORM, None, {}, resolved)
     head_config: Any = build(head_class, _without_name(table, "head"), "head")
+    loss = _named(table, "loss", "softmax")
+    loss_config: Any = build(LOSSES.load(loss).Config, _without_name(table, "loss"), "loss")
     stages = HEADS.load(head).plan(head_config)
     train = stage_settings(table.get("train", {}), stages)
     resolved["head"] |= as_table(head_config)
+    resolved["loss"] = {"name": loss, **as_table(loss_config)}
     resolved["train"] = _train_table(train)
     if until is not None and until not in train:
         raise RecbenchError(
@@ -123,7 +121,37 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     if until == stages[-1].name:  # all of it
         until = None
     resolved |= {key: value for key, value in (("until", until), ("from", start)) if value is not None}
-    return Resolved(backbone, head, backbone_config, head_config, train, resolved, until, start)
+    return Resolved(backbone, head, backbone_config, head_config, loss, loss_config, train, resolved, until, start)
+
+
+def _fitting(shipped: Table, asked: Mapping[str, Any]) -> Table:
+    """A recipe without its loss where another loss is asked for: its parameters mean nothing there."""
+    other = "loss" in asked and _named(asked, "loss", "") not in ("", shipped.get("loss", {}).get("name"))
+    return {key: value for key, value in shipped.items() if key != "loss" or not other}
+
+
+def _refuse_training(backbone: str, config: Any, table: Mapping[str, Any]) -> None:
+    """What is closed form has no stages, no loss and no head.
+
+    Raises:
+        RecbenchError: one of them is asked for.
+    """
+    if _text(table, "until") or _text(table, "from"):
+        raise RecbenchError(
+            f"{backbone} has no stages, so --until and --from cannot apply.",
+            why=f"{backbone} is closed form: it is fitted at once.",
+            fix="Leave them out.",
+        )
+    loss = table.get("loss", {})
+    asked: dict[str, Mapping[str, Any]] = {"train": _without_name(table, "train"), "head": _without_name(table, "head")}
+    asked["loss"] = loss if isinstance(loss, Mapping) else {"name": loss}
+    for key, extra in asked.items():
+        if extra:
+            raise RecbenchError(
+                f"{backbone} takes no setting {key}.{next(iter(extra))}.",
+                why=f"{backbone} is closed form: it is neither trained by gradient nor given a head.",
+                fix=f"Remove it. [backbone] takes: {', '.join(as_table(config)) or 'nothing'}.",
+            )
 
 
 def recipe(family: str, name: str) -> Table:
@@ -138,7 +166,9 @@ def _named(table: Mapping[str, Any], key: str, default: str | None = None) -> st
     name = table.get(key, {}).get("name", default) if isinstance(table.get(key, {}), Mapping) else table[key]
     if not isinstance(name, str):
         raise RecbenchError(
-            f"No {key} was named.", why="A run needs one.", fix=f"--{key} NAME; recbench list {key}s shows them"
+            f"No {key} was named.",
+            why="A run needs one.",
+            fix=f"{FLAGS[key]}NAME; recbench list {PLURALS[key]} shows them",
         )
     return name
 

@@ -32,7 +32,8 @@ LATENCY_BATCHES = (1, 256)
 
 def new_model(resolved: Resolved, dataset: Dataset, device: torch.device) -> Recommender:
     """The untrained system of a config."""
-    model = build(resolved.backbone, resolved.backbone_config, resolved.head, resolved.head_config, dataset.n_items)
+    r = resolved
+    model = build(r.backbone, r.backbone_config, r.head, r.head_config, dataset.n_items, r.loss, r.loss_config)
     return model.to(device) if isinstance(model, Trainable) else model
 
 
@@ -53,7 +54,9 @@ def load(run: Run, datasets: Path, device: torch.device) -> tuple[Recommender, D
             code=Exit.RUN,
         )
     table = run.config()
-    resolved = resolve({key: table[key] for key in ("backbone", "head", "train") if key in table}, dataset.card.family)
+    resolved = resolve(
+        {key: table[key] for key in ("backbone", "head", "loss", "train") if key in table}, dataset.card.family
+    )
     torch.set_num_threads(threads(resolved))
     model = new_model(resolved, dataset, device)
     model.restore(read_tensors(run.folder / layout.MODEL))

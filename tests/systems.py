@@ -8,7 +8,8 @@ import torch
 from recbench.data.batching import Batch, Rows, TrainingRows, query_batches
 from recbench.data.dataset import Histories, Queries
 from recbench.recommender import ItemRecommender
-from recbench.registry import BACKBONES, HEADS
+from recbench.registry import BACKBONES, HEADS, LOSSES
+from recbench.scoring.base import Score
 
 CPU = torch.device("cpu")
 SMALL = {"width": 8, "n_heads": 2, "inner": 16, "max_length": 12}
@@ -35,17 +36,26 @@ def small_head(name: str, backbone: torch.nn.Module, **changes: object) -> torch
     return cls(cls.Config(**changes), backbone)
 
 
+def small_score(name: str, backbone: torch.nn.Module, **changes: object) -> Score:
+    """A loss of that name over this backbone's items; default settings but for ``changes``."""
+    cls = LOSSES.load(name)
+    return cls(backbone.item_vectors, config=cls.Config(**changes))
+
+
 def small_system(
     backbone: str = "sasrec",
     head: str = "none",
     n_items: int = 20,
     *,
     changes: dict[str, object] | None = None,
+    loss: dict[str, object] | None = None,
     **sizes: object,
 ) -> ItemRecommender:
-    """A whole small recommender; ``sizes`` go to the backbone, ``changes`` to the head."""
+    """A whole small recommender; ``sizes`` go to the backbone, ``changes`` to the head, ``loss`` (with its name) to the loss."""
     built = small_backbone(backbone, n_items, **sizes)
-    return ItemRecommender(built, small_head(head, built, **(changes or {})))
+    settings = {"name": "softmax", **(loss or {})}
+    score = small_score(str(settings.pop("name")), built, **settings)
+    return ItemRecommender(built, small_head(head, built, **(changes or {})), score)
 
 
 def histories(rows: list[list[int]], times: bool = False) -> Histories:

@@ -137,9 +137,38 @@ def test_a_stage_may_have_its_own_settings() -> None:
     assert resolved.train["train"].epochs == 2
 
 
+def test_a_loss_is_resolved_with_every_default() -> None:
+    plain = resolve(Asked("sasrec").table(), "generic")
+    assert plain.table["loss"] == {"name": "softmax"}
+    for sets in (["loss.name=gbce", "loss.t=0.5"], ["loss=gbce"]):
+        resolved = resolve(Asked("sasrec", assignments=parse_assignments(sets)).table(), "generic")
+        assert resolved.loss == "gbce"
+        assert resolved.table["loss"] == {"name": "gbce", "negatives": 256, "t": 0.5 if len(sets) == 2 else 0.75}
+        assert resolve(resolved.table, "generic").table == resolved.table
+        assert resolved.sha256 != plain.sha256
+
+
+def test_a_recipes_loss_gives_way_to_another_with_all_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = {"loss": {"name": "gbce", "negatives": 64}, "train": {"epochs": 7}}
+    monkeypatch.setattr("recbench.settings.recipe", lambda _, name: shipped if name == "sasrec" else {})
+
+    def loss(*sets: str) -> dict[str, object]:
+        resolved = resolve(Asked("sasrec", assignments=parse_assignments(sets)).table(), "any")
+        assert resolved.train["train"].epochs == 7
+        return resolved.table["loss"]
+
+    assert loss() == {"name": "gbce", "negatives": 64, "t": 0.75}
+    assert loss("loss.t=0.1") == {"name": "gbce", "negatives": 64, "t": 0.1}
+    assert loss("loss.name=softmax") == {"name": "softmax"}
+    assert loss("loss.name=bce") == {"name": "bce", "negatives": 1}
+
+
 def test_what_is_closed_form_takes_neither_head_nor_training() -> None:
     with pytest.raises(RecbenchError, match=r"takes no setting train\.epochs"):
         resolve(Asked("ease", assignments=parse_assignments(["train.epochs=2"])).table(), "generic")
+    for loss in ("loss.name=bce", "loss=bce"):
+        with pytest.raises(RecbenchError, match=r"takes no setting loss\.name"):
+            resolve(Asked("ease", assignments=parse_assignments([loss])).table(), "generic")
     with pytest.raises(RecbenchError, match="Unknown head 'lares2'"):
         resolve(Asked("ease", "lares2").table(), "generic")
 
@@ -162,6 +191,13 @@ def test_a_setting_out_of_range_is_named_in_what_to_type() -> None:
         (Asked("sasrec", assignments={"trian": {"epochs": 1}}), "Unknown setting trian"),
         (Asked("sasrec", assignments={"backbone": {"widht": 1}}), "Unknown setting backbone.widht"),
         (Asked("sasrec", assignments={"backbone": {"width": 65}}), "out of range"),
+        (Asked("sasrec", assignments={"loss": {"name": "sofmax"}}), "Did you mean softmax"),
+        (
+            Asked("sasrec", assignments={"loss": {"negatives": 5}}),
+            r"Unknown setting loss.negatives. \[loss\] takes: nothing",
+        ),
+        (Asked("sasrec", assignments={"loss": {"name": "gbce", "t": 2}}), "t is 2; it lies in"),
+        (Asked("sasrec", assignments={"loss": 3}), "No loss was named"),
         (Asked("sasrec", assignments={"train": {"monitor": "ndgc@10"}}), "ndgc@10"),
     ],
 )

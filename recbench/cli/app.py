@@ -42,15 +42,28 @@ app = typer.Typer(
 )
 
 
-COMMANDS = ("prepare", "train", "compare", "evaluate", "recommend", "list", "show", "export", "demo", "doctor")
-"""One file of ``recbench.cli`` each, named like its command; ``list_`` where the name is a built-in's."""
+COMMANDS = (
+    "prepare",
+    "train",
+    "compare",
+    "evaluate",
+    "verify-model",
+    "recommend",
+    "list",
+    "show",
+    "export",
+    "demo",
+    "doctor",
+)
+"""One file of ``recbench.cli`` each, and in it a function, named like its command; a dash is an underscore there."""
 
 
 def _register() -> None:
     """Attach the commands. Their modules are light: what is heavy is imported when a command runs."""
     for name in COMMANDS:
-        module = import_module(f"recbench.cli.{name}")
-        app.command(name, cls=Command)(getattr(module, name))
+        function = name.replace("-", "_")
+        module = import_module(f"recbench.cli.{function}")
+        app.command(name, cls=Command)(getattr(module, function))
 
 
 _register()

@@ -10,19 +10,19 @@ import typer
 from recbench.cli import options, render
 from recbench.errors import RecbenchError, nearest
 
-KINDS = ("backbones", "heads", "configs", "datasets", "runs", "formats")
+KINDS = ("backbones", "heads", "losses", "configs", "datasets", "runs", "formats")
 
 
 def list(  # noqa: A001 - it is the command's name
     kind: Annotated[
         str | None,
-        typer.Argument(help="backbones, heads, configs, datasets, runs or formats. Default: all but formats."),
+        typer.Argument(help="backbones, heads, losses, configs, datasets, runs or formats. Default: all but formats."),
     ] = None,
     datasets: options.Datasets = Path("datasets"),
     runs: options.Runs = Path("runs"),
     as_json: options.Json = False,
 ) -> None:
-    """Backbones, heads, shipped configs, datasets and runs at hand."""
+    """Backbones, heads, losses, shipped configs, datasets and runs at hand."""
     if kind is not None and kind not in KINDS:
         near = nearest(kind, [*KINDS])
         raise RecbenchError(
@@ -33,6 +33,7 @@ def list(  # noqa: A001 - it is the command's name
     makers = {
         "backbones": lambda: _registered("backbones"),
         "heads": lambda: _registered("heads"),
+        "losses": lambda: _registered("losses"),
         "configs": lambda: _configs(),  # noqa: PLW0108 as the others, for one type
         "formats": lambda: _registered("formats"),
         "datasets": lambda: _datasets(datasets),
@@ -53,9 +54,9 @@ def list(  # noqa: A001 - it is the command's name
 
 
 def _registered(plural: str) -> Any:
-    from recbench.registry import BACKBONES, HEADS, SOURCES
+    from recbench.registry import BACKBONES, HEADS, LOSSES, SOURCES
 
-    table = {"backbones": BACKBONES, "heads": HEADS, "formats": SOURCES}[plural]
+    table = {"backbones": BACKBONES, "heads": HEADS, "losses": LOSSES, "formats": SOURCES}[plural]
     return [{"name": name, "family": e.family, "what it is": e.summary} for name, e in table.entries().items()]
 
 

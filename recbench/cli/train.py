@@ -147,6 +147,15 @@ def _seeds(seed: int | None, seeds: str | None, from_config: int | None) -> list
         raise RecbenchError("Both --seed and --seeds are given.", why="Only one can count.", fix="--seeds 0,1,2")
     if seeds is None:
         return [seed if seed is not None else (from_config or 0)]
+    return parse_seeds(seeds)
+
+
+def parse_seeds(seeds: str) -> list[int]:
+    """``0,1,2`` as numbers.
+
+    Raises:
+        RecbenchError: no numbers, negative ones, or one twice.
+    """
     try:
         chosen = [int(part) for part in seeds.split(",")]
     except ValueError as error:

@@ -185,6 +185,10 @@ class TrainingRows:
         """Targets that one epoch trains on."""
         return int(self.n_asked.sum())
 
+    def target_counts(self, n_items: int) -> np.ndarray:
+        """How often each item is a target in an epoch, by item id from 0, (n_items + 1,)."""
+        return np.bincount(self.histories.items[self._targets], minlength=n_items + 1)
+
     def steps(self, batch_size: int) -> int:
         """Steps of an epoch, about ``batch_size`` targets each."""
         return max(1, round(self.n_targets / batch_size))
@@ -238,16 +242,20 @@ class TrainingRows:
     @cached_property
     def _targets_by_item(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Targets sorted by item; each event's rank among those of its item; where each item's begin."""
-        if self.cloze:  # any event of a row may be blanked, and each user has two rows
-            events = np.unique(ranges(self.start, self.length))
-        else:
-            events = ranges(self.start + self.length - self.n_asked + 1, self.n_asked)
+        events = self._targets
         items = self.histories.items
         by_item = events[np.lexsort((events, items[events]))]
         first = np.searchsorted(items[by_item], np.arange(int(items.max()) + 2))
         rank = np.full(len(items), -1, dtype=np.int64)
         rank[by_item] = np.arange(len(by_item)) - first[items[by_item]]
         return by_item, rank, first
+
+    @property
+    def _targets(self) -> np.ndarray:
+        """The events that are targets. In cloze rows any event may be blanked, and each user has two rows."""
+        if self.cloze:
+            return np.unique(ranges(self.start, self.length))
+        return ranges(self.start + self.length - self.n_asked + 1, self.n_asked)
 
     def _batch(self, chosen: np.ndarray, device: torch.device) -> Batch:
         start, length, asked = self.start[chosen], self.length[chosen], self.n_asked[chosen]

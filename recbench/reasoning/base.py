@@ -39,7 +39,7 @@ class Context:
 
     stage: str
     generator: torch.Generator
-    """Every draw of a head comes from it; it is saved, so that a resumed run draws the same."""
+    """Every draw of a head comes from it; it follows from the epoch, so that a resumed run draws the same."""
     train: TrainingRows | None
     """The training part, read-only."""
     reference: Reasoner | None = None
@@ -49,6 +49,8 @@ class Context:
     epochs: int = 0
     steps: int = 0
     """Steps of one epoch."""
+    negatives: torch.Generator | None = None
+    """What a loss draws its negatives from, new each step: a head draws the same under every loss. None: ``generator``."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What a reader of ``run.json`` should know of this stage; ``begin`` fills it."""
     _notes: dict[str, list[Tensor]] = field(default_factory=dict)

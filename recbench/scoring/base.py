@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 Divergence = Literal["code", "paper"]
@@ -12,14 +14,36 @@ Divergence = Literal["code", "paper"]
 
 
 class Score(ABC):
-    """Everything here works in chunks: no tensor of (rows, thoughts, items) is ever made."""
+    """One training loss and, the same under every loss, what ranks items. Subclasses are final, with a frozen ``Config`` inside.
 
-    name: str
-    """The training loss as tables state it, for example ``softmax over all items``."""
+    Everything here works in chunks: no tensor of (rows, thoughts, items) is ever made. ``loss`` may look at some items only;
+    ``place``, ``top``, ``log_prob`` and the divergence of ``pooled`` are always over the whole catalogue.
+    """
+
+    Config: ClassVar[type]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The training loss with all its parameters as tables state it: ``softmax over all items``. Equal names, equal losses."""
+
+    def begin(self, counts_V: Tensor) -> None:  # noqa: B027 a loss that looks at all items needs no counts
+        """Before a stage of training: how often each item is a target in an epoch, (V,); row 0 is padding."""
+
+    def step(
+        self,
+        generator: torch.Generator,  # noqa: ARG002 for losses that draw
+        pool_Q: Tensor | None,  # noqa: ARG002
+    ) -> contextlib.AbstractContextManager[None]:
+        """One training step: while it lasts, ``loss`` draws from ``generator``, and the step's targets are its in-batch items."""
+        return contextlib.nullcontext()
 
     @abstractmethod
     def loss(self, u_ND: Tensor, target_N: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
         """Mean next-item loss of answers ``u_ND`` for item ids ``target_N``, a scalar.
+
+        A loss with negatives draws anew in every call. A row's own target is never its negative; other items of the same user
+        may be, as they are under the full softmax.
 
         Args:
             tau: temperature; scores are divided by it.
@@ -40,6 +64,7 @@ class Score(ABC):
         """Loss of M mixtures of K states, summed over M, and ``divergence`` times how far the states' distributions lie apart.
 
         Both are scalars, made together from one set of scores, so they can only be differentiated together, as parts of one sum.
+        The loss of a mixture is ``loss`` of the mixed state; the divergence is between distributions over the whole catalogue.
 
         Args:
             z_NKD: states; p_k is the softmax of state k's scores over tau.
@@ -52,6 +77,9 @@ class Score(ABC):
     @abstractmethod
     def log_prob(self, u_ND: Tensor, items_NG: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
         """Log-probabilities of items under the answers, (N, G, M), M parts of an item that add up: 1 for item ids. With gradient.
+
+        The softmax of the scores over the whole catalogue, also where the training loss is another: rewards and policies need a
+        distribution over items.
 
         Args:
             items_NG: item ids, G a row.

@@ -19,6 +19,14 @@ def log_sum_exp(u_ND: Tensor, table_VD: Tensor, tau: float, chunk: int) -> Tenso
     return made
 
 
+def softmax_(s_CV: Tensor) -> Tensor:
+    """Scores to probabilities in place; returns each row's log sum exp, (C, 1)."""
+    most_C1 = s_CV.amax(1, keepdim=True)
+    sum_C1 = s_CV.sub_(most_C1).exp_().sum(1, keepdim=True)
+    s_CV.div_(sum_C1)
+    return sum_C1.log() + most_C1
+
+
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u_ND: Tensor, table_VD: Tensor, tau: float, chunk: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recbench.kernels.products import times_transposed
 from recbench.scoring.base import Divergence
+from recbench.scoring.log_sum_exp import softmax_
 
 
 def pooled_loss(
@@ -84,7 +85,7 @@ def _mixtures(s_KCV: Tensor, column_C1: Tensor, mix_MK: Tensor) -> tuple[Tensor,
         for k, weight in used[1:]:
             p_CV.add_(s_KCV[k], alpha=weight)
         own_C1 = p_CV.gather(1, column_C1)
-        lse_C1 = _softmax_(p_CV)
+        lse_C1 = softmax_(p_CV)
         total = total + (lse_C1 - own_C1).double().sum()
         p_CV.scatter_add_(1, column_C1, p_CV.new_full(column_C1.shape, -1.0))
         scaled = {weight: p_CV if weight == 1 else p_CV * weight for weight in {weight for _, weight in used}}
@@ -115,7 +116,7 @@ def _among_all(s_KCV: Tensor, weight: float, grads: list[Tensor]) -> tuple[Tenso
 def _by_pairs(s_KCV: Tensor, weight: float, grads: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """weight x sum over rows and pairs i < j of KL(p_i || p_j), both sides with gradient; ``grads`` with that added."""
     q_KCV = s_KCV.clone()
-    lse_KC1 = [_softmax_(q_CV) for q_CV in q_KCV]
+    lse_KC1 = [softmax_(q_CV) for q_CV in q_KCV]
     made = [grad_CV.clone() for grad_CV in grads]
     apart = s_KCV.new_zeros((), dtype=torch.float64)
     for i in range(len(s_KCV)):
@@ -126,14 +127,6 @@ def _by_pairs(s_KCV: Tensor, weight: float, grads: list[Tensor]) -> tuple[Tensor
             made[i].addcmul_(q_KCV[i], far_CV.sub_(mean_C1), value=weight)
             made[j].add_(q_KCV[j], alpha=weight).sub_(q_KCV[i], alpha=weight)
     return apart * weight, made
-
-
-def _softmax_(s_CV: Tensor) -> Tensor:
-    """Scores to probabilities in place; returns each row's log sum exp, (C, 1)."""
-    most_C1 = s_CV.amax(1, keepdim=True)
-    sum_C1 = s_CV.sub_(most_C1).exp_().sum(1, keepdim=True)
-    s_CV.div_(sum_C1)
-    return sum_C1.log() + most_C1
 
 
 def _divided(s: Tensor, tau: float) -> Tensor:

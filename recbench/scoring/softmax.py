@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from recbench.kernels.products import times_transposed
-from recbench.scoring.base import Divergence, Score
-from recbench.scoring.counting import count
-from recbench.scoring.log_sum_exp import log_sum_exp
+from recbench.scoring.base import Divergence
+from recbench.scoring.items import ItemScore
+from recbench.scoring.kept import hand_back, keep
 from recbench.scoring.pooled import pooled_loss
+from recbench.scoring.precision import in_whole_precision
 
-CHUNK_ROWS = 128
-"""Rows of logits held at once. 128 x 12,000 floats stay in a CPU's cache; measured best of 64 to 1,024 on CPU."""
-CHUNK_ROWS_GPU = 2048
-"""The same on a GPU, where launches cost more than memory."""
 TINY = 1e-30
 """Below this a float32 probability is too near to underflow for its log to be trusted."""
 
@@ -49,19 +45,12 @@ class _CrossEntropy(torch.autograd.Function):
             if de_DV is not None:
                 de_DV += times_transposed(u.t().contiguous(), p.t())
         de_VD = None if de_DV is None else torch.cat([de_DV.new_zeros(1, len(de_DV)), de_DV.t()])
-        ctx.save_for_backward(*(g.mul_(scale) for g in (du_ND, de_VD) if g is not None))
-        ctx.has = du_ND is not None, de_VD is not None
+        keep(ctx, scale, du_ND, de_VD)
         return (loss / N).to(u_ND.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        """Scale what forward made; a factor of 1, the common case, costs nothing."""
-        made = iter(ctx.saved_tensors)
-        same = grads[0].device.type == "cpu" and grads[0].item() == 1.0
-        du_ND, de_VD = (next(made) if had else None for had in ctx.has)
-        if not same:
-            du_ND, de_VD = (None if g is None else g * grads[0] for g in (du_ND, de_VD))
-        return du_ND, de_VD, None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return (*hand_back(ctx, grads[0]), None, None, None)
 
 
 def _softmax_(s_CV: Tensor, column_C1: Tensor, u_CD: Tensor, e_VD: Tensor, tau: float) -> Tensor:
@@ -77,27 +66,25 @@ def _softmax_(s_CV: Tensor, column_C1: Tensor, u_CD: Tensor, e_VD: Tensor, tau: 
 
 
 @final
-class ItemSoftmax(Score):
-    """Dot products with the item table; loss: cross-entropy over the whole catalogue.
+class ItemSoftmax(ItemScore):
+    """Loss: cross-entropy over the whole catalogue."""
 
-    Args:
-        table: gives the item table (V, D) with its padding row 0; called anew each time, so that gradients reach it.
-    """
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        """Nothing to set."""
 
-    name = "softmax over all items"
+    @property
+    def name(self) -> str:
+        return "softmax over all items"
 
-    def __init__(self, table: Callable[[], Tensor], chunk_rows: int | None = None) -> None:
-        self._table = table
-        self._chunk_rows = chunk_rows
-
+    @in_whole_precision
     def loss(self, u_ND: Tensor, target_N: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
-        table_VD = self._table()
-        chunk = self._chunk(u_ND)
         loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves apply untyped
-            u_ND, table_VD.detach() if frozen else table_VD, target_N, tau, chunk
+            u_ND, self._trained(frozen), target_N, tau, self._chunk(u_ND)
         )
         return loss
 
+    @in_whole_precision
     def pooled(
         self,
         z_NKD: Tensor,
@@ -110,30 +97,3 @@ class ItemSoftmax(Score):
     ) -> tuple[Tensor, Tensor]:
         chunk = max(16, self._chunk(z_NKD) // 2)
         return pooled_loss(z_NKD, self._table(), target_N, mix_MK, tau, divergence, form, chunk)
-
-    def log_prob(self, u_ND: Tensor, items_NG: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
-        table_VD = self._table().detach() if frozen else self._table()
-        own_NG = (u_ND[:, None] * F.embedding(items_NG, table_VD)).sum(-1) / tau
-        return (own_NG - log_sum_exp(u_ND, table_VD, tau, self._chunk(u_ND))[:, None])[..., None]
-
-    @torch.no_grad()
-    def top(self, u_ND: Tensor, g: int) -> Tensor:
-        chunk = self._chunk(u_ND)
-        return torch.cat([times_transposed(u, self.items()).topk(g).indices + 1 for u in u_ND.split(chunk)])
-
-    @torch.no_grad()
-    def place(self, u_ND: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
-        above, tied = torch.empty_like(target_N), torch.empty_like(target_N)
-        e_VD, none = self.items(), target_N.new_empty(0)
-        chunk = self._chunk(u_ND)
-        for first in range(0, len(u_ND), chunk):
-            here = slice(first, first + chunk)
-            counts = count(times_transposed(u_ND[here], e_VD), target_N[here], none, none)
-            above[here], tied[here] = counts.above, counts.tied
-        return above, tied
-
-    def items(self) -> Tensor:
-        return self._table()[1:]
-
-    def _chunk(self, u_ND: Tensor) -> int:
-        return self._chunk_rows or (CHUNK_ROWS if u_ND.device.type == "cpu" else CHUNK_ROWS_GPU)

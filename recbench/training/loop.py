@@ -29,7 +29,8 @@ from recbench.training.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
 )
-from recbench.training.seeding import epoch_generators
+from recbench.training.precision import stepping
+from recbench.training.seeding import epoch_generators, step_generator
 from recbench.training.settings import Settings
 
 LOGGED = ("ndcg@10", "hr@10", "mrr@10")
@@ -233,9 +234,11 @@ def _train_epoch(training: _Training, job: Job, stage: int) -> dict[str, float]:
     rows = context.train
     if rows is None:
         raise ValueError("training needs rows")
-    for batch in rows.batches(settings.batch_size, order, job.device):
+    for number, batch in enumerate(rows.batches(settings.batch_size, order, job.device)):
         context.step += 1
-        losses = model.losses(batch, context)
+        context.negatives = step_generator(job.seed, stage, context.epoch, number, job.device)
+        with stepping(settings, job.device):
+            losses = model.losses(batch, context)
         if not losses:  # nothing of this batch is trained on in this stage
             continue
         total = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))

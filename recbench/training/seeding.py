@@ -21,5 +21,16 @@ def epoch_generators(
     return np.random.default_rng([seed, stage, epoch, 3]), drawn
 
 
+def step_generator(seed: int, stage: int, epoch: int, step: int, device: torch.device) -> torch.Generator:
+    """The generator of one step's negatives.
+
+    Args:
+        step: within the epoch.
+    """
+    drawn = torch.Generator(device=device)
+    drawn.manual_seed(_mixed(seed, stage, epoch, 4, step))
+    return drawn
+
+
 def _mixed(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)

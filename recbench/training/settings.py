@@ -38,6 +38,8 @@ class Settings:
     """Validation metric that picks the best weights."""
     monitor_candidates: Literal["all", "unseen"] = "all"
     """Candidates of that metric."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of a step's forward pass. bf16: autocast, on GPUs only; the loss, ranks and weights stay in float32."""
     threads: int = 1
     """CPU threads of one operation; 0 leaves it to torch. On few cores small tensors run fastest on one; run seeds side by side."""
 

@@ -1,0 +1,28 @@
+"""Scores in whole precision, whatever the encoder runs in: bfloat16 keeps 8 bits, too few for a softmax over a catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_whole_precision(
+    method: Callable[Concatenate[Any, Tensor, P], R],
+) -> Callable[Concatenate[Any, Tensor, P], R]:
+    """A method of a score that leaves autocast while it runs, and takes its first tensor in float32 where that was coarser."""
+
+    @wraps(method)
+    def whole(self: Any, u: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not torch.is_autocast_enabled(u.device.type):
+            return method(self, u, *args, **kwargs)
+        with torch.autocast(u.device.type, enabled=False):
+            return method(self, u.float() if u.dtype in (torch.bfloat16, torch.float16) else u, *args, **kwargs)
+
+    return whole  # type: ignore[return-value] # mypy takes self and u for keywords
