@@ -173,10 +173,8 @@ def test_what_is_closed_form_takes_neither_head_nor_training() -> None:
         (Asked("sasrec", assignments={"backbone": {"widht": 1}}), "Unknown setting backbone.widht"),
         (Asked("sasrec", assignments={"backbone": {"width": 65}}), "out of range"),
         (Asked("sasrec", assignments={"loss": {"name": "sofmax"}}), "Did you mean softmax"),
-        (
-            Asked("sasrec", assignments={"loss": {"negatives": 5}}),
-            r"Unknown setting loss.negatives. \[loss\] takes: nothing",
-        ),
+        (Asked("sasrec", assignments={"loss": {"negatives": 5}}), "loss.negatives is set, but no loss is named"),
+        (Asked("sasrec", assignments={"loss": {"name": "softmax", "t": 1}}), r"\[loss\] takes: nothing"),
         (Asked("sasrec", assignments={"loss": {"name": "gbce", "t": 2}}), "t is 2; it lies in"),
         (Asked("sasrec", assignments={"loss": 3}), "No loss was named"),
         (Asked("sasrec", assignments={"train": {"monitor": "ndgc@10"}}), "ndgc@10"),
