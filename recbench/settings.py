@@ -106,7 +106,7 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
         return Resolved(backbone, head, backbone_config, None, CLOSED_FORM, None, {}, resolved)
     head_config: Any = build(head_class, _without_name(table, "head"), "head")
     loss = _named(table, "loss", "softmax")
-    loss_config: Any = build(LOSSES.load(loss).Config, _without_name(table, "loss"), "loss")
+    loss_config: Any = build(LOSSES.load(loss).Config, _of_a_named_loss(table), "loss")
     stages = HEADS.load(head).plan(head_config)
     train = stage_settings(table.get("train", {}), stages)
     resolved["head"] |= as_table(head_config)
@@ -128,6 +128,22 @@ def _fitting(shipped: Table, asked: Mapping[str, Any]) -> Table:
     """A recipe without its loss where another loss is asked for: its parameters mean nothing there."""
     other = "loss" in asked and _named(asked, "loss", "") not in ("", shipped.get("loss", {}).get("name"))
     return {key: value for key, value in shipped.items() if key != "loss" or not other}
+
+
+def _of_a_named_loss(table: Mapping[str, Any]) -> Table:
+    """The settings of the loss.
+
+    Raises:
+        RecbenchError: there are some, but no loss is named: the default has none.
+    """
+    extra = _without_name(table, "loss")
+    if extra and "name" not in table["loss"]:
+        raise RecbenchError(
+            f"loss.{next(iter(extra))} is set, but no loss is named.",
+            why="The loss is then the full softmax, which takes no setting.",
+            fix="Name the one it belongs to: --set loss.name=NAME; recbench list losses shows them",
+        )
+    return extra
 
 
 def _refuse_training(backbone: str, config: Any, table: Mapping[str, Any]) -> None:

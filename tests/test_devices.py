@@ -21,8 +21,8 @@ from recbench.training.checkpoint import Store
 from recbench.training.loop import Job, Watcher, fit
 from recbench.training.precision import refuse_unfit
 from recbench.training.settings import Settings, stage_settings
-from tests.reasoning.test_heads import N_ITEMS, TRAINING, context, stages_that_run
-from tests.systems import CPU, histories, neural_backbones, packed, queries, small_system
+from tests.reasoning.test_heads import N_ITEMS, USERS, context, stages_that_run
+from tests.systems import CPU, histories, neural_backbones, packed, queries, small_system, training_rows
 from tests.training.test_learning import ITEMS, two_back
 from tests.training.test_losses import SETTINGS, system
 
@@ -64,9 +64,7 @@ def homeless(work: Callable[[], object]) -> set[tuple[str, str]]:
 
 
 def batch_of(model: ItemRecommender, device: torch.device = CPU) -> Any:
-    from recbench.data.batching import TrainingRows
-
-    rows = TrainingRows(TRAINING.histories, max_length=12, window="last", every_position=model.every_position)
+    rows = training_rows(model, USERS)
     return next(rows.batches(1_000, np.random.default_rng(0), device))
 
 

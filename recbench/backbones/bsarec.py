@@ -87,7 +87,7 @@ class Rescale(nn.Module):
         low_ND = filtered(x_ND, rows, low_pass(self.lags, self.kept, x_ND.dtype))
         if at_Q is not None:
             x_ND, low_ND = x_ND.index_select(0, at_Q), low_ND.index_select(0, at_Q)
-        rescaled_ND = torch.lerp(low_ND, x_ND, self.sqrt_beta.square())  # low + beta (x - low)
+        rescaled_ND = low_ND + self.sqrt_beta.square() * (x_ND - low_ND)
         return cast("Tensor", self.norm(x_ND + self.dropout(rescaled_ND)))
 
 

@@ -27,7 +27,7 @@ def refuse_unfit(train: Mapping[str, Settings], device: torch.device) -> None:
     if all(settings.precision == "float32" for settings in train.values()):
         return
     if device.type != "cuda":
-        why = "bfloat16 halves the work of a GPU; on CPUs without bfloat16 products it saves nothing under the full softmax."
+        why = "It is for GPUs. On a CPU without bfloat16 products it saves nothing under the full softmax (docs/losses.md)."
     elif not torch.cuda.is_bf16_supported(including_emulation=False):
         why = f"{torch.cuda.get_device_name(device)} has no bfloat16."
     else:
