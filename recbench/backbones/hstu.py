@@ -219,7 +219,7 @@ class HSTU(Backbone):
         return found
 
     def _time_bucket(self, seconds: Tensor) -> Tensor:
-        step = (seconds.abs().clamp_min(1).double().log() / TIME_STEP).long()
+        step = (seconds.abs().clamp_min(1).float().log() / TIME_STEP).long()
         return step.clamp_max(self.config.time_buckets)
 
 

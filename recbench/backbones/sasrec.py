@@ -247,8 +247,9 @@ def turned(x_ND: Tensor, position_N: Tensor, n_heads: int) -> Tensor:
     """
     x_NHd = x_ND.view(len(x_ND), n_heads, -1)
     half = x_NHd.shape[2] // 2
-    speed = ROTARY_BASE ** (-torch.arange(half, device=x_ND.device, dtype=torch.float64) / half)
-    angle = (position_N[:, None].double() * speed)[:, None]
+    exact = torch.promote_types(x_ND.dtype, torch.float32)
+    speed = ROTARY_BASE ** (-torch.arange(half, device=x_ND.device, dtype=exact) / half)
+    angle = (position_N[:, None] * speed)[:, None]
     cos, sin = angle.cos().to(x_ND.dtype), angle.sin().to(x_ND.dtype)
     a, b = x_NHd[..., :half], x_NHd[..., half:]
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(1)

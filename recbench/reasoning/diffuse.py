@@ -17,7 +17,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import torch
@@ -544,7 +544,7 @@ class DiffuReason(ReasoningHead):
                 reference = context.reference
                 if reference is None or not isinstance(reference.head, DiffuReason):
                     raise ValueError("the reference is the model as the stage began")
-                asked = Batch(batch.items_N, batch.rows, at_P, None, batch.users_B, batch.times_N)
+                asked = replace(batch, at_Q=at_P, targets_Q=None, place_Q=None)
                 thoughts_PKD = reference.head.chain.run(reference.backbone, asked)
                 known = reference.head.condition(thoughts_PKD.repeat_interleave(self.config.group, 0))
                 _, before = reference.head.path_log_prob(path, known)

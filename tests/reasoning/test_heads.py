@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from recbench.data.batching import Batch
 from recbench.errors import RecbenchError
 from recbench.reasoning.base import Context, Stage
 from recbench.recommender import ItemRecommender, config_classes
@@ -271,3 +272,22 @@ def test_a_baseline_takes_no_head(baseline: str, head: str) -> None:
 def test_every_head_is_in_the_table_that_the_tests_run_over() -> None:
     assert {"none", "pause", "rearec-erl", "rearec-prl", "lares", "diffuse"} <= set(HEADS.entries())
     assert {head for head, _ in VARIANTS} == set(HEADS.entries())
+
+
+def test_the_reference_of_diffuse_sees_the_same_times_as_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a backbone looks at the time of the target, the frozen copy does so, too."""
+    changes = {"grpo_when": "after", "kl": 0.1, "reference": "stage"}
+    model = small_system("hstu", "diffuse", N_ITEMS, changes=changes, query_time="target")
+    told = context(model, model.stages[1])
+    seen, encode = [], told.reference.backbone.encode
+
+    def watched(x: Tensor, batch: Batch, **options: object) -> object:
+        seen.append(batch.next_times_N)
+        return encode(x, batch, **options)
+
+    monkeypatch.setattr(told.reference.backbone, "encode", watched)
+    batch = training_batch(model, USERS)
+    model.begin(told)
+    model.train().losses(batch, told)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], batch.next_times_N)
