@@ -19,7 +19,6 @@ from recbench.data.batching import TrainingRows
 from recbench.data.dataset import Histories, Queries
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import Ranks, evaluate
-from recbench.kernels.memory import trim
 from recbench.reasoning.base import Context, Reasoner, Stage
 from recbench.recommender import Trainable
 from recbench.training.average import Average
@@ -184,7 +183,6 @@ def _run_epoch(training: _Training, job: Job, store: Store, progress: Progress) 
     settings = job.settings[context.stage]
     context.epoch = progress.epoch + 1
     losses = _train_epoch(training, job, progress.stage)
-    trim()
     trained = perf_counter() - began
     with training.average.in_place() if training.average else contextlib.nullcontext():
         ranks, value = _validated(model, job, settings)
