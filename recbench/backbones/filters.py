@@ -24,17 +24,17 @@ def lags(N: int) -> Tensor:
     return (place_N[:, None] - place_N[None, :]) % N
 
 
-def circulant(h_ND: Tensor, lag_NN: Tensor) -> Tensor:
-    """h[(t - s) mod N] of each channel, (D, N, N); any T x T corner of it serves a row of T tokens."""
-    N, D = h_ND.shape
-    return h_ND.index_select(0, lag_NN.flatten()).view(N, N, D).permute(2, 0, 1)
+def circulant(h_ND: Tensor, lag_TT: Tensor) -> Tensor:
+    """h[(t - s) mod N] of each channel, (D, T, T), for the corner of ``lags`` that the longest row needs."""
+    T, D = len(lag_TT), h_ND.shape[1]
+    return h_ND.index_select(0, lag_TT.flatten()).view(T, T, D).permute(2, 0, 1)
 
 
 def filtered(x_ND: Tensor, rows: Rows, mix: Tensor) -> Tensor:
     """Each row through its filter, (N, D).
 
     Args:
-        mix: a circulant a channel (D, N, N), or one for all, (N, N). No row is longer than its N.
+        mix: a circulant a channel (D, T, T), or one for all, (T, T). No row is longer than its T; a shorter one takes its corner.
     """
     return over_buckets(x_ND, rows, lambda x_BTD: _over_rows(x_BTD, mix[..., : x_BTD.shape[1], : x_BTD.shape[1]]))
 

@@ -74,7 +74,8 @@ class Block(nn.Module):
     def forward(self, x_ND: Tensor, rows: Rows, at_Q: Tensor | None) -> Tensor:
         """States of all tokens, or of those in ``at_Q`` alone."""
         h_ND = torch.fft.irfft(torch.view_as_complex(self.spectrum), n=len(self.lags), dim=0)
-        mixed_ND = filtered(x_ND, rows, circulant(h_ND, self.lags))
+        T = int(rows.lengths[-1])
+        mixed_ND = filtered(x_ND, rows, circulant(h_ND, self.lags[:T, :T]))
         if at_Q is not None:
             x_ND, mixed_ND = x_ND.index_select(0, at_Q), mixed_ND.index_select(0, at_Q)
         return cast("Tensor", self.feed_forward(self.norm(x_ND + self.dropout(mixed_ND))))

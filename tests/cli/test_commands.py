@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from recbench.cli.app import COMMANDS, run
+from tests.systems import prefix_backbones
 
 SMALL = ["--set", "backbone.width=8", "--set", "backbone.inner=16", "--set", "train.epochs=2", "--device", "cpu"]
 LARES = ["train", "--backbone", "sasrec", "--reason", "lares", "--dataset", "tiny"]
@@ -196,6 +197,28 @@ def test_a_typed_history_has_no_times_and_a_system_that_looks_at_them_says_so(ti
     assert "a typed-in history has no times" in " ".join(capsys.readouterr().err.split())
     assert run(["recommend", "runs/tiny-sasrec-none-s0", "--history", first]) == 0
     assert "no times" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backbone", prefix_backbones())
+def test_a_backbone_of_prefix_rows_goes_through_every_command(backbone: str, tmp_path: Path, capsys: Captured) -> None:
+    runs, folder = ["--runs", str(tmp_path)], str(tmp_path / f"tiny-{backbone}-rearec-erl-s0")
+    assert run(["train", "--backbone", backbone, "--reason", "rearec-erl", *SMALL, *runs]) == 0
+    assert f"{backbone}+rearec-erl on tiny" in capsys.readouterr().out
+    assert run(["evaluate", folder]) == 0
+    assert "equal the stored ones" in capsys.readouterr().out
+    assert run(["evaluate", folder, "--steps", "1,3", "--json"]) == 0
+    assert [line["steps"] for line in json.loads(capsys.readouterr().out)["steps"]] == [1, 3]
+    assert run(["recommend", folder, "--user", "U00001", "--top", "5", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["items"]) == 5
+    assert run(["show", folder]) == 0
+
+
+def test_cloze_rows_are_a_setting_of_the_backbone(tmp_path: Path, capsys: Captured) -> None:
+    sets = ["--set", "backbone.rows=cloze", "--set", "backbone.blanked=0.4", "--json", "--quiet"]
+    assert run(["train", "--backbone", "bert4rec", *SMALL, *sets, "--runs", str(tmp_path)]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["status"] == "finished"
+    assert 'rows = "cloze"' in (tmp_path / "tiny-bert4rec-none-s0" / "config.toml").read_text(encoding="utf-8")
 
 
 def test_ctrl_c_and_a_polite_kill_end_with_130_and_an_interrupted_run(
