@@ -30,7 +30,7 @@ def exact(head: str, backbone: str = "sasrec", **changes: object) -> ItemRecomme
 
 
 def training_batch(rows: list[list[int]], *, every_position: bool = True) -> Batch:
-    made = TrainingRows(histories(rows), max_length=12, window="last", every_position=every_position)
+    made = TrainingRows(histories(rows, times=True), max_length=12, window="last", every_position=every_position)
     return next(made.batches(1_000, np.random.default_rng(0), CPU))
 
 
