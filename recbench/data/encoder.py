@@ -30,7 +30,11 @@ def identity(encoder: str) -> dict[str, str]:
         return {"hub": encoder}
     if not any((folder / name).is_file() for name in MARKS):
         raise _no_model(encoder, f"The directory has neither {' nor '.join(MARKS)}.")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model"))
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model")
+    )
     if not any(path.suffix == ".safetensors" for path in files):
         raise _no_model(encoder, "It holds no *.safetensors, and recbench reads no pickles.")
     return {path.relative_to(folder).as_posix(): sha256(path) for path in files}

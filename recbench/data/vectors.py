@@ -1,4 +1,4 @@
-"""A dataset's items as vectors: from an encoder, from TF-IDF, or from training sequences; kept by the hash of what they follow from."""
+"""A dataset's items as vectors, from an encoder, TF-IDF or training sequences; kept by the hash of what they follow from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ CACHE = ".vectors"
 """Folder in the home of datasets that keeps vectors, one file a hash."""
 VERSION = 1
 """Of the arithmetic below: goes up when equal inputs give other vectors."""
-WIDTHS = {"text": 256, "cooc": 128}
+WIDTHS = {"text": 64, "cooc": 128}
+"""Of text far below the 256 often used: distances between short titles mean little in so many directions, and more ids collide."""
 Source = Literal["auto", "encoder", "text", "cooc"]
 Normalise = Literal["centre", "zscore", "whiten", "none"]
 
@@ -37,7 +38,7 @@ class VectorConfig:
     encoder: str = ""
     """A local directory of sentence-transformers or Hugging Face, or a name on its hub."""
     width: int = 0
-    """Coordinates of text and cooc vectors at most; 0: 256 for text, 128 for cooc. An encoder has its own."""
+    """Coordinates of text and cooc vectors at most; 0: 64 for text, 128 for cooc. An encoder has its own."""
     normalise: Normalise = "centre"
     """centre: length 1, then mean 0. zscore, whiten: then also variance 1 in each coordinate, in each principal direction. none."""
 
@@ -46,6 +47,8 @@ class VectorConfig:
             raise ValueError(f"width is {self.width}; it is a number of coordinates, or 0 for the default")
         if self.source == "encoder" and not self.encoder:
             raise ValueError("source is encoder, so encoder must name a directory or a model on the hub")
+        if self.encoder and self.width:
+            raise ValueError(f"width is {self.width}, but an encoder has its own; leave width out")
         if self.encoder and self.source not in ("auto", "encoder"):
             raise ValueError(f"encoder is given and source is {self.source}; leave out one of the two")
 
@@ -153,7 +156,12 @@ def _plan(dataset: Dataset, config: VectorConfig) -> _Plan:
         for text in all_texts:
             content.update(text.encode() + b"\0")
         facts |= {"fields": _fields(items), "items_without_title": int(items[columns.TITLE].isna().sum())}
-    settings: dict[str, Any] = {"version": VERSION, "source": source, "content": content.hexdigest(), "items": len(items)}
+    settings: dict[str, Any] = {
+        "version": VERSION,
+        "source": source,
+        "content": content.hexdigest(),
+        "items": len(items),
+    }
     if source == "encoder":
         facts["encoder"] = config.encoder
         settings["encoder"] = encoders.identity(config.encoder)

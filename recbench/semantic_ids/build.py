@@ -34,8 +34,8 @@ CODES, CODEBOOKS, CARD = "codes.parquet", "codebooks.safetensors", "card.json"
 VERSION = 1
 """Of what is computed and kept: goes up when equal inputs give another table."""
 TABLES = ["features", "method", "ids"]
-SIZES = ((2_000, 64), (8_000, 128))
-"""Codes of a level for fewer items than the first number; 256 above."""
+SMALL, SMALL_SIZE, SIZE = 2_000, 64, 256
+"""Codes of a level: below so many items, and else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class IdConfig:
     levels: int = 3
     """Quantised codes of an item. A suffix comes behind them."""
     codes: int = 0
-    """Codes of a level; 0: 64 below 2,000 items, 128 below 8,000, else 256, and never more than a quarter of the items."""
+    """Codes of a level; 0: 256, or 64 below 2,000 items, and never more than a quarter of the items."""
     dedup: Literal["suffix", "sinkhorn", "accept"] = "suffix"
     """suffix: one more code that counts within a group. sinkhorn: spread groups over the last level first. accept: share a path."""
     max_suffix: int = 256
@@ -94,7 +94,9 @@ def id_settings(given: Mapping[str, Any], method: str | None = None) -> IdSettin
     for name in TABLES:
         part = given.get(name, {})
         if not isinstance(part, Mapping):
-            raise RecbenchError(f"{name} cannot be {part!r}.", why=f"[{name}] is a table.", fix=f"--set {name}.NAME=...")
+            raise RecbenchError(
+                f"{name} cannot be {part!r}.", why=f"[{name}] is a table.", fix=f"--set {name}.NAME=..."
+            )
         parts[name] = dict(part)
     named = str(parts["method"].pop("name", "rkmeans"))
     method = method or named
@@ -107,7 +109,9 @@ def id_settings(given: Mapping[str, Any], method: str | None = None) -> IdSettin
     )
 
 
-def semantic_ids(dataset: Dataset, settings: IdSettings, seed: int = 0, *, rebuild: bool = False) -> tuple[SemanticIds, Path, bool]:
+def semantic_ids(
+    dataset: Dataset, settings: IdSettings, seed: int = 0, *, rebuild: bool = False
+) -> tuple[SemanticIds, Path, bool]:
     """The table of ``dataset`` under ``settings``, its folder, and whether it was there already.
 
     Validation and test events are never opened; a table of text does not open training events either.
@@ -126,7 +130,7 @@ def semantic_ids(dataset: Dataset, settings: IdSettings, seed: int = 0, *, rebui
     started = time.perf_counter()
     vectors = item_vectors(dataset, settings.features)
     read_at = time.perf_counter()
-    table = _made(dataset, vectors, settings, seed)
+    table = _told(dataset, vectors, settings, seed)
     card = table.card | {
         "dataset": {"name": dataset.name, "fingerprint": dataset.card.fingerprint},
         "key": key,
@@ -138,7 +142,7 @@ def semantic_ids(dataset: Dataset, settings: IdSettings, seed: int = 0, *, rebui
     return table, folder, False
 
 
-def made(vectors: Vectors, settings: IdSettings, seed: int) -> SemanticIds:
+def ids_of(vectors: Vectors, settings: IdSettings, seed: int) -> SemanticIds:
     """The table of items with these vectors. Items that nothing is known of get drawn codes, so that they do not share one path.
 
     Raises:
@@ -193,13 +197,16 @@ def read(folder: Path) -> SemanticIds | None:
     return replace(table, card=card)
 
 
-def _made(dataset: Dataset, vectors: Vectors, settings: IdSettings, seed: int) -> SemanticIds:
-    """``made``, with refusals in the words of the user."""
+def _told(dataset: Dataset, vectors: Vectors, settings: IdSettings, seed: int) -> SemanticIds:
+    """``ids_of``, with refusals in the words of the user."""
     try:
-        return made(vectors, settings, seed)
+        return ids_of(vectors, settings, seed)
     except TooManyAlikeError as error:
         shown = dataset.items().iloc[error.group[:3]]
-        names = ", ".join(repr(t if isinstance(t, str) else raw) for t, raw in zip(shown[columns.TITLE], shown[columns.RAW_ID], strict=True))
+        names = ", ".join(
+            repr(t if isinstance(t, str) else raw)
+            for t, raw in zip(shown[columns.TITLE], shown[columns.RAW_ID], strict=True)
+        )
         raise RecbenchError(
             f"{len(error.group):,} items of {dataset.name} have equal codes.",
             why=f"At most {settings.ids.max_suffix} can be told apart by a suffix. Among them: {names}.",
@@ -216,8 +223,7 @@ def _made(dataset: Dataset, vectors: Vectors, settings: IdSettings, seed: int) -
 
 
 def _size(n_items: int) -> int:
-    fitting = next((size for below, size in SIZES if n_items < below), 256)
-    return max(2, min(fitting, n_items // 4))
+    return max(2, min(SMALL_SIZE if n_items < SMALL else SIZE, n_items // 4))
 
 
 def _hash(table: SemanticIds) -> str:

@@ -31,14 +31,17 @@ def kmeans(
     """
     if len(x_NA) < n_clusters:
         raise ValueError(f"{len(x_NA)} points cannot make {n_clusters} clusters")
+
+    def choose(x_NA: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+        if assign is not None:
+            return assign(squared_distances(x_NA, centroids))
+        return refill(*nearest(x_NA, centroids), n_clusters)
+
     centroids = plus_plus(x_NA, n_clusters, rng)
     codes_N = np.full(len(x_NA), -1)
     for _ in range(max(iterations, 1)):
         before_N = codes_N
-        if assign is None:
-            codes_N = refill(*nearest(x_NA, centroids), n_clusters)
-        else:
-            codes_N = assign(squared_distances(x_NA, centroids))
+        codes_N = choose(x_NA, centroids)
         if np.array_equal(before_N, codes_N):
             break
         centroids = means(x_NA, codes_N, n_clusters)

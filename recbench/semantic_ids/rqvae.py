@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, final
 
 import numpy as np
@@ -98,7 +99,7 @@ class RQVAE(Tokeniser):
             if error < best:
                 best, best_epoch = error, epoch
                 best_state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-            restarted += restart_dead(net.books, quantised)
+            restarted += restart_dead(list(net.books), quantised)
         net.load_state_dict(best_state)
         quantised, error = net.quantise_all(x_NA)
         facts = {"epochs": epoch, "best_epoch": best_epoch, "reconstruction": error, "codes_restarted": restarted}
@@ -178,6 +179,6 @@ def restart_dead(books: Sequence[Tensor], quantised: Quantising) -> int:
 def _layers(widths: Sequence[int]) -> nn.Sequential:
     """Linear layers with ReLU between them."""
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

@@ -84,7 +84,7 @@ def _fill_the_empty(priced_NC: np.ndarray, codes_N: np.ndarray, low: int) -> Non
 
 
 def repair(codes_NL: np.ndarray, distances: np.ndarray, eps: float = 0.003, rounds: int = 20) -> np.ndarray:
-    """Codes (N, L) with fewer equal rows: each group of equal rows is spread over the last level's codes by Sinkhorn, again and again.
+    """Codes (N, L) with fewer equal rows: each group of them is spread over the last level's codes by Sinkhorn, again and again.
 
     Items of equal distances never part, and a moved item may meet another; what is left needs a suffix.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,7 @@ class TooManyAlikeError(ValueError):
 def suffixes(codes_NL: np.ndarray, seed: int, max_suffix: int) -> np.ndarray:
     """The code that makes each row unique, (N,) int64: 0 for a row of its own, 0 .. g - 1 in a group of g equal rows.
 
-    The order in a group is drawn, so it tells neither time nor popularity. A row put behind the others renumbers nobody: the
-    draw of an item depends on its place and the seed alone, and within a group earlier places come first where equal.
+    The order in a group is drawn, so it tells neither time nor popularity.
 
     Raises:
         TooManyAlikeError: a group is larger than ``max_suffix``.
@@ -84,6 +83,31 @@ def table_of(codes_NL: np.ndarray, level_sizes: Sequence[int], codebooks: Sequen
     codes_VM = np.full((len(codes_NL) + 1, codes_NL.shape[1]), -1, dtype=np.int16)
     codes_VM[1:] = codes_NL
     return SemanticIds(codes_VM, tuple(int(size) for size in level_sizes), tuple(codebooks))
+
+
+def appended(table: SemanticIds, codes_KL: np.ndarray) -> SemanticIds:
+    """The table with K more items behind the others: each takes the next suffix that is free on its path, nobody is renumbered.
+
+    Args:
+        codes_KL: quantised codes of the new items, without suffix; L is M - 1.
+
+    Raises:
+        ValueError: codes that the table's levels do not have.
+    """
+    if codes_KL.shape[1] != len(table) - 1:
+        raise ValueError(f"new items have {codes_KL.shape[1]} codes; this table takes {len(table) - 1} and a suffix")
+    if (codes_KL < 0).any() or (codes_KL >= np.array(table.level_sizes[:-1])).any():
+        raise ValueError(f"a new item has a code outside of the levels' sizes {table.level_sizes[:-1]}")
+    free: dict[tuple[int, ...], int] = {}
+    for *path, suffix in table.codes_VM[1:].tolist():
+        free[tuple(path)] = max(free.get(tuple(path), 0), suffix + 1)
+    rows = []
+    for path in map(tuple, codes_KL.tolist()):
+        rows.append([*path, free.get(path, 0)])
+        free[path] = free.get(path, 0) + 1
+    codes_NM = np.concatenate([table.codes_VM[1:].astype(np.int64), np.array(rows, dtype=np.int64)])
+    sizes = (*table.level_sizes[:-1], int(codes_NM[:, -1].max()) + 1)
+    return replace(table_of(codes_NM, sizes, table.codebooks), card=table.card)
 
 
 def report(codes_NL: np.ndarray, level_sizes: Sequence[int]) -> dict[str, Any]:
