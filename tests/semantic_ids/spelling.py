@@ -11,7 +11,9 @@ from recbench.semantic_ids.table import SemanticIds, suffixes, table_of
 
 def random_table(n_items: int, sizes: tuple[int, ...], seed: int = 0, *, unique: bool = True) -> SemanticIds:
     """Drawn codes, with a suffix unless rows may be equal."""
-    codes_NL = np.column_stack([np.random.default_rng([seed, level]).integers(c, size=n_items) for level, c in enumerate(sizes)])
+    codes_NL = np.column_stack(
+        [np.random.default_rng([seed, level]).integers(c, size=n_items) for level, c in enumerate(sizes)]
+    )
     if not unique:
         return table_of(codes_NL, sizes, ())
     suffix_N = suffixes(codes_NL, seed, n_items)
