@@ -28,7 +28,7 @@ class PrefixTree:
     """All prefixes of all items. Level l has a node for each distinct prefix of l codes; node 0 of level 0 is the empty one.
 
     Nodes of a level stand in the order of their codes, so the children of one node are neighbours, and so are those of neighbours.
-    Nothing is dense: the arrays hold one entry a node, 0.5 MB for 12,000 items, whatever the number of codes.
+    Nothing is dense: the arrays hold one entry a node, 0.7 MB for 12,000 items, whatever the number of codes.
     """
 
     starts: tuple[Tensor, ...]
