@@ -32,7 +32,7 @@ class Speller(Protocol):
         """R rows a code further: row r goes on from row ``parent_R[r]`` of ``state`` and has just spelled ``code_R[r]``.
 
         Args:
-            parent_R: rows of ``state``, ascending; one may stand here often or never: this is the cache's reordering.
+            parent_R: rows of ``state``, user by user; one may stand here often or never: this is the cache's reordering.
             level: of the codes that the logits are about, from 1.
 
         Returns:

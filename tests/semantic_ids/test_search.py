@@ -161,6 +161,8 @@ def test_a_search_error_is_an_item_lost_that_beats_the_last_beam() -> None:
     assert beams.items_BW.tolist() == [[1]]
     target = torch.tensor([3])
     assert search_errors(beams, target, path_log_prob(model, tree, target)).tolist() == [True]
+    equal = torch.tensor([2])  # outside the beam, but no better than what is in it
+    assert search_errors(beams, equal, path_log_prob(model, tree, equal)).tolist() == [False]
     wide = beam_search(model, tree, 2)
     assert search_errors(wide, target, path_log_prob(model, tree, target)).tolist() == [False]
     assert wide.items_BW[0, 0] == 3
