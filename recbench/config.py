@@ -103,7 +103,7 @@ def _where_to_turn(refusal: str, given: list[str], takes: list[str], where: str)
     """What to type: the settings that a refusal names, those the user gave first; all that were given where it names none."""
     named = [name for name in takes if re.search(rf"\b{name}\b", refusal)]
     turn = sorted(named, key=lambda name: name not in given)[:3] or given[:3]
-    return " or ".join(f"--set {where}.{name}=..." for name in turn) or f"--set {where}.NAME=..."
+    return " or ".join(f"--set {where}.{name}=VALUE" for name in turn) or f"--set {where}.NAME=VALUE"
 
 
 def known_tables(table: Mapping[str, Any], known: list[str], where: str) -> None:

@@ -137,10 +137,10 @@ def test_what_is_closed_form_takes_neither_head_nor_training() -> None:
 def test_a_setting_out_of_range_is_named_in_what_to_type() -> None:
     with pytest.raises(RecbenchError, match="out of range") as error:
         resolve(Asked("sasrec", "lares", assignments={"head": {"group": 1, "tla": 0.2}}).table(), "generic")
-    assert error.value.fix == "Change it: --set head.group=..."
+    assert error.value.fix == "Change it: --set head.group=VALUE."
     with pytest.raises(RecbenchError) as error:
         resolve(Asked("sasrec", "diffuse", assignments={"head": {"levels": 1, "start": 0.3}}).table(), "generic")
-    assert "--set head.levels=... or --set head.start=..." in str(error.value.fix)
+    assert "--set head.levels=VALUE or --set head.start=VALUE" in str(error.value.fix)
 
 
 @pytest.mark.parametrize(
