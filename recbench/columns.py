@@ -39,3 +39,8 @@ USERS = (USER, RAW_ID, ORIGINAL_ORDER)
 RANKS = (SPLIT, USER, TARGET, ABOVE, TIED, ABOVE_UNSEEN, TIED_UNSEEN)
 TOP = (USER, POSITION, ITEM, SCORE)
 RESULTS = (SYSTEM, DATASET, SEED, USER, TARGET, RANK)
+
+
+def code(level: int) -> str:
+    """Column of a semantic id's code, levels counted from 0: ``code_1`` is the first."""
+    return f"code_{level + 1}"

@@ -165,3 +165,15 @@ SOURCES = Registry(
         ),
     },
 )
+
+TOKENISERS = Registry(
+    "method of semantic ids",
+    "tokenisers",
+    {
+        "rkmeans": Entry("recbench.semantic_ids.rkmeans:ResidualKMeans", "clusters", "residual k-means, in seconds"),
+        "balanced": Entry(
+            "recbench.semantic_ids.balanced:BalancedKMeans", "clusters", "residual k-means, clusters of equal size"
+        ),
+        "rqvae": Entry("recbench.semantic_ids.rqvae:RQVAE", "trained", "residual-quantised autoencoder (TIGER, 2023)"),
+    },
+)

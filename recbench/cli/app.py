@@ -44,6 +44,7 @@ app = typer.Typer(
 
 COMMANDS = (
     "prepare",
+    "ids",
     "train",
     "compare",
     "evaluate",

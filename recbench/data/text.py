@@ -1,0 +1,91 @@
+"""Item text: what is known of an item as one text, and texts as vectors by TF-IDF and a truncated SVD."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.sparse.linalg import svds
+
+from recbench import columns
+
+WORD = re.compile(r"[^\W_]+")
+UNKNOWN = "unknown item"
+"""Stands for a missing title where the item has something else."""
+NO_NAMES = ("", "unknown", "n/a", "none")
+"""What data say where they know no brand."""
+
+
+def texts(items: pd.DataFrame) -> list[str]:
+    """Title, brand, categories and price of each item as one text; empty where nothing but a price is known.
+
+    Args:
+        items: the table of a prepared dataset, one row an item in order of id. Neither id nor raw id gets into a text.
+    """
+    fields = [columns.TITLE, columns.BRAND, columns.CATEGORIES, columns.PRICE]
+    return [_text(*row) for row in zip(*(items[name] for name in fields), strict=True)]
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, in order; a number is a word."""
+    return WORD.findall(text.lower())
+
+
+def tf_idf(texts_V: Sequence[str]) -> sparse.csr_array:
+    """One row a text, one column a word that stands in two texts at least; rows have length 1, or 0 where no word is left.
+
+    An entry is (1 + ln tf) (1 + ln((1 + V) / (1 + df))); columns are in alphabetical order.
+    """
+    rows = [words(text) for text in texts_V]
+    df: dict[str, int] = {}
+    for row in rows:
+        for word in set(row):
+            df[word] = df.get(word, 0) + 1
+    column = {word: place for place, word in enumerate(sorted(word for word, n in df.items() if n > 1))}
+    kept = [[column[word] for word in row if word in column] for row in rows]
+    row_E = np.repeat(np.arange(len(rows)), [len(row) for row in kept])
+    column_E = np.fromiter((place for row in kept for place in row), np.int64, len(row_E))
+    counts = sparse.coo_array((np.ones(len(row_E)), (row_E, column_E)), shape=(len(rows), len(column))).tocsr()
+    counts.sum_duplicates()
+    df_W = np.bincount(counts.indices, minlength=len(column))
+    counts.data = (1 + np.log(counts.data)) * (1 + np.log((1 + len(rows)) / (1 + df_W)))[counts.indices]
+    norm_V = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
+    scale_V = np.divide(1.0, norm_V, out=np.zeros_like(norm_V), where=norm_V > 0)
+    return sparse.csr_array(sparse.diags_array(scale_V) @ counts)
+
+
+def truncated_svd(matrix: sparse.csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Left singular vectors (rows, A) and the A largest singular values, largest first; A is ``width`` or what there is.
+
+    The same matrix gives the same answer: the start is fixed, and the largest entry of each vector is positive.
+    """
+    rank = min(width, min(matrix.shape) - 1)
+    if rank < 1 or not matrix.nnz:
+        return np.zeros((matrix.shape[0], 0)), np.zeros(0)
+    start = np.random.default_rng(0).standard_normal(min(matrix.shape))
+    u, s, _ = svds(matrix, k=rank, v0=start)
+    u, s = u[:, ::-1], s[::-1]
+    real = s > 1e-9 * s[0]
+    u, s = u[:, real], s[real]
+    sign = np.sign(u[np.abs(u).argmax(axis=0), np.arange(u.shape[1])])
+    return u * sign, s
+
+
+def tf_idf_vectors(texts_V: Sequence[str], width: int) -> np.ndarray:
+    """TF-IDF rows in their ``width`` strongest directions, (V, A) float32: U S of the truncated SVD."""
+    u, s = truncated_svd(tf_idf(texts_V), width)
+    return (u * s).astype(np.float32)
+
+
+def _text(title: object, brand: object, categories: object, price: object) -> str:
+    maker = brand if isinstance(brand, str) and brand.strip().lower() not in NO_NAMES else None
+    names = [str(name) for name in categories] if isinstance(categories, list | tuple | np.ndarray) else []
+    if not (isinstance(title, str) and title.strip()) and not maker and not names:
+        return ""
+    parts = [title if isinstance(title, str) and title.strip() else UNKNOWN, maker, ", ".join(names)]
+    if isinstance(price, float | int) and np.isfinite(price):
+        parts.append(f"${price:.0f}")
+    return ". ".join(part for part in parts if part)
