@@ -25,8 +25,8 @@ class Differences:
 
     values: FloatArray
     """The distinct differences, ascending, (M,)."""
-    counts: IntArray
-    """Users at each, (M,)."""
+    counts: IntArray | FloatArray
+    """Users at each, (M,); no whole numbers after ``coarse``."""
 
     @classmethod
     def between(cls, ours: FloatArray, theirs: FloatArray) -> Differences:
@@ -46,7 +46,7 @@ class Differences:
     @property
     def n(self) -> int:
         """Users."""
-        return int(self.counts.sum())
+        return round(float(self.counts.sum()))
 
     @property
     def mean(self) -> float:
@@ -84,6 +84,22 @@ class Differences:
     def d_z(self) -> float:
         """Effect size: mean over sd. 0 where nobody differs, infinite where all differ by the same."""
         return _ratio(self.mean, self.sd)
+
+
+def coarse(d: Differences, bins: int = 400) -> Differences:
+    """The same differences on an even grid, where they take more values than ``bins``; else unchanged.
+
+    Each is shared between its two neighbours on the grid in such parts that the mean stays as it is; counts are then no
+    whole numbers. The variance grows by at most a quarter of the squared step, 1 in 640,000 of the squared range.
+    """
+    if len(d.values) <= bins:
+        return d
+    grid = np.linspace(d.values[0], d.values[-1], bins + 1)
+    place = (d.values - grid[0]) / (grid[1] - grid[0])
+    left = np.minimum(place.astype(np.int64), bins - 1)
+    part = place - left
+    counts = np.bincount(left, d.counts * (1 - part), bins + 1) + np.bincount(left + 1, d.counts * part, bins + 1)
+    return Differences(grid[counts > 0], counts[counts > 0])
 
 
 @dataclass(frozen=True, slots=True)
