@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from recbench.runs.folder import Run
 
 
-Format = Literal["table", "markdown", "csv", "json"]
-_SUFFIXES: dict[str, Format] = {".md": "markdown", ".csv": "csv", ".json": "json"}
+Format = Literal["table", "markdown", "csv", "json", "latex"]
+_SUFFIXES: dict[str, Format] = {".md": "markdown", ".csv": "csv", ".json": "json", ".tex": "latex"}
 
 
 def compare(
@@ -138,7 +138,7 @@ def _matches(pattern: str) -> list[Path]:
 def _rendered(comparison: Comparison, chosen: Format) -> str:
     from importlib import import_module
 
-    module = {"table": "text", "markdown": "markdown", "csv": "tabular", "json": "machine"}[chosen]
+    module = {"table": "text", "markdown": "markdown", "csv": "tabular", "json": "machine", "latex": "latex"}[chosen]
     return str(import_module(f"recbench.report.{module}").render(comparison))
 
 

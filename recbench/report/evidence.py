@@ -78,7 +78,11 @@ def _epochs(run: Run) -> tuple[tuple[Epoch, ...], list[Missing]]:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         return tuple(_epoch(line) for line in lines), []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return (), [Missing(what=f"Learning curve of {run.folder}", why=f"{path} cannot be read: {error}", fix="Train it again.")]
+        return (), [
+            Missing(
+                what=f"Learning curve of {run.folder}", why=f"{path} cannot be read: {error}", fix="Train it again."
+            )
+        ]
 
 
 def _epoch(line: Mapping[str, Any]) -> Epoch:
@@ -114,7 +118,9 @@ def _depths(epochs: Sequence[Epoch]) -> dict[int, float]:
     chosen = [epoch for epoch in telling if epoch.best] or telling
     if not chosen:
         return {}
-    shares = {name.removeprefix(DEPTH): share for name, share in chosen[-1].diagnostics.items() if name.startswith(DEPTH)}
+    shares = {
+        name.removeprefix(DEPTH): share for name, share in chosen[-1].diagnostics.items() if name.startswith(DEPTH)
+    }
     return {int(k): share for k, share in sorted(shares.items(), key=lambda pair: int(pair[0])) if k.isdecimal()}
 
 

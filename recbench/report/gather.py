@@ -77,13 +77,13 @@ def _first(comparison: Comparison | None) -> list[str]:
         return []
     metric = comparison.settings.metrics[0]
     ordered = [sorted(t.on(metric), key=lambda row: -row.score.mean) for t in comparison.tables]
-    best = [rows[place].system.label for place in range(max(map(len, ordered))) for rows in ordered if place < len(rows)]
+    best = [
+        rows[place].system.label for place in range(max(map(len, ordered))) for rows in ordered if place < len(rows)
+    ]
     return list(dict.fromkeys([*[t.reference for t in comparison.tables], *best]))
 
 
-def _cards(
-    evidence: Sequence[Evidence], home: Path, describe: Describe
-) -> tuple[dict[str, DataFacts], list[Missing]]:
+def _cards(evidence: Sequence[Evidence], home: Path, describe: Describe) -> tuple[dict[str, DataFacts], list[Missing]]:
     """The cards of the very data the runs were made on: another preparation of that name is no evidence."""
     cards: dict[str, DataFacts] = {}
     missing = []
@@ -109,7 +109,9 @@ def _cards(
 def _unfinished(run: Run) -> Missing:
     m = run.manifest
     why = f"{run.folder} is {m.status}{': ' + m.error['what'] if m.error.get('what') else ''}."
-    return Missing(what=f"{m.system} on {m.dataset.get('name')}, seed {m.seed}", why=why, fix="recbench train ... --resume")
+    return Missing(
+        what=f"{m.system} on {m.dataset.get('name')}, seed {m.seed}", why=why, fix="recbench train ... --resume"
+    )
 
 
 def _never_asked(evidence: Sequence[Evidence]) -> list[Missing]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from recbench.files import replacing
 from recbench.report.figures.style import PALETTE, rc
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 FORMATS = ("png", "svg", "pdf")
 _NAMESPACE = re.compile(r"\{[^}]*\}")
 _HEX = re.compile(r"#[0-9a-fA-F]{6}\b")
+_LONG = re.compile(r"(?<=\d)(\.\d\d)\d+")
+"""Places beyond a hundredth of a point."""
 _REFERENCE = re.compile(r"#([\w.-]+)")
 _NAMES = {value: name for name, value in PALETTE.items()}
 _DPI = 200
@@ -37,12 +39,12 @@ class Drawing:
 
     def inline(self) -> str:
         """``<svg>`` for an HTML page: title and description inside, every id its own, colours the page's."""
-        root = ElementTree.fromstring(self._bytes("svg", facecolor="none"))
+        root = ET.fromstring(self._bytes("svg", facecolor="none"))  # noqa: S314 - matplotlib just wrote it
         _strip(root)
         self._own_ids(root)
         for element in root.iter():
             for key, value in element.attrib.items():
-                element.set(key, _HEX.sub(_variable, value))
+                element.set(key, _LONG.sub(r"\1", _HEX.sub(_variable, value)))
         root.attrib = {
             "viewBox": root.attrib["viewBox"],
             "width": root.attrib["width"],
@@ -51,10 +53,10 @@ class Drawing:
             "aria-describedby": f"{self.name}-desc",
         }
         for place, (tag, text) in enumerate((("title", self.title), ("desc", self.description))):
-            element = ElementTree.Element(tag, {"id": f"{self.name}-{tag}"})
+            element = ET.Element(tag, {"id": f"{self.name}-{tag}"})
             element.text = text
             root.insert(place, element)
-        return ElementTree.tostring(root, encoding="unicode")
+        return ET.tostring(root, encoding="unicode")
 
     def save(self, folder: Path) -> list[Path]:
         """PNG, SVG and PDF under ``folder``, on white, whole or not at all; the same bytes each time."""
@@ -76,14 +78,15 @@ class Drawing:
             "png": {"Title": self.title},
         }
         buffer = io.BytesIO()
-        with mpl.rc_context({**rc(), "svg.hashsalt": self.name}), warnings.catch_warnings():
+        settings: dict[Any, Any] = {**rc(), "svg.hashsalt": self.name}
+        with mpl.rc_context(settings), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is a box, not an error
             self.draw().savefig(
                 buffer, format=format_, dpi=_DPI, facecolor=facecolor, metadata=metadata[format_], bbox_inches="tight"
             )
         return buffer.getvalue()
 
-    def _own_ids(self, root: ElementTree.Element) -> None:
+    def _own_ids(self, root: ET.Element) -> None:
         """Keep only ids that something refers to, and put the figure's name before them: a page holds many figures."""
         used = {
             name
@@ -112,7 +115,7 @@ def _variable(found: re.Match[str]) -> str:
     return f"var(--{name})" if name else found.group()
 
 
-def _strip(root: ElementTree.Element) -> None:
+def _strip(root: ET.Element) -> None:
     """Leave out what a page has no use for: namespaces, metadata, styles that would hold for the whole page, fonts."""
     for element in root.iter():
         element.tag = _NAMESPACE.sub("", element.tag)

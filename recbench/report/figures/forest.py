@@ -29,12 +29,12 @@ def forest(effects: Sequence[Effect], metric: str) -> Figure:
     several = len({effect.against for effect in effects}) > 1
     figure = Figure(figsize=(WIDTH, 1.35 + (0.42 if several else 0.34) * len(effects)))
     ax = figure.subplots()
-    reach = _reach(effects)
+    left, right = _reach(effects)
     for y, effect in enumerate(effects):
         name, marker, filled = _LOOK[effect.kind]
         color = PALETTE[name]
         ax.fill_betweenx([y - 0.5, y + 0.5], -effect.rope, effect.rope, color=PALETTE["band"], linewidth=0)
-        low, high = max(effect.low, -reach), min(effect.high, reach)
+        low, high = max(effect.low, left), min(effect.high, right)
         ax.plot([low, high], [y, y], color=color, linewidth=2, solid_capstyle="butt")
         face = color if filled else PALETTE["paper"]
         ax.plot([effect.mean], [y], marker, color=color, markerfacecolor=face, markersize=7, markeredgewidth=1.5)
@@ -46,16 +46,18 @@ def forest(effects: Sequence[Effect], metric: str) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
     ax.set_ylim(len(effects) - 0.5, -0.5)
-    ax.set_xlim(-reach, reach)
+    ax.set_xlim(left, right)
     ax.locator_params(axis="x", nbins=5)
     _legend(figure, effects)
     return figure
 
 
-def _reach(effects: Sequence[Effect]) -> float:
-    """Half the width of the axis: 0 stands in the middle, and every finite end is inside."""
-    ends = [abs(v) for e in effects for v in (e.mean, e.low, e.high, 1.3 * e.rope) if isfinite(v)]
-    return 1.06 * max([*ends, 1e-6])
+def _reach(effects: Sequence[Effect]) -> tuple[float, float]:
+    """The axis: 0, the bands and every finite end are inside."""
+    ends = [v for e in effects for v in (e.mean, e.low, e.high, 1.5 * e.rope, -1.5 * e.rope) if isfinite(v)]
+    low, high = min([*ends, -1e-6]), max([*ends, 1e-6])
+    margin = 0.05 * (high - low)
+    return low - margin, high + margin
 
 
 def _legend(figure: Figure, effects: Sequence[Effect]) -> None:

@@ -16,7 +16,9 @@ _EVERY_POINT = 12
 """Lines of at most so many points show each of them."""
 
 
-def curves(lines: Sequence[Line], styles: Mapping[str, Style], axes: tuple[str, str], *, whole_x: bool = True) -> Figure:
+def curves(
+    lines: Sequence[Line], styles: Mapping[str, Style], axes: tuple[str, str], *, whole_x: bool = True
+) -> Figure:
     """All lines in one frame; the faint ones lie below.
 
     Args:
@@ -51,16 +53,16 @@ def legend(figure: Figure, labels: Sequence[str], styles: Mapping[str, Style], *
             [],
             color=styles[label].color,
             marker=styles[label].marker,
-            linestyle=styles[label].dash if lines else "none",
+            linestyle=styles[label].dash if lines else "",
             label=short(label),
         )
         for label in distinct
     ]
     if len(distinct) < len(set(labels)):
-        dash = "-" if lines else "none"
-        name = f"{len(set(labels)) - len(distinct)} others, see the table"
+        n = len(set(labels)) - len(distinct)
+        name = f"{n} other{'' if n == 1 else 's'}, see the table"
         handles.append(
-            Line2D([], [], color=PALETTE["faint"], linestyle=dash, marker="" if lines else ".", linewidth=1, label=name)
+            Line2D([], [], color=PALETTE["faint"], linestyle="-" if lines else "", marker="" if lines else ".", linewidth=1, label=name)
         )
     longest = max((len(short(label)) for label in labels), default=0)
     columns = 1 if longest > 24 else 2 if longest > 11 else 3

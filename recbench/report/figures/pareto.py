@@ -23,7 +23,9 @@ def pareto(points: Sequence[Point], styles: Mapping[str, Style], axes: tuple[str
     figure = Figure(figsize=(WIDTH, 3.3))
     ax = figure.subplots()
     best = sorted((p for p in points if p.front), key=lambda p: p.cost)
-    ax.step([p.cost for p in best], [p.quality for p in best], where="post", color=PALETTE["ink"], linewidth=1, zorder=1)
+    ax.step(
+        [p.cost for p in best], [p.quality for p in best], where="post", color=PALETTE["ink"], linewidth=1, zorder=1
+    )
     for point in sorted(points, key=lambda p: styles[p.label].distinct):
         style = styles[point.label]
         ax.plot(

@@ -21,6 +21,7 @@ PALETTE = {
     "c5": "#b98300",
     "c6": "#3c93c9",
     "c7": "#4a4f55",
+    "c8": "#7d5134",
 }
 """By the name of the page's CSS variable. Each value stands for one name only: inline figures are recoloured by it."""
 DARK = {
@@ -37,9 +38,19 @@ DARK = {
     "c5": "#f0c24f",
     "c6": "#a5dafc",
     "c7": "#cfd4d9",
+    "c8": "#cda27c",
 }
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (10, 2)), (0, (3, 1)), (0, (4, 1, 1, 1)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (6, 2)),
+    (0, (1.5, 1.5)),
+    (0, (6, 2, 1.5, 2)),
+    (0, (10, 2)),
+    (0, (3, 1)),
+    (0, (4, 1, 1, 1)),
+    (0, (8, 1.5, 1.5, 1.5, 1.5, 1.5)),
+)
 DISTINCT = len(_MARKERS)
 """So many systems can be told apart in one figure; the others are drawn faint, and named in the table."""
 WIDTH = 5.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -34,9 +35,16 @@ def render(page: Page) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=FunctionLoader(_own), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["signs"] = _signs
+    return environment
+
+
+def _signs(text: str) -> str:
+    """``+-0.0006`` of a terminal as a page prints it."""
+    return re.sub(r"(^|\s)\+-(?=\d)", "\\1\N{PLUS-MINUS SIGN}", text)
 
 
 def _own(name: str) -> str:

@@ -23,6 +23,10 @@ COSTS = {
 _LEAST = 2
 """A front needs two systems whose cost is known."""
 
+_FRONT = (
+    "Filled marker: on the front, that is, no other system is as good and cheaper, or better at no higher "
+    "cost. Hollow: some other is. Differences that are not decided above are not decided here either."
+)
 
 def section(material: Material) -> Section:
     """A block a dataset whose systems say what they cost."""
@@ -71,10 +75,7 @@ def _panel(material: Material, table: Table, name: str) -> Panel | None:
             rows=rows,
             texts=frozenset({3}),
         ),
-        notes=(
-            "Filled marker: on the front, that is, no other system is as good and cheaper, or better at no higher "
-            "cost. Hollow: some other is. Differences that are not decided above are not decided here either.",
-        ),
+        notes=(_FRONT,),
     )
 
 

@@ -14,6 +14,14 @@ from recbench.report.material import Material
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_JOINED = (
+    "Systems joined by a thick bar are not told apart. Which datasets were chosen can change the order, so "
+    "all are listed."
+)
+_POSTERIOR = (
+    "P: Bayesian signed-rank posterior over the relative differences of the datasets. "
+    "Last columns: relative difference to the control on each dataset."
+)
 
 def section(material: Material) -> Section:
     """A block a metric; the reason where several datasets were not tested together."""
@@ -29,14 +37,16 @@ def section(material: Material) -> Section:
 def _block(across: Across) -> Block:
     f = across.friedman
     statistic = "infinite" if f.f == float("inf") else f"{f.f:.2f}"
-    lead = (
+    ranked = (
         f"Ranks by {across.metric.label} on {', '.join(across.datasets)}; 1 is best, equal scores share a rank. "
-        "Raw scores are never averaged over datasets.",
+        "Raw scores are never averaged over datasets."
+    )
+    tested = (
         f"Do all systems rank alike? Friedman, with the F of Iman and Davenport: F({f.f_df[0]}, {f.f_df[1]}) = "
         f"{statistic}, p {words.p_number(f.f_p)}. "
-        f"Pairs: Nemenyi, critical difference {across.critical_difference:.2f}.",
+        f"Pairs: Nemenyi, critical difference {across.critical_difference:.2f}."
     )
-    return Block(title=across.metric.label, lead=lead, panels=(_panel(across),), grids=_against(across))
+    return Block(title=across.metric.label, lead=(ranked, tested), panels=(_panel(across),), grids=_against(across))
 
 
 def _panel(across: Across) -> Panel:
@@ -71,10 +81,7 @@ def _panel(across: Across) -> Panel:
                 for i, label in enumerate(across.labels)
             ),
         ),
-        notes=(
-            "Systems joined by a thick bar are not told apart. Which datasets were chosen can change the order, so "
-            "all are listed.",
-        ),
+        notes=(_JOINED,),
     )
 
 
@@ -86,7 +93,10 @@ def _against(across: Across) -> tuple[Grid, ...]:
             Cell(a.label),
             number(a.z, 2),
             Cell(words.p_number(a.p_adjusted), sort=a.p_adjusted),
-            *(Cell(words.percent(share), sort=share) for share in (a.posterior.worse, a.posterior.rope, a.posterior.better)),
+            *(
+                Cell(words.percent(share), sort=share)
+                for share in (a.posterior.worse, a.posterior.rope, a.posterior.better)
+            ),
             *(Cell(f"{100 * d:+.1f} %", sort=d) for d in a.differences),
         )
         for a in across.against
@@ -97,10 +107,7 @@ def _against(across: Across) -> tuple[Grid, ...]:
             caption=f"Every system against {across.control} over datasets, by {across.metric.label}",
             heads=("system", "z of ranks", "p (Holm)", "P(worse)", "P(equal)", "P(better)", *across.datasets),
             rows=rows,
-            notes=(
-                "P: Bayesian signed-rank posterior over the relative differences of the datasets. "
-                "Last columns: relative difference to the control on each dataset.",
-            ),
+            notes=(_POSTERIOR,),
             interactive=True,
         ),
     )

@@ -19,7 +19,7 @@ def runs(material: Material) -> Section:
     blocks = [Block(grids=(_grid(material),), terms=tuple(shared.items()))] if material.evidence else []
     for dataset in material.datasets:
         folds = tuple(
-            fold for label, those in material.systems(dataset).items() for fold in _folds(dataset, label, those, shared)
+            fold for label, those in material.systems(dataset).items() for fold in _folds(label, those, shared)
         )
         blocks.append(Block(title=f"Settings and origin, {dataset}", folds=folds))
     lead = ("Every number above follows from the files of these runs; their hashes are below.",)
@@ -96,7 +96,7 @@ def _grid(material: Material) -> Grid:
     )
 
 
-def _folds(dataset: str, label: str, those: list[Evidence], shared: dict[str, str]) -> list[Fold]:
+def _folds(label: str, those: list[Evidence], shared: dict[str, str]) -> list[Fold]:
     config = those[0].run.folder / layout.CONFIG
     try:
         text = config.read_text(encoding="utf-8")
@@ -126,5 +126,3 @@ def _fold(e: Evidence, shared: dict[str, str]) -> Fold:
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-

@@ -24,8 +24,12 @@ SLICES = {
     "length": ("length: events in the history the query is made of.",),
     "cold": ("cold: the target never occurs in training.",),
 }
-STAR = "*: decided, that is, chance and (where covered) training noise are ruled out at the level asked for."
+SIGNS = "Behind a difference, the verdict: a triangle up better, down worse, a square equivalent, a ring undecided."
 
+_BAND = (
+    "An interval that leaves the band is a difference worth having; one that lies inside it is practically "
+    "equal to the baseline; one that holds the band's edge or 0 is open."
+)
 
 def section(material: Material) -> Section:
     """A block a dataset."""
@@ -60,7 +64,7 @@ def _grid(table: Table, settings: Settings) -> Grid:
         columns.append([Cell(words.score(row), sort=row.score.mean, mark=mark) for row, mark in ranked])
         columns.append([_difference(row.contrast) for row in rows])
         columns.append([_p(row.contrast) for row in rows])
-    notes = [*words.caption(table, settings), MARKS, STAR]
+    notes = [*words.caption(table, settings), MARKS, SIGNS]
     return Grid(
         name=slug("table", table.dataset),
         caption=f"{table.dataset}: every system on every metric, against its baseline",
@@ -115,10 +119,7 @@ def _forest(table: Table, settings: Settings) -> Panel:
             draw,
         ),
         numbers=_effects_grid(table, rows, metric),
-        notes=(
-            "An interval that leaves the band is a difference worth having; one that lies inside it is practically "
-            "equal to the baseline; one that holds the band's edge or 0 is open.",
-        ),
+        notes=(_BAND,),
     )
 
 
@@ -136,12 +137,12 @@ def _effect(row: Row, contrast: Contrast) -> Effect:
 
 def _effects_grid(table: Table, rows: list[Row], metric: Metric) -> Grid:
     body = [_effect_row(row, row.contrast) for row in rows if row.contrast is not None]
-    heads = ("system", "against", "difference", "relative", "CI low", "CI high", "practically equal", "d_z")
-    heads += ("better for", "worse for", "smallest visible", "p adjusted", "verdict")
+    heads = ["system", "against", "difference", "relative", "CI low", "CI high", "practically equal", "d_z"]
+    heads += ["better for", "worse for", "smallest visible", "p adjusted", "verdict"]
     return Grid(
         name=slug("forest-numbers", table.dataset),
         caption=f"{table.dataset}: differences in {metric.label} in numbers",
-        heads=heads,
+        heads=tuple(heads),
         rows=tuple(body),
         texts=frozenset({1, 12}),
     )

@@ -18,17 +18,26 @@ if TYPE_CHECKING:
 _MOST_ROWS = 400
 """Longer tables of epochs show every n-th, and say so."""
 
+_CURVES = (
+    "Large marker: the epoch whose weights were kept. Runs of one system that differ in their seed share a "
+    "colour. A dotted upright line: another stage of training begins."
+)
 
 def learning(material: Material) -> Section:
     """Validation metric by epoch, a panel a dataset."""
     metric = _logged(material)
-    blocks = []
+    panels = []
     for dataset in material.datasets:
         curves = [(e, line) for e in material.of(dataset) if (line := _curve(e, metric)) is not None]
         if curves:
-            blocks.append(Block(panels=(_learning_panel(material, dataset, curves, metric),)))
+            panels.append(_learning_panel(material, dataset, curves, metric))
     lead = ("Validation, all items, by epoch. The test part plays no role here.",)
-    return Section(name="learning", title="Learning curves", lead=lead, blocks=tuple(blocks))
+    return Section(name="learning", title="Learning curves", lead=lead, blocks=_together(panels))
+
+
+def _together(panels: list[Panel]) -> tuple[Block, ...]:
+    """One block, so that the datasets stand side by side."""
+    return (Block(panels=tuple(panels)),) if panels else ()
 
 
 def _logged(material: Material) -> str:
@@ -50,9 +59,7 @@ def _curve(e: Evidence, metric: str) -> Line | None:
 
 
 def _breaks(epochs: Sequence[Epoch]) -> tuple[float, ...]:
-    return tuple(
-        place + 0.5 for place in range(1, len(epochs)) if epochs[place].stage != epochs[place - 1].stage
-    )
+    return tuple(place + 0.5 for place in range(1, len(epochs)) if epochs[place].stage != epochs[place - 1].stage)
 
 
 def _learning_panel(material: Material, dataset: str, curves: list[tuple[Evidence, Line]], metric: str) -> Panel:
@@ -64,9 +71,7 @@ def _learning_panel(material: Material, dataset: str, curves: list[tuple[Evidenc
 
         return drawn(lines, material.styles, ("epoch", f"validation {name}"))
 
-    told = ", ".join(
-        f"{line.label} {max(line.y):.4f} of {len(line.x)} epochs" for line in lines[:8]
-    )
+    told = ", ".join(f"{line.label} {max(line.y):.4f} of {len(line.x)} epochs" for line in lines[:8])
     return Panel(
         drawing=Drawing(
             slug("learning", dataset),
@@ -75,10 +80,7 @@ def _learning_panel(material: Material, dataset: str, curves: list[tuple[Evidenc
             draw,
         ),
         numbers=_epochs_grid(dataset, [e for e, _ in curves], metric),
-        notes=(
-            "Large marker: the epoch whose weights were kept. Runs of one system that differ in their seed share a "
-            "colour. A dotted upright line: another stage of training begins.",
-        ),
+        notes=(_CURVES,),
     )
 
 
@@ -97,13 +99,17 @@ def _epochs_grid(dataset: str, evidence: list[Evidence], metric: str) -> Grid:
                     Cell(epoch.stage),
                     Cell(str(epoch.epoch)),
                     number(epoch.losses.get("total")),
-                    Cell(f"{epoch.valid[metric]:.4f}" if metric in epoch.valid else "", mark="best" if epoch.best else ""),
+                    Cell(
+                        f"{epoch.valid[metric]:.4f}" if metric in epoch.valid else "", mark="best" if epoch.best else ""
+                    ),
                     number(epoch.seconds, 1),
                 )
             )
     notes = ["Bold: best so far of its run."]
     if every > 1:
-        notes.append(f"{total} epochs in all: shown are every {every}th, those that were best so far, and the last of each run.")
+        notes.append(
+            f"{total} epochs in all: shown are every {every}th, those that were best so far, and the last of each run."
+        )
     return Grid(
         name=slug("learning-numbers", dataset),
         caption=f"{dataset}: epochs in numbers",
@@ -116,13 +122,15 @@ def _epochs_grid(dataset: str, evidence: list[Evidence], metric: str) -> Grid:
 
 def steps(material: Material) -> Section:
     """Quality by number of reasoning steps of one trained model."""
-    blocks = []
+    panels = []
     for dataset in material.datasets:
         runs = [e for e in material.of(dataset) if e.steps]
         if runs:
-            blocks.append(Block(panels=(_steps_panel(material, dataset, runs),)))
-    lead = ("The same weights ranked with other numbers of steps. Choose by validation; the test curve is for reading.",)
-    return Section(name="steps", title="Reasoning steps at test", lead=lead, blocks=tuple(blocks))
+            panels.append(_steps_panel(material, dataset, runs))
+    lead = (
+        "The same weights ranked with other numbers of steps. Choose by validation; the test curve is for reading.",
+    )
+    return Section(name="steps", title="Reasoning steps at test", lead=lead, blocks=_together(panels))
 
 
 def _steps_panel(material: Material, dataset: str, runs: list[Evidence]) -> Panel:
@@ -139,12 +147,19 @@ def _steps_panel(material: Material, dataset: str, runs: list[Evidence]) -> Pane
 
     columns = [c for c in dict.fromkeys(c for e in runs for row in e.steps for c in row) if c != "steps"]
     rows = [
-        (Cell(e.label), Cell(str(e.run.manifest.seed)), Cell(f"{row['steps']:g}"))
-        + tuple(number(row.get(c), 4 if "@" in c else 2) for c in columns)
+        (
+            Cell(e.label),
+            Cell(str(e.run.manifest.seed)),
+            Cell(f"{row['steps']:g}"),
+            *(number(row.get(c), 4 if "@" in c else 2) for c in columns),
+        )
         for e in runs
         for row in e.steps
     ]
-    told = "; ".join(f"{line.label}: " + ", ".join(f"{x:g} steps {y:.4f}" for x, y in zip(line.x, line.y, strict=True)) for line in lines[:6])
+    told = "; ".join(
+        f"{line.label}: " + ", ".join(f"{x:g} steps {y:.4f}" for x, y in zip(line.x, line.y, strict=True))
+        for line in lines[:6]
+    )
     return Panel(
         drawing=Drawing(
             slug("steps", dataset), f"{dataset}: test {name} by reasoning steps", f"A line a run. {told}.", draw
@@ -172,7 +187,7 @@ def _steps_line(e: Evidence, column: str) -> Line:
 
 def depth(material: Material) -> Section:
     """How many steps were thought, where heads choose it and say so."""
-    blocks = []
+    panels = []
     for dataset in material.datasets:
         found = {
             label: histogram
@@ -180,9 +195,9 @@ def depth(material: Material) -> Section:
             if (histogram := _histogram(label, [dict(e.depths) for e in runs if e.depths])) is not None
         }
         if found:
-            blocks.append(Block(panels=(_depth_panel(dataset, list(found.values())),)))
+            panels.append(_depth_panel(dataset, list(found.values())))
     lead = ("Share by number of reasoning steps, at the last best epoch that says it; mean over seeds.",)
-    return Section(name="depth", title="Depth", lead=lead, blocks=tuple(blocks))
+    return Section(name="depth", title="Depth", lead=lead, blocks=_together(panels))
 
 
 def _histogram(label: str, told: list[dict[int, float]]) -> Histogram | None:

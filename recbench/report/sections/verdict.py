@@ -19,6 +19,8 @@ KINDS = {
     Verdict.UNDECIDED: "undecided",
     Verdict.TOO_FEW: "undecided",
 }
+_ORDER = list(dict.fromkeys(KINDS.values()))
+"""What is decided first."""
 
 
 def section(material: Material) -> Section:
@@ -38,10 +40,11 @@ def _block(table: Table, settings: Settings) -> Block:
     metric = settings.metrics[0]
     kinds = [KINDS[row.contrast.verdict] for row in table.on(metric) if row.contrast is not None]
     texts = words.sentences(table, settings, metric)
+    judged = [Judged(kind=kind, text=text) for kind, text in zip(kinds, texts, strict=True)]
     return Block(
         title=table.dataset,
         lead=(_headline(table, settings, Counter(kinds)),),
-        verdicts=tuple(Judged(kind=kind, text=text) for kind, text in zip(kinds, texts, strict=True)),
+        verdicts=tuple(sorted(judged, key=lambda v: _ORDER.index(v.kind))),
         warnings=table.warnings,
     )
 
@@ -49,7 +52,7 @@ def _block(table: Table, settings: Settings) -> Block:
 def _headline(table: Table, settings: Settings, kinds: Counter[str]) -> str:
     """``Of 4 systems held against a baseline, 2 are better, 1 is worse, 1 is undecided. ...``."""
     metric = settings.metrics[0]
-    told = ", ".join(f"{kinds[kind]} {'is' if kinds[kind] == 1 else 'are'} {kind}" for kind in dict.fromkeys(KINDS.values()) if kinds[kind])
+    told = ", ".join(f"{kinds[kind]} {'is' if kinds[kind] == 1 else 'are'} {kind}" for kind in _ORDER if kinds[kind])
     n = sum(kinds.values())
     best = max(table.on(metric), key=lambda row: row.score.mean)
     one = n == 1
