@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from recbench.cli import options, render
-from recbench.cli.compare import _metrics, _refuse_unwritable, _runs, _write
+from recbench.cli.compare import _metrics, _refuse_unwritable, _runs, _split, _write
 from recbench.errors import RecbenchError
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def report(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(help="Run folders, folders of them, or patterns. Left out: runs/.", show_default=False),
+        typer.Argument(
+            help="Run folders, result tables, TREC runs, folders of them, or patterns. Left out: runs/.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[Path, typer.Option(help="The page: one HTML file that needs no network.")] = Path("report.html"),
     figures: Annotated[
@@ -40,11 +43,23 @@ def report(
         ),
     ] = None,
     correction: Annotated[
-        Literal["holm", "bonferroni", "bh"], typer.Option(help="Of p, over the systems of a table.")
+        Literal["holm", "bonferroni", "bh", "by"], typer.Option(help="Of p, over the systems of a table.")
     ] = "holm",
     candidates: Annotated[
         Literal["all", "unseen"], typer.Option(help="Rank among all items, or those the user has not seen.")
     ] = "all",
+    slice_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slice",
+            help="popularity, length, cold, or FILE:COLUMN; several by commas. Default: popularity,length.",
+            show_default=False,
+        ),
+    ] = None,
+    qrels: Annotated[
+        Path | None,
+        typer.Option(help="What is relevant, for TREC runs.", show_default=False, exists=True, dir_okay=False),
+    ] = None,
     datasets: options.Datasets = Path("datasets"),
     quiet: options.Quiet = False,
 ) -> None:
@@ -61,9 +76,15 @@ def report(
     from recbench.report.gather import gather
     from recbench.report.page import assemble
 
-    settings = Settings(baseline=baseline, correction=correction, candidates=candidates, **_metrics(metric))
+    settings = Settings(
+        baseline=baseline,
+        correction=correction,
+        candidates=candidates,
+        slices=tuple(dict.fromkeys(_split(slice_))),
+        **_metrics(metric),
+    )
     command = ("recbench", *sys.argv[1:])
-    page = assemble(gather(_runs(paths), settings, datasets, lambda card: list(facts(card)), command))
+    page = assemble(gather(_runs(paths, qrels, None), settings, datasets, lambda card: list(facts(card)), command))
     _write(output, html.render(page))
     written = _save(page, figures) if figures is not None else 0
     if not quiet:

@@ -17,6 +17,22 @@ Candidates = Literal["all", "unseen"]
 Correction = Literal["holm", "bonferroni", "bh", "by"]
 Test = Literal["t", "bootstrap", "randomisation", "wilcoxon", "sign", "mcnemar"]
 Claim = Literal["difference", "superiority", "equivalence", "non-inferiority"]
+TEST_NAMES: dict[Test, str] = {
+    "t": "paired t",
+    "bootstrap": "bootstrap",
+    "randomisation": "sign-flip randomisation",
+    "wilcoxon": "Wilcoxon signed-rank",
+    "sign": "sign test",
+    "mcnemar": "McNemar",
+}
+"""As a caption names them."""
+CAUTIONS: dict[Test, str] = {
+    "wilcoxon": "Wilcoxon leaves out the users on whom systems agree and weighs ranks, not gains: with equal means it may "
+    "reject far more often than alpha.",
+    "sign": "The sign test counts who is better and not by how much: with equal means it may reject far more often than "
+    "alpha.",
+}
+"""Tests that answer another question than whether the means differ."""
 
 
 class Verdict(StrEnum):
@@ -59,7 +75,7 @@ class Settings:
     wish: float | None = None
     """Difference one wants to be able to see, as a share of the control's mean; None: ``rope``."""
     slices: tuple[str, ...] = ()
-    """``popularity``, ``length``, ``cold``, or ``FILE:COLUMN``: tables of parts of the users."""
+    """``popularity``, ``length``, ``cold``, or ``FILE:COLUMN``: tables of parts of the queries."""
 
     def __post_init__(self) -> None:
         if not self.metrics:
@@ -67,6 +83,14 @@ class Settings:
         for name, value in (("alpha", self.alpha), ("power", self.power), ("rope", self.rope)):
             if not 0 < value < 1:
                 raise ValueError(f"{name} is {value}; it lies between 0 and 1.")
+        if not self.tests:
+            raise RecbenchError("No test was asked for.", why="A comparison needs one.", fix="--test t")
+        if self.claim != "difference" and self.tests[0] != "t":
+            raise RecbenchError(
+                f"--claim {self.claim} and --test {self.tests[0]} do not go together.",
+                why="Claims of one side are tested by t over users, and over training runs where these are covered.",
+                fix=f"--test t,{self.tests[0]}, or leave --claim out",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,13 +187,13 @@ class Contrast:
     df: float
     """Behind ``interval``."""
     t: float
-    """Paired t over users."""
+    """Statistic of the deciding test (``Settings.tests[0]``); t of the paired t over users by default."""
     p: float
-    """Of ``t``, two-sided."""
+    """Of the deciding test, two-sided."""
     p_adjusted: float
     """``p`` corrected over the family: the contrasts of one table on one metric."""
     p_seeds: float
-    """Of the difference over its ``standard_error``: equals ``p`` unless ``seeds_covered``."""
+    """Of t, the difference over its ``standard_error``: equals that of the paired t unless ``seeds_covered``."""
     p_seeds_adjusted: float
     d_z: float
     better: float
@@ -298,7 +322,8 @@ class Across:
     ranks: tuple[tuple[float, ...], ...]
     """By dataset, then in the order of ``labels``; 1 is best, ties share their mean."""
     mean_ranks: tuple[float, ...]
-    friedman: Friedman
+    friedman: Friedman | None
+    """None with two systems: there it would be a sign test."""
     critical_difference: float
     """Nemenyi: mean ranks further apart than this differ."""
     cliques: tuple[tuple[str, ...], ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from recbench.comparison import Comparison, Settings, compare
@@ -17,6 +18,8 @@ from recbench.report.figures.style import styles
 from recbench.report.material import DataFacts, Material
 from recbench.runs.folder import Run
 
+SLICES = ("popularity", "length")
+"""What a page shows unless told otherwise."""
 Describe = Callable[[Card], Sequence[tuple[str, str]]]
 """A card in words: label and sentence."""
 
@@ -46,18 +49,36 @@ def gather(
             code=Exit.COMPARISON,
         )
     groups = _groups(finished)
-    comparison = compare(finished, settings) if any(len(those) > 1 for those in groups.values()) else None
     evidence, unread = read([(g.label, run) for name in sorted(groups) for g in groups[name] for run in g.runs])
     cards, uncarded = _cards(evidence, datasets, describe)
+    comparison: Comparison | None = None
+    unsliced: list[Missing] = []
+    if any(len(those) > 1 for those in groups.values()):
+        comparison, unsliced = _compared(finished, settings, datasets, carded=len(cards) == len(groups))
     return Material(
-        settings=settings,
+        settings=comparison.settings if comparison is not None else settings,
         comparison=comparison,
         evidence=tuple(evidence),
         styles=styles(_labels(groups), _first(comparison)),
         cards=cards,
-        missing=(*missing, *unread, *uncarded, *_never_asked(evidence)),
+        missing=(*missing, *unread, *uncarded, *unsliced, *_never_asked(evidence)),
         command=tuple(command),
     )
+
+
+def _compared(
+    runs: Sequence[Run], settings: Settings, datasets: Path, *, carded: bool
+) -> tuple[Comparison, list[Missing]]:
+    """The comparison, with slices that were asked for; else with ``SLICES`` where every dataset is at hand."""
+    if settings.slices:
+        return compare(runs, settings, datasets=datasets), []
+    why, fix = "They need every dataset the runs were made on.", "Prepare them, or name their home: --datasets DIR"
+    if carded:
+        try:
+            return compare(runs, replace(settings, slices=SLICES), datasets=datasets), []
+        except RecbenchError as error:
+            why, fix = f"{error.what} {error.why}", error.fix
+    return compare(runs, settings, datasets=datasets), [Missing(what="Slices of users", why=why, fix=fix)]
 
 
 def _groups(runs: Sequence[Run]) -> dict[str, list[Group]]:

@@ -131,12 +131,19 @@ def _ranks(across: Across) -> str:
     ]
     caption = (
         f"Ranks by {_words(across.metric.label)} over {len(across.datasets)} datasets, 1 is best. "
-        rf"Friedman with the F of Iman and Davenport: p {_number(words.p_number(across.friedman.f_p))}. "
+        f"{_friedman(across)}"
         rf"Nemenyi: mean ranks differ when they are further apart than {across.critical_difference:.2f} (5\,\%). "
         "Bold: best, underlined: second best."
     )
     heads = ["system", *across.datasets, "mean rank"]
     return _environment("l" + "r" * (len(heads) - 1), heads, rows, caption, f"tab:ranks-{slug(str(across.metric))}", [])
+
+
+def _friedman(across: Across) -> str:
+    """Nothing with two systems: there is no such test."""
+    if across.friedman is None:
+        return ""
+    return f"Friedman with the F of Iman and Davenport: p {_number(words.p_number(across.friedman.f_p))}. "
 
 
 def _environment(

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recbench.comparison import Across, AgainstControl, Comparison, Cost, Slice, Table
 from recbench.runs.folder import LOG, STEPS_TABLE
-from recbench.stats import ranks as over
-from recbench.stats.bayes import signed_rank
 from tests.run_folders import make_run, ranks
 
 HEADS = ("none", "pause", "rearec-erl", "rearec-prl", "lares", "diffuse")
@@ -92,79 +88,8 @@ def study(home: Path, datasets: tuple[str, ...] = ("beauty",), *, seeds: int = 2
                     steps(folder, share / 3)
 
 
-def filled(comparison: Comparison) -> Comparison:
-    """The comparison with slices, costs and ranks over datasets, made of its own numbers."""
-    tables = tuple(replace(t, slices=t.slices or _slices(t), costs=t.costs or _costs(t)) for t in comparison.tables)
-    across = comparison.across or ((_across(comparison),) if len(tables) > 1 else ())
-    return replace(comparison, tables=tables, across=across)
-
-
-def _slices(table: Table) -> tuple[Slice, ...]:
-    def scaled(factor: float) -> Any:
-        return tuple(replace(r, score=replace(r.score, mean=r.score.mean * factor)) for r in table.rows)
-
-    return (
-        Slice(by="popularity", name="cold", n_users=60, rows=scaled(0.0)),
-        Slice(by="popularity", name="tail", n_users=600, rows=scaled(0.6)),
-        Slice(by="popularity", name="head", n_users=840, rows=scaled(1.4)),
-        Slice(by="length", name="length 1-4", n_users=500, rows=scaled(0.9)),
-        Slice(by="length", name="length 5-9", n_users=1000, rows=scaled(1.05)),
-    )
-
-
-def _costs(table: Table) -> tuple[Cost, ...]:
-    quality = {s.label: table.rows[i].score.mean for i, s in enumerate(table.systems)}
-    costs = []
-    for place, s in enumerate(table.systems):
-        mine = {
-            "n_parameters": s.n_parameters or 0,
-            "training_seconds": 10.0 * (place + 1),
-            "ms_per_user": s.ms_per_user,
-        }
-        on_front = {
-            "ms_per_user": not any(
-                (o.ms_per_user or 0) <= (s.ms_per_user or 0) and quality[o.label] > quality[s.label]
-                for o in table.systems
-            )
-        }
-        costs.append(Cost(label=s.label, peak_memory_mb=512.0, trials=None, on_front=on_front, **mine))
-    return tuple(costs)
-
-
-def _across(comparison: Comparison) -> Across:
-    metric = comparison.settings.metrics[0]
-    labels = [s.label for s in comparison.tables[0].systems]
-    scores = np.array([[t.row(label, metric).score.mean for label in labels] for t in comparison.tables])
-    ranked = over.ranked(scores)
-    order = np.argsort(ranked.mean(axis=0), kind="stable")
-    means = ranked.mean(axis=0)[order]
-    width = over.critical_difference(len(labels), len(scores))
-    names = tuple(labels[i] for i in order)
-    control = names.index(comparison.tables[0].reference)
-    z, p = over.against_control(means, control, len(scores))
-    relative = scores[:, order] / scores[:, [order[control]]] - 1
-    against = tuple(
-        AgainstControl(
-            label=name,
-            z=float(z[i]),
-            p=float(p[i]),
-            p_adjusted=float(p[i]),
-            posterior=signed_rank([float(v) for v in relative[:, i]], 0.01, draws=200),
-            differences=tuple(float(v) for v in relative[:, i]),
-        )
-        for i, name in enumerate(names)
-        if i != control
-    )
-    return Across(
-        metric=metric,
-        datasets=tuple(t.dataset for t in comparison.tables),
-        labels=names,
-        ranks=tuple(tuple(float(r) for r in row[order]) for row in ranked),
-        mean_ranks=tuple(float(m) for m in means),
-        friedman=over.friedman(ranked),
-        critical_difference=width,
-        cliques=tuple(tuple(names[a : b + 1]) for a, b in over.cliques([float(m) for m in means], width)),
-        nemenyi=tuple(tuple(float(v) for v in row) for row in over.nemenyi(means, len(scores))),
-        control=names[control],
-        against=against,
-    )
+def cuts(path: Path, n: int = 1500) -> Path:
+    """A table that puts users into two parts, for ``--slice FILE:COLUMN``."""
+    lines = ["user,age", *(f"{user},{'old' if user % 3 else 'new'}" for user in range(1, n + 1))]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

@@ -22,8 +22,8 @@ _LOOK = {
 """Colour, marker, filled."""
 
 
-def forest(effects: Sequence[Effect], metric: str) -> Figure:
-    """A row an effect, first on top."""
+def forest(effects: Sequence[Effect], metric: str, level: str = "95 %") -> Figure:
+    """A row an effect, first on top; ``level`` is that of the intervals."""
     from matplotlib.figure import Figure
 
     several = len({effect.against for effect in effects}) > 1
@@ -40,7 +40,7 @@ def forest(effects: Sequence[Effect], metric: str) -> Figure:
         ax.plot([effect.mean], [y], marker, color=color, markerfacecolor=face, markersize=7, markeredgewidth=1.5)
     ax.axvline(0, color=PALETTE["ink"], linewidth=0.9)
     against = f"\nagainst {short(effects[0].against)}" if not several else "\nagainst the system named"
-    ax.set_xlabel(f"difference in {metric}, 95 % CI{against}")
+    ax.set_xlabel(f"difference in {metric}, {level} CI{against}")
     rows = [short(e.label, 26) + (f"\nagainst {short(e.against, 18)}" if several else "") for e in effects]
     ax.set_yticks(range(len(effects)), rows)
     ax.tick_params(axis="y", length=0)

@@ -62,7 +62,15 @@ def legend(figure: Figure, labels: Sequence[str], styles: Mapping[str, Style], *
         n = len(set(labels)) - len(distinct)
         name = f"{n} other{'' if n == 1 else 's'}, see the table"
         handles.append(
-            Line2D([], [], color=PALETTE["faint"], linestyle="-" if lines else "", marker="" if lines else ".", linewidth=1, label=name)
+            Line2D(
+                [],
+                [],
+                color=PALETTE["faint"],
+                linestyle="-" if lines else "",
+                marker="" if lines else ".",
+                linewidth=1,
+                label=name,
+            )
         )
     longest = max((len(short(label)) for label in labels), default=0)
     columns = 1 if longest > 24 else 2 if longest > 11 else 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recbench.comparison import Cost, Table
+from recbench.comparison.costs import COSTS
 from recbench.report import words
 from recbench.report.blocks import Block, Cell, Grid, Panel, Section, number, slug
 from recbench.report.figures.drawing import Drawing
@@ -14,7 +15,7 @@ from recbench.report.material import Material
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COSTS = {
+DRAWN = {
     "ms_per_user": "milliseconds to rank a user",
     "n_parameters": "parameters",
     "training_seconds": "seconds of training",
@@ -28,6 +29,7 @@ _FRONT = (
     "cost. Hollow: some other is. Differences that are not decided above are not decided here either."
 )
 
+
 def section(material: Material) -> Section:
     """A block a dataset whose systems say what they cost."""
     tables = material.comparison.tables if material.comparison else ()
@@ -37,7 +39,7 @@ def section(material: Material) -> Section:
 
 
 def _block(material: Material, table: Table) -> Block:
-    panels = [panel for name in COSTS if (panel := _panel(material, table, name)) is not None]
+    panels = [panel for name in DRAWN if (panel := _panel(material, table, name)) is not None]
     return Block(title=table.dataset, grids=(_grid(material, table),), panels=tuple(panels))
 
 
@@ -46,7 +48,8 @@ def _quality(material: Material, table: Table, label: str) -> float:
 
 
 def _panel(material: Material, table: Table, name: str) -> Panel | None:
-    points = [_point(material, table, cost, name) for cost in table.costs if getattr(cost, name) is not None]
+    known = [cost for cost in table.costs if getattr(cost, name) is not None]
+    points = [_point(material, table, cost, name) for cost in known]
     if len(points) < _LEAST:
         return None
     metric = material.settings.metrics[0].label
@@ -54,24 +57,24 @@ def _panel(material: Material, table: Table, name: str) -> Panel | None:
     def draw() -> Figure:
         from recbench.report.figures.pareto import pareto
 
-        return pareto(points, material.styles, (COSTS[name], metric))
+        return pareto(points, material.styles, (DRAWN[name], metric))
 
     best = [p.label for p in sorted(points, key=lambda p: p.cost) if p.front]
     rows = tuple(
-        (Cell(p.label), _cost(name, p.cost), number(p.quality), Cell("on the front" if p.front else ""))
-        for p in sorted(points, key=lambda p: p.cost)
+        (Cell(p.label), _cost(cost, name), number(p.quality), Cell("on the front" if p.front else ""))
+        for cost, p in sorted(zip(known, points, strict=True), key=lambda pair: pair[1].cost)
     )
     return Panel(
         drawing=Drawing(
             slug("pareto", table.dataset, name),
-            f"{table.dataset}: {metric} against {COSTS[name]}",
+            f"{table.dataset}: {metric} against {DRAWN[name]}",
             f"A marker a system; on the front, cheapest first: {', '.join(best)}.",
             draw,
         ),
         numbers=Grid(
             name=slug("pareto-numbers", table.dataset, name),
-            caption=f"{table.dataset}: {metric} against {COSTS[name]} in numbers",
-            heads=("system", COSTS[name], metric, "front"),
+            caption=f"{table.dataset}: {metric} against {DRAWN[name]} in numbers",
+            heads=("system", DRAWN[name], metric, "front"),
             rows=rows,
             texts=frozenset({3}),
         ),
@@ -88,22 +91,18 @@ def _point(material: Material, table: Table, cost: Cost, name: str) -> Point:
     )
 
 
-def _cost(name: str, value: float | None) -> Cell:
-    if value is None:
-        return Cell("")
-    decimals = {"ms_per_user": 2, "training_seconds": 1}.get(name, 0)
-    text = f"{value:.{decimals}f}" if decimals else words.count(round(value))
-    return Cell(text, sort=value)
+def _cost(cost: Cost, name: str) -> Cell:
+    value = getattr(cost, name)
+    return Cell("") if value is None else Cell(words.cost(cost, name).rstrip("^ "), sort=float(value))
 
 
 def _grid(material: Material, table: Table) -> Grid:
     metric = material.settings.metrics[0]
-    names = ("n_parameters", "training_seconds", "ms_per_user", "peak_memory_mb", "trials")
     rows = tuple(
         (
             Cell(cost.label),
             number(_quality(material, table, cost.label)),
-            *(_cost(name, getattr(cost, name)) for name in names),
+            *(_cost(cost, name) for name in COSTS),
             Cell(", ".join(_FRONTS[name] for name, on in cost.on_front.items() if on and name in _FRONTS)),
         )
         for cost in table.costs

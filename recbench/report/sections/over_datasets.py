@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recbench.comparison import Across
+from recbench.comparison import Across, Settings
 from recbench.report import words
 from recbench.report.blocks import Block, Cell, Grid, Panel, Section, number, slug
 from recbench.report.figures.drawing import Drawing
@@ -23,6 +23,7 @@ _POSTERIOR = (
     "Last columns: relative difference to the control on each dataset."
 )
 
+
 def section(material: Material) -> Section:
     """A block a metric; the reason where several datasets were not tested together."""
     comparison = material.comparison
@@ -30,23 +31,14 @@ def section(material: Material) -> Section:
     if comparison is not None:
         if comparison.across_refused:
             blocks.append(Block(lead=(comparison.across_refused,)))
-        blocks += [_block(across) for across in comparison.across]
+        blocks += [_block(across, material.settings) for across in comparison.across]
     return Section(name="over-datasets", title="Over datasets", blocks=tuple(blocks))
 
 
-def _block(across: Across) -> Block:
-    f = across.friedman
-    statistic = "infinite" if f.f == float("inf") else f"{f.f:.2f}"
-    ranked = (
-        f"Ranks by {across.metric.label} on {', '.join(across.datasets)}; 1 is best, equal scores share a rank. "
-        "Raw scores are never averaged over datasets."
-    )
-    tested = (
-        f"Do all systems rank alike? Friedman, with the F of Iman and Davenport: F({f.f_df[0]}, {f.f_df[1]}) = "
-        f"{statistic}, p {words.p_number(f.f_p)}. "
-        f"Pairs: Nemenyi, critical difference {across.critical_difference:.2f}."
-    )
-    return Block(title=across.metric.label, lead=(ranked, tested), panels=(_panel(across),), grids=_against(across))
+def _block(across: Across, settings: Settings) -> Block:
+    ranked = f"Ranks by {across.metric.label}; 1 is best, equal scores share a rank. Raw scores are never averaged."
+    told = words.across_caption(across, settings)
+    return Block(title=across.metric.label, lead=(ranked, *told), panels=(_panel(across),), grids=_against(across))
 
 
 def _panel(across: Across) -> Panel:
@@ -94,7 +86,7 @@ def _against(across: Across) -> tuple[Grid, ...]:
             number(a.z, 2),
             Cell(words.p_number(a.p_adjusted), sort=a.p_adjusted),
             *(
-                Cell(words.percent(share), sort=share)
+                Cell(words.probability(share), sort=share)
                 for share in (a.posterior.worse, a.posterior.rope, a.posterior.better)
             ),
             *(Cell(f"{100 * d:+.1f} %", sort=d) for d in a.differences),

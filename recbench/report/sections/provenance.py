@@ -97,6 +97,8 @@ def _grid(material: Material) -> Grid:
 
 
 def _folds(label: str, those: list[Evidence], shared: dict[str, str]) -> list[Fold]:
+    if those[0].run.given is not None:
+        return [_fold(e, shared) for e in those]
     config = those[0].run.folder / layout.CONFIG
     try:
         text = config.read_text(encoding="utf-8")
@@ -108,7 +110,8 @@ def _folds(label: str, those: list[Evidence], shared: dict[str, str]) -> list[Fo
 
 def _fold(e: Evidence, shared: dict[str, str]) -> Fold:
     m = e.run.manifest
-    terms = [("folder", str(e.run.folder)), ("command", shlex.join(["recbench", *m.argv[1:]]))]
+    terms = [("read from" if e.run.given else "folder", str(e.run.folder))]
+    terms += [("command", shlex.join(["recbench", *m.argv[1:]]))] if m.argv else []
     terms += [(name, text) for name, text in _origin(e).items() if name not in shared]
     terms += [("seconds", ", ".join(f"{stage} {s:.1f}" for stage, s in m.seconds.items()))] if m.seconds else []
     terms += [("latency", ", ".join(f"{ms:.2f} ms a user, {n} at a time" for n, ms in m.latency_ms.items()))] * bool(

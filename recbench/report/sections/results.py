@@ -31,13 +31,14 @@ _BAND = (
     "equal to the baseline; one that holds the band's edge or 0 is open."
 )
 
+
 def section(material: Material) -> Section:
     """A block a dataset."""
     tables = {} if material.comparison is None else {t.dataset: t for t in material.comparison.tables}
     blocks = []
     for dataset in material.datasets:
         if (table := tables.get(dataset)) is not None:
-            panels = [_forest(table, material.settings)]
+            panels = [_forest(material, table)]
             panels += _slices(material, table)
             grid = _grid(table, material.settings)
             blocks.append(Block(title=words.title(table), grids=(grid,), panels=tuple(panels)))
@@ -97,15 +98,15 @@ def _oracle(table: Table, settings: Settings, width: int, several: bool) -> tupl
     return (tuple(cells),)
 
 
-def _forest(table: Table, settings: Settings) -> Panel:
-    metric = settings.metrics[0]
+def _forest(material: Material, table: Table) -> Panel:
+    metric = material.settings.metrics[0]
     rows = [row for row in table.on(metric) if row.contrast is not None]
     effects = [_effect(row, row.contrast) for row in rows if row.contrast is not None]
 
     def draw() -> Figure:
         from recbench.report.figures.forest import forest
 
-        return forest(effects, metric.label)
+        return forest(effects, metric.label, words.percent(1 - material.settings.alpha, 0))
 
     counts = ", ".join(f"{e.label} {words.signed(e.mean)} ({e.kind})" for e in effects[:12])
     more = "" if len(effects) <= 12 else f" and {len(effects) - 12} more, in the table below"
@@ -118,7 +119,7 @@ def _forest(table: Table, settings: Settings) -> Panel:
             f"differences that are practically equal. {counts}{more}.",
             draw,
         ),
-        numbers=_effects_grid(table, rows, metric),
+        numbers=_effects_grid(table, rows, material.settings),
         notes=(_BAND,),
     )
 
@@ -135,16 +136,28 @@ def _effect(row: Row, contrast: Contrast) -> Effect:
     )
 
 
-def _effects_grid(table: Table, rows: list[Row], metric: Metric) -> Grid:
+def _effects_grid(table: Table, rows: list[Row], settings: Settings) -> Grid:
+    metric = settings.metrics[0]
     body = [_effect_row(row, row.contrast) for row in rows if row.contrast is not None]
     heads = ["system", "against", "difference", "relative", "CI low", "CI high", "practically equal", "d_z"]
-    heads += ["better for", "worse for", "smallest visible", "p adjusted", "verdict"]
+    heads += [
+        "better for",
+        "worse for",
+        "P(worse)",
+        "P(equal)",
+        "P(better)",
+        "visible from",
+        "users needed",
+        "p",
+        "verdict",
+    ]
     return Grid(
         name=slug("forest-numbers", table.dataset),
         caption=f"{table.dataset}: differences in {metric.label} in numbers",
         heads=tuple(heads),
         rows=tuple(body),
-        texts=frozenset({1, 12}),
+        texts=frozenset({1, len(heads) - 1}),
+        notes=tuple(words.size_caption(table, settings)),
     )
 
 
@@ -153,17 +166,25 @@ def _effect_row(row: Row, c: Contrast) -> tuple[Cell, ...]:
         Cell(row.system.label),
         Cell(c.against),
         Cell(words.signed(c.mean)),
-        Cell("" if c.relative is None else f"{100 * c.relative:+.1f} %"),
+        Cell(words.relative(c)),
         Cell(words.signed(c.interval.low)),
         Cell(words.signed(c.interval.high)),
         Cell(f"+-{c.rope:.4f}"),
-        number(c.d_z, 3),
+        Cell(words.effect(c.d_z)),
         Cell(words.percent(c.better)),
         Cell(words.percent(c.worse)),
-        number(c.minimum_detectable),
+        *_posterior(c),
+        Cell(words.visible(c)),
+        Cell(words.users_needed(c)),
         Cell(words.p_number(c.p_adjusted)),
         Cell(str(c.verdict)),
     )
+
+
+def _posterior(c: Contrast) -> tuple[Cell, ...]:
+    if c.posterior is None:
+        return (Cell(""),) * 3
+    return tuple(Cell(words.probability(p)) for p in (c.posterior.worse, c.posterior.rope, c.posterior.better))
 
 
 def _slices(material: Material, table: Table) -> list[Panel]:
@@ -194,7 +215,7 @@ def _slice_panel(material: Material, table: Table, by: str, parts: list[Slice], 
             f"{metric.label} of each system within parts of the users: {told}.",
             draw,
         ),
-        numbers=_slices_grid(table, by, parts, metric),
+        numbers=_slices_grid(table, by, parts, material.settings),
         notes=tuple(SLICES[by]) if by in SLICES else (),
     )
 
@@ -204,8 +225,9 @@ def _mean(part: Slice, label: str, metric: Metric) -> float | None:
     return found[0] if found and isfinite(found[0]) else None
 
 
-def _slices_grid(table: Table, by: str, parts: list[Slice], metric: Metric) -> Grid:
+def _slices_grid(table: Table, by: str, parts: list[Slice], settings: Settings) -> Grid:
     """A row a part and system."""
+    metric = settings.metrics[0]
     rows = []
     for part in parts:
         own = [row for row in part.rows if row.metric == metric]
@@ -220,7 +242,7 @@ def _slices_grid(table: Table, by: str, parts: list[Slice], metric: Metric) -> G
         heads=("part", "users", "system", metric.label, "d [CI]", "p"),
         rows=tuple(rows),
         texts=frozenset({2}),
-        notes=(MARKS.replace("of the column", "of its part"), "p: corrected over all parts and systems together."),
+        notes=(MARKS.replace("of the column", "of its part"), *words.slice_caption(parts, settings)[1:]),
     )
 
 

@@ -23,6 +23,7 @@ _CURVES = (
     "colour. A dotted upright line: another stage of training begins."
 )
 
+
 def learning(material: Material) -> Section:
     """Validation metric by epoch, a panel a dataset."""
     metric = _logged(material)
