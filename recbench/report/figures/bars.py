@@ -63,5 +63,5 @@ def depths(histograms: Sequence[Histogram]) -> Figure:
         ax.grid(visible=False, axis="x")
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[-1].set_xlabel("reasoning steps")
-    figure.supylabel("share", fontsize=10)
+    figure.supylabel("share", fontsize=11)
     return figure

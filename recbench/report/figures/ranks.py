@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LINE, _LETTER = 0.27, 0.085
+_LINE, _LETTER = 0.29, 0.092
 """Inches: height of a label, width of a letter."""
 
 

@@ -107,7 +107,7 @@ def _grid(material: Material, table: Table) -> Grid:
         )
         for cost in table.costs
     )
-    heads = ("system", metric.label, "parameters", "training s", "ms a user", "peak MiB", "settings tried")
+    heads = ("system", metric.label, "parameters", "training", "ms a user", "peak MiB", "settings tried")
     return Grid(
         name=slug("cost", table.dataset),
         caption=f"{table.dataset}: what each system costs",

@@ -22,7 +22,10 @@ def runs(material: Material) -> Section:
             fold for label, those in material.systems(dataset).items() for fold in _folds(label, those, shared)
         )
         blocks.append(Block(title=f"Settings and origin, {dataset}", folds=folds))
-    lead = ("Every number above follows from the files of these runs; their hashes are below.",)
+    lead = (
+        "Every number above follows from the files of these runs; their hashes are below. On paper stands what is "
+        "unfolded when the page is printed.",
+    )
     return Section(name="runs", title="Runs", lead=lead, blocks=tuple(blocks))
 
 
