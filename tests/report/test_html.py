@@ -209,7 +209,13 @@ def test_a_missing_or_torn_file_costs_a_figure_and_is_named(tmp_path: Path) -> N
     make_run(tmp_path, "ease", skill(0.1, 1, N), status="failed", error={"what": "No space is left."})
     text = page(tmp_path)
     missing = next(t for t in Tree(text).root.all("table") if t.attributes["id"] == "missing-table").whole_text
-    for told in ("sasrec-pause-s0", "sasrec-lares-s0", "sasrec-diffuse-s0", "No space is left.", "Data audit of beauty"):
+    for told in (
+        "sasrec-pause-s0",
+        "sasrec-lares-s0",
+        "sasrec-diffuse-s0",
+        "No space is left.",
+        "Data audit of beauty",
+    ):
         assert told in missing
     assert "Learning curves" in headings(text)
 
@@ -229,7 +235,9 @@ def test_forty_systems_are_all_in_the_table_and_few_in_colour(tmp_path: Path) ->
 def test_a_long_log_is_thinned_and_says_so(tmp_path: Path) -> None:
     folder = make_run(tmp_path, "sasrec", skill(0.2, 1, N))
     lines = [
-        json.dumps({"stage": "train", "epoch": e, "losses": {"total": 1.0}, "valid": {"ndcg@10": 0.01}, "best": e == 700})
+        json.dumps(
+            {"stage": "train", "epoch": e, "losses": {"total": 1.0}, "valid": {"ndcg@10": 0.01}, "best": e == 700}
+        )
         for e in range(1, 1001)
     ]
     (folder / LOG).write_text("\n".join(lines))
@@ -263,7 +271,14 @@ def test_a_browser_runs_the_page_without_a_word_on_its_console(full: str, tmp_pa
     (tmp_path / "page.html").write_text(full, encoding="utf-8")
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(
-        [str(CHROMIUM), *arguments, "--enable-logging=stderr", "--v=0", "--dump-dom", f"file://{tmp_path / 'page.html'}"],
+        [
+            str(CHROMIUM),
+            *arguments,
+            "--enable-logging=stderr",
+            "--v=0",
+            "--dump-dom",
+            f"file://{tmp_path / 'page.html'}",
+        ],
         capture_output=True,
         text=True,
         check=False,

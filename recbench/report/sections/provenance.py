@@ -12,6 +12,9 @@ from recbench.report.evidence import Evidence
 from recbench.report.material import Material, dataset_of
 from recbench.runs import folder as layout
 
+_LEAD = "Every number above follows from the files of these runs; their hashes are below."
+_PRINT = "On paper stands what is unfolded when the page is printed."
+
 
 def runs(material: Material) -> Section:
     """A table of all runs, then each run's settings and origin."""
@@ -22,11 +25,7 @@ def runs(material: Material) -> Section:
             fold for label, those in material.systems(dataset).items() for fold in _folds(label, those, shared)
         )
         blocks.append(Block(title=f"Settings and origin, {dataset}", folds=folds))
-    lead = (
-        "Every number above follows from the files of these runs; their hashes are below. On paper stands what is "
-        "unfolded when the page is printed.",
-    )
-    return Section(name="runs", title="Runs", lead=lead, blocks=tuple(blocks))
+    return Section(name="runs", title="Runs", lead=(_LEAD, _PRINT), blocks=tuple(blocks))
 
 
 def missing(material: Material) -> Section:
