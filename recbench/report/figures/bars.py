@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from recbench.report.figures.lines import legend
+from recbench.report.figures.lines import framed
 from recbench.report.figures.shapes import Bars, Histogram
 from recbench.report.figures.style import PALETTE, WIDTH, Style, short
 
@@ -18,12 +18,10 @@ def by_group(bars: Bars, styles: Mapping[str, Style], metric: str) -> Figure:
 
     Lines with markers rather than filled bars: they stay apart with many systems and without colour.
     """
-    from matplotlib.figure import Figure
-
     labels = [label for label in bars.values if styles[label].distinct] or list(bars.values)
     others = [label for label in bars.values if label not in labels]
     step = 0.8 / max(1, len(labels))
-    figure = Figure(figsize=(WIDTH, 1.5 + len(bars.groups) * max(0.42, 0.15 * len(labels))))
+    figure = framed(0.7 + len(bars.groups) * max(0.45, 0.16 * len(labels)), list(bars.values), styles, lines=False)
     ax = figure.subplots()
     for place, label in enumerate(labels):
         style = styles[label]
@@ -44,7 +42,6 @@ def by_group(bars: Bars, styles: Mapping[str, Style], metric: str) -> Figure:
     ax.set_xlim(left=0)
     ax.set_xlabel(metric)
     ax.locator_params(axis="x", nbins=5)
-    legend(figure, list(bars.values), styles, lines=False)
     return figure
 
 

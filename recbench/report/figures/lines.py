@@ -11,9 +11,12 @@ from recbench.report.figures.style import PALETTE, WIDTH, Style, short
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 _EVERY_POINT = 12
 """Lines of at most so many points show each of them."""
+_NAME = 0.22
+"""Inches a line of names."""
 
 
 def curves(
@@ -27,10 +30,9 @@ def curves(
         axes: names of x and y.
         whole_x: x counts something.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(WIDTH, 3.5))
+    figure = framed(3.0, [line.label for line in lines], styles)
     ax = figure.subplots()
     for line in sorted(lines, key=lambda line: styles[line.label].distinct):
         _draw(ax, line, styles[line.label])
@@ -38,43 +40,35 @@ def curves(
     ax.set_ylabel(axes[1])
     if whole_x:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    legend(figure, [line.label for line in lines], styles)
     return figure
 
 
-def legend(figure: Figure, labels: Sequence[str], styles: Mapping[str, Style], *, lines: bool = True) -> None:
-    """Names of what can be told apart, above the frame; one entry for all the others."""
+def framed(height: float, labels: Sequence[str], styles: Mapping[str, Style], *, lines: bool = True) -> Figure:
+    """A figure whose frame is about ``height`` inches tall, below the names of what can be told apart.
+
+    Systems drawn faint share one entry. The figure grows with its names, so that these never squeeze the frame.
+    """
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     distinct = [label for label in dict.fromkeys(labels) if styles[label].distinct]
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=styles[label].color,
-            marker=styles[label].marker,
-            linestyle=styles[label].dash if lines else "",
-            label=short(label),
-        )
-        for label in distinct
-    ]
-    if len(distinct) < len(set(labels)):
-        n = len(set(labels)) - len(distinct)
-        name = f"{n} other{'' if n == 1 else 's'}, see the table"
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=PALETTE["faint"],
-                linestyle="-" if lines else "",
-                marker="" if lines else ".",
-                linewidth=1,
-                label=name,
-            )
-        )
+    handles = [_handle(styles[label], short(label), lines=lines) for label in distinct]
+    if (others := len(set(labels)) - len(distinct)) > 0:
+        name = f"{others} other{'' if others == 1 else 's'}, see the table"
+        line = {"linestyle": "-", "linewidth": 1.0} if lines else {"linestyle": "", "marker": "."}
+        handles.append(Line2D([], [], color=PALETTE["faint"], label=name, **line))  # type: ignore[arg-type]
     longest = max((len(short(label)) for label in labels), default=0)
-    columns = 1 if longest > 24 else 2 if longest > 11 else 3
+    columns = 1 if longest > 22 else 2 if longest > 10 else 3
+    figure = Figure(figsize=(WIDTH, height + _NAME * -(-len(handles) // columns)))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=3 if lines else 1.2)
+    return figure
+
+
+def _handle(style: Style, name: str, *, lines: bool) -> Line2D:
+    from matplotlib.lines import Line2D
+
+    dash = style.dash if lines else ""
+    return Line2D([], [], color=style.color, marker=style.marker, linestyle=dash, label=name)
 
 
 def _draw(ax: Axes, line: Line, style: Style) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from recbench.report.figures.lines import legend
+from recbench.report.figures.lines import framed
 from recbench.report.figures.shapes import Point
-from recbench.report.figures.style import PALETTE, WIDTH, Style
+from recbench.report.figures.style import PALETTE, Style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,9 +18,7 @@ _WIDE = 20.0
 
 def pareto(points: Sequence[Point], styles: Mapping[str, Style], axes: tuple[str, str]) -> Figure:
     """A marker a system; a step line through those that nothing beats."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, 3.3))
+    figure = framed(2.9, [p.label for p in points], styles, lines=False)
     ax = figure.subplots()
     best = sorted((p for p in points if p.front), key=lambda p: p.cost)
     ax.step(
@@ -46,5 +44,4 @@ def pareto(points: Sequence[Point], styles: Mapping[str, Style], axes: tuple[str
     ax.margins(0.08)
     ax.set_xlabel(axes[0])
     ax.set_ylabel(axes[1])
-    legend(figure, [p.label for p in points], styles, lines=False)
     return figure
