@@ -47,6 +47,7 @@ COMMANDS = (
     "train",
     "compare",
     "report",
+    "verify",
     "evaluate",
     "recommend",
     "list",

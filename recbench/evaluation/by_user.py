@@ -47,8 +47,7 @@ class Places:
             RecbenchError: the source ranked among other candidates.
         """
         above, tied = COUNTS[candidates]
-        given = self.run.given
-        if given is not None and above not in self.frame:
+        if self.run.given is not None and columns.ABOVE_UNSEEN not in self.frame:  # one rank, of one kind
             self._refuse_other_candidates(candidates)
             above, tied = COUNTS["all"]
         return self.frame[above].to_numpy(np.int64), self.frame[tied].to_numpy(np.int64)
