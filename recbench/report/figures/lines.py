@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recbench.report.figures.shapes import Line
 from recbench.report.figures.style import PALETTE, WIDTH, Style, short
@@ -55,8 +55,8 @@ def framed(height: float, labels: Sequence[str], styles: Mapping[str, Style], *,
     handles = [_handle(styles[label], short(label), lines=lines) for label in distinct]
     if (others := len(set(labels)) - len(distinct)) > 0:
         name = f"{others} other{'' if others == 1 else 's'}, see the table"
-        line = {"linestyle": "-", "linewidth": 1.0} if lines else {"linestyle": "", "marker": "."}
-        handles.append(Line2D([], [], color=PALETTE["faint"], label=name, **line))  # type: ignore[arg-type]
+        line: dict[str, Any] = {"linestyle": "-", "linewidth": 1.0} if lines else {"linestyle": "", "marker": "."}
+        handles.append(Line2D([], [], color=PALETTE["faint"], label=name, **line))
     longest = max((len(short(label)) for label in labels), default=0)
     columns = 1 if longest > 22 else 2 if longest > 10 else 3
     figure = Figure(figsize=(WIDTH, height + _NAME * -(-len(handles) // columns)))
@@ -67,7 +67,7 @@ def framed(height: float, labels: Sequence[str], styles: Mapping[str, Style], *,
 def _handle(style: Style, name: str, *, lines: bool) -> Line2D:
     from matplotlib.lines import Line2D
 
-    dash = style.dash if lines else ""
+    dash: Any = style.dash if lines else ""
     return Line2D([], [], color=style.color, marker=style.marker, linestyle=dash, label=name)
 
 
