@@ -65,6 +65,16 @@ def test_the_card_and_the_slices_of_the_very_data_are_shown(tiny_home: Path, hom
     assert "Data audit of beauty" in (home / "report.html").read_text()
 
 
+def test_the_card_of_another_preparation_is_no_evidence(tiny_home: Path, home: Path) -> None:
+    for backbone in ("markov", "sasrec"):
+        make_run(home / "other", backbone, skill(0.2, 1, 300), dataset={"name": "tiny", "fingerprint": "0" * 64})
+    assert run(["report", "other", "--datasets", str(tiny_home), "--quiet"]) == 0
+    text = (home / "report.html").read_text()
+    assert "is another preparation than the one the runs were made on" in text
+    assert Dataset(tiny_home / "tiny").card.sequence_sha256 not in text
+    assert "Slices of users" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
