@@ -199,6 +199,10 @@ def test_seeds_on_both_sides_give_an_interval_over_users_and_runs(tmp_path: Path
     assert contrast.two_way is not None
     assert contrast.two_way.high - contrast.two_way.low > contrast.bootstrap.high - contrast.bootstrap.low
     assert row(found, "markov").contrast.two_way is not None  # type: ignore[union-attr]
+    make_run(tmp_path, "ease", places(0.4, seed=30))
+    again = row(compared(tmp_path), "sasrec+lares").contrast
+    assert again is not None
+    assert again.two_way == contrast.two_way  # a system more changes no interval of the others
 
 
 GAINS = [0.0, 0.0, 0.0, 0.3, 0.5, 1.0]

@@ -66,3 +66,9 @@ def test_a_deterministic_system_has_no_spread_of_its_own() -> None:
     d = Differences.between(ours[:, 0], theirs[:, 0])
     found = two_way_bootstrap(drawn[:, :1], drawn[:, 1:])
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(d.standard_error, rel=0.06)
+
+
+def test_the_order_of_users_and_users_who_score_nothing_change_no_draw() -> None:
+    values = runs(500, 3, 0.1, 1)
+    shuffled = values[np.random.default_rng(2).permutation(500)]
+    assert np.array_equal(resampled_run_means(values, 50, seed=3), resampled_run_means(shuffled, 50, seed=3))
