@@ -86,9 +86,11 @@ def warnings(groups: Sequence[Group], n_users: int, dataset: str, settings: Sett
     found += [CAUTIONS[name] for name in settings.tests if name in CAUTIONS]
     absent = [name for name in TRIVIAL if name not in {g.name for g in groups}]
     if absent:
+        command = f": recbench train --dataset {dataset} --backbone {absent[0]}"
+        ours = any(run.given is None for g in groups for run in g.runs)
         found.append(
-            f"Missing trivial baselines: {', '.join(absent)}. They often beat printed neural results: "
-            f"recbench train --dataset {dataset} --backbone {absent[0]}"
+            f"Missing trivial baselines: {', '.join(absent)}. They often beat printed neural results"
+            f"{command if ours else '.'}"
         )
     if n_users < FEW_USERS:
         found.append(f"Only {n_users} users: p and intervals rest on means of many, so read them with care.")

@@ -67,30 +67,20 @@ def raw_contrasts(
         settings: of the comparison.
         two_way: also resample users and training runs together, where both sides have enough runs.
     """
-    drawn = _drawn(metric, systems, settings) if two_way else {}
     raw = {}
     for label, baseline in baselines.items():
         ours, theirs = systems[label], systems[baseline.label]
-        both = _two_way(drawn, ours, theirs, settings)
+        both = _two_way(metric, ours, theirs, settings) if two_way else None
         raw[label] = raw_contrast(ours.side(metric), theirs.side(metric), settings, both)
     return raw
 
 
-def _drawn(metric: Metric, systems: Mapping[str, Scored], settings: Settings) -> dict[str, FloatArray]:
-    """Resampled means of every run by label; one draw of users for all. Nothing where no system has two runs."""
-    usable = {
-        label: s.values[metric] for label, s in systems.items() if s.system.deterministic or len(s.system.seeds) > 1
-    }
-    if all(systems[label].system.deterministic for label in usable):
-        return {}
-    means = resampled_run_means(np.concatenate(list(usable.values()), axis=1), seed=settings.seed)
-    ends = np.cumsum([values.shape[1] for values in usable.values()])
-    return dict(zip(usable, np.split(means, ends[:-1], axis=1), strict=True))
-
-
-def _two_way(drawn: Mapping[str, FloatArray], ours: Scored, theirs: Scored, settings: Settings) -> Interval | None:
-    labels = (ours.system.label, theirs.system.label)
-    if any(label not in drawn for label in labels) or (ours.system.deterministic and theirs.system.deterministic):
+def _two_way(metric: Metric, ours: Scored, theirs: Scored, settings: Settings) -> Interval | None:
+    """Other users and other runs; nothing where nothing is random, or where a side has a single random run."""
+    pair = (ours.system, theirs.system)
+    if any(len(s.seeds) == 1 and not s.deterministic for s in pair) or all(s.deterministic for s in pair):
         return None
-    one, other = (drawn[label] for label in labels)
-    return two_way_bootstrap(one, other, 1 - settings.alpha, seed=settings.seed)
+    values = [s.values[metric] for s in (ours, theirs)]
+    means = resampled_run_means(np.concatenate(values, axis=1), seed=settings.seed)
+    n_ours = values[0].shape[1]
+    return two_way_bootstrap(means[:, :n_ours], means[:, n_ours:], 1 - settings.alpha, seed=settings.seed)

@@ -8,6 +8,8 @@ from textwrap import wrap
 
 GAP = "  "
 LEAST_WIDTH = 60
+FIRST_SHARE = 0.35
+"""Most of the page that names may take; longer ones are broken into lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Column:
     @property
     def width(self) -> int:
         """Of its widest text."""
-        return max(map(len, (self.head, *self.cells)))
+        return max(len(line) for text in (self.head, *self.cells) for line in text.split("\n"))
 
     def line(self, cell: str) -> str:
         """A cell at the column's width."""
@@ -42,6 +44,7 @@ def lines(columns: Sequence[Column], width: int) -> list[str]:
     while _width(chosen) > width and any(column.optional for column in chosen):
         chosen.remove(next(column for column in reversed(chosen) if column.optional))
     first, *others = chosen
+    first = _narrowed(first, int(width * FIRST_SHARE))
     found: list[str] = []
     while others:
         fits = 1
@@ -61,10 +64,22 @@ def wrapped(texts: Sequence[str], width: int) -> list[str]:
     return [line.replace("\0", " ") for part in folded for line in part]
 
 
+def _narrowed(column: Column, limit: int) -> Column:
+    """The same with long cells broken into lines."""
+    if column.width <= limit:
+        return column
+    return Column(
+        column.head, tuple("\n".join(wrap(cell, limit, subsequent_indent="  ")) for cell in column.cells), column.left
+    )
+
+
 def _block(columns: Sequence[Column]) -> list[str]:
     body = zip(*(column.cells for column in columns), strict=True)
-    head = _line(columns, [column.head for column in columns])
-    return [head, " " + "-" * (_width(columns) - 1), *[_line(columns, cells) for cells in body]]
+    found = [_line(columns, [column.head for column in columns]), " " + "-" * (_width(columns) - 1)]
+    for first, *others in body:
+        top, *below = first.split("\n")
+        found += [_line(columns, [top, *others]), *[f"{GAP}{line}" for line in below]]
+    return found
 
 
 def _line(columns: Sequence[Column], cells: Sequence[str]) -> str:

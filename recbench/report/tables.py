@@ -15,7 +15,7 @@ _COST_HEADS = {
     "n_parameters": "parameters",
     "training_seconds": "training",
     "ms_per_user": "ms/user",
-    "peak_memory_mb": "MiB",
+    "peak_memory_mb": "peak MiB",
     "trials": "trials",
 }
 

@@ -24,6 +24,8 @@ _TIES = {
     "opt": "ties at the best place, which flatters systems with many ties",
 }
 _WORTH_TELLING_TIED = 0.01
+FEW_RUNS = 5
+"""Below this the spread between runs is a guess, and the bootstrap over users and runs coarse."""
 
 
 def score(row: Row) -> str:
@@ -159,6 +161,9 @@ def caption(table: Table, settings: Settings, metric: Metric | None = None) -> l
         f"{test} *: decided at {percent(settings.alpha, 0)}.",
         f"Smallest difference this comparison can see: {_visible(contrasts)}, at {percent(settings.power, 0)} power.",
     ]
+    few = [f"{s.label} {len(s.seeds)}" for s in table.systems if not s.deterministic and 1 < len(s.seeds) < FEW_RUNS]
+    if few:
+        lines.append(f"Fewer than {FEW_RUNS} runs, so the spread between them is itself uncertain: {', '.join(few)}.")
     tied = [f"{s.label} {percent(s.tied)}" for s in table.systems if s.tied >= _WORTH_TELLING_TIED]
     return [*lines, f"Users whose target ties with another item: {', '.join(tied)}."] if tied else lines
 
@@ -180,11 +185,15 @@ def size_caption(table: Table, settings: Settings) -> list[str]:
     found = [row.contrast for row in table.on(settings.metrics[0]) if row.contrast is not None]
     rope, wish = percent(settings.rope), percent(settings.rope if settings.wish is None else settings.wish)
     spans = sorted({f"{c.rope:.4f}" for c in found})
+    runs = ", training runs as they are" if any(c.seeds_covered and c.two_way for c in found) else ""
     margin = " to ".join(dict.fromkeys((spans[0], spans[-1])))
-    return [
-        f"better, worse: share of users. P: Bayesian bootstrap over users; same: within +-{rope} of the control (+-{margin}).",
+    lines = [
+        f"better, worse: share of users. P: Bayesian bootstrap over users{runs}; same: within +-{rope} (+-{margin}).",
         f"visible from: smallest difference seen with {percent(settings.power, 0)} power. users needed: to see {wish}.",
     ]
+    if any(c.users_needed is not None and not isfinite(c.users_needed) for c in found):
+        lines.append("never: the noise of training alone is larger; more runs would show it, more users would not.")
+    return lines
 
 
 def slice_caption(parts: Sequence[Slice], settings: Settings) -> list[str]:

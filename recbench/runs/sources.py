@@ -53,7 +53,7 @@ def read(paths: Iterable[Path], *, qrels: Path | None = None, dataset: str | Non
     for path in paths:
         if path.is_dir() and not _holds_runs(path):
             found = sorted(inside for inside in path.iterdir() if inside.suffix.lower() in SUFFIXES)
-            files += [inside for inside in found if qrels is None or inside.resolve() != qrels.resolve()]
+            files += found
             folders += [] if found else [path]
         elif path.is_file():
             files.append(path)
@@ -61,7 +61,8 @@ def read(paths: Iterable[Path], *, qrels: Path | None = None, dataset: str | Non
             folders.append(path)
     runs = find_folders(folders)
     for path in dict.fromkeys(files):
-        runs += _file(path, qrels, dataset)
+        if qrels is None or path.resolve() != qrels.resolve():  # a pattern may name it, too
+            runs += _file(path, qrels, dataset)
     return runs
 
 
@@ -72,13 +73,13 @@ def _holds_runs(folder: Path) -> bool:
 def _file(path: Path, qrels: Path | None, dataset: str | None) -> list[Run]:
     try:
         if path.suffix.lower() == ".parquet":
-            return _table(path, pq.read_table(path).to_pandas(), dataset, typed=False)
-        first = _first_line(path)
-        if _looks_like_trec(first):
-            return [_trec(path, qrels, dataset)]
-        separator = max("\t,;", key=first.count)
-        table = pd.read_csv(path, sep=separator, skipinitialspace=True)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pa.ArrowException) as error:
+            table = pq.read_table(path).to_pandas()
+        else:
+            first = _first_line(path)
+            if _looks_like_trec(first):
+                return [_trec(path, qrels, dataset)]
+            table = pd.read_csv(path, sep=max("\t,;", key=first.count), skipinitialspace=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise _unreadable(path, f"{error}.") from error
     typed = any(_TYPED.search(str(name)) for name in table.columns)
     return _table(path, table, dataset, typed=typed)
@@ -148,6 +149,9 @@ def _fill_names(table: pd.DataFrame, path: Path, dataset: str | None) -> None:
         columns.SEED: int(match["seed"]) if match else 0,
         columns.DATASET: dataset or "unnamed",
     }
+    for name in (columns.SYSTEM, columns.DATASET):
+        if name in table and table[name].isna().any():
+            raise _unreadable(path, f"{int(table[name].isna().sum())} of {len(table)} rows have no {name}.")
     for name, value in defaults.items():
         if name not in table:
             table[name] = value
@@ -245,6 +249,11 @@ def _trec(path: Path, qrels: Path | None, dataset: str | None) -> Run:
         )
     names = ["query", "q0", "doc", "rank", "score", "tag"]
     run = pd.read_csv(path, sep=r"\s+", names=names, dtype={"query": str, "doc": str, "tag": str})
+    scores = pd.to_numeric(run["score"], errors="coerce")
+    if run["doc"].isna().any() or scores.isna().any():
+        at = int((run["doc"].isna() | scores.isna()).argmax()) + 1
+        raise _unreadable(path, f"Line {at} is not: query Q0 item rank score tag.")
+    run["score"] = scores
     twice = run.duplicated(["query", "doc"])
     if twice.any():
         row = run[twice].iloc[0]

@@ -8,19 +8,22 @@ from recbench.stats.intervals import Interval
 from recbench.stats.paired import FloatArray
 
 RESAMPLES = 2_000
-"""Of users x runs: one draw of users serves all systems of a table."""
+"""Of users x runs."""
 _DRAWS_AT_ONCE = 1 << 22
 
 
 def resampled_run_means(values_UR: FloatArray, resamples: int = RESAMPLES, seed: int = 0) -> FloatArray:
     """Mean of every run over users drawn with replacement, the same draw for all runs, ``(resamples, R)``.
 
+    The order of the users does not matter, and users whom every run scores 0 cost nothing.
+
     Args:
-        values_UR: metric of each user under each run. Users whom every run scores 0 cost nothing.
+        values_UR: metric of each user under each run.
     """
     rng = np.random.default_rng(seed)
     n = len(values_UR)
     rare_UR = values_UR[values_UR.any(axis=1)]
+    rare_UR = rare_UR[np.lexsort(rare_UR.T)]
     means = np.zeros((resamples, values_UR.shape[1]))
     if not len(rare_UR):
         return means

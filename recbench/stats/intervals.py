@@ -97,7 +97,7 @@ def bca(d: Differences, means: FloatArray, level: float = 0.95) -> Interval:
     from scipy.special import ndtr, ndtri
 
     below = float((means < d.mean - _EQUAL).mean() + (means <= d.mean + _EQUAL).mean()) / 2
-    if d.sd == 0 or not 0 < below < 1:
+    if not d.sd > 0 or not 0 < below < 1:  # sd is NaN for one user
         return percentile(means, level)
     away = d.values - d.mean
     acceleration = float(away**3 @ d.counts) / (6 * float(away**2 @ d.counts) ** 1.5)

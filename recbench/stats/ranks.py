@@ -25,9 +25,9 @@ class Friedman:
 
 def ranked(scores: FloatArray) -> FloatArray:
     """Ranks within each row of ``(datasets, systems)``, 1 for the highest score; ties share their mean."""
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(-np.round(scores, 12), axis=1), np.float64)
+    mine, other = np.round(scores, 12)[:, :, None], np.round(scores, 12)[:, None, :]
+    above, equal = (other > mine).sum(axis=2), (other == mine).sum(axis=2)
+    return above + (equal + 1) / 2
 
 
 def friedman(ranks: FloatArray) -> Friedman:

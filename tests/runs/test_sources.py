@@ -106,6 +106,7 @@ def test_a_missing_rank_is_a_miss_and_no_metric_may_look_past_the_list(tmp_path:
         ({"user": None}, "no user"),
         ({"user": 1, "target": 5}, "twice"),
         ({"seed": "x"}, "seed"),
+        ({"system": None}, "no system"),
         ({"candidates": "sampled"}, "all or unseen"),
     ],
 )
@@ -200,3 +201,13 @@ def test_a_trec_run_without_qrels_and_qrels_without_anything_are_refused(tmp_pat
     empty.write_text("q 0 d1 0\n")
     with pytest.raises(RecbenchError, match="no relevant"):
         read([run], qrels=empty)
+
+
+def test_a_line_of_a_trec_run_that_is_none_is_named(tmp_path: Path) -> None:
+    run, qrels = tmp_path / "a.run", tmp_path / "qrels"
+    run.write_text("q Q0 d1 1 3 tag\nq Q0 d2 2 high tag\n")
+    qrels.write_text("q 0 d1 1\n")
+    with pytest.raises(RecbenchError, match="Line 2"):
+        read([run], qrels=qrels)
+    run.write_text("q Q0 d1 1 3 tag\n")
+    assert len(read([run, qrels], qrels=qrels)) == 1

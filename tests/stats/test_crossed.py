@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recbench.stats.crossed import resampled_run_means, two_way_bootstrap
+from recbench.stats.crossed import _over_runs, resampled_run_means, two_way_bootstrap
 from recbench.stats.intervals import over_users_and_seeds
 from recbench.stats.paired import Differences
 
@@ -66,3 +66,17 @@ def test_a_deterministic_system_has_no_spread_of_its_own() -> None:
     d = Differences.between(ours[:, 0], theirs[:, 0])
     found = two_way_bootstrap(drawn[:, :1], drawn[:, 1:])
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(d.standard_error, rel=0.06)
+
+
+def test_the_order_of_users_and_users_who_score_nothing_change_no_draw() -> None:
+    values = runs(500, 3, 0.1, 1)
+    shuffled = values[np.random.default_rng(2).permutation(500)]
+    assert np.array_equal(resampled_run_means(values, 50, seed=3), resampled_run_means(shuffled, 50, seed=3))
+
+
+@pytest.mark.parametrize("s", [2, 3, 5])
+def test_drawn_runs_spread_as_much_as_runs_do_not_less_by_one_in_s(s: int) -> None:
+    means = np.random.default_rng(s).normal(0, 1, s)
+    drawn = _over_runs(np.tile(means, (60_000, 1)), np.random.default_rng(1))
+    assert drawn.mean() == pytest.approx(means.mean(), abs=0.02)
+    assert drawn.var() == pytest.approx(means.var(ddof=1) / s, rel=0.03)
