@@ -104,7 +104,7 @@ def compare(
     """Compare finished runs: difference to the baseline, interval, corrected p, effect size and a verdict in words."""
     chosen = _format(format_, json, output)
     if output is not None:
-        _refuse_unwritable(output)
+        refuse_unwritable(output)
     from recbench.comparison import Settings
     from recbench.comparison import compare as compare_runs
 
@@ -120,10 +120,10 @@ def compare(
         alpha=alpha,
         resamples=resamples,
         seed=seed,
-        slices=tuple(dict.fromkeys(_split(slice_))),
-        **_metrics(metric),
+        slices=tuple(dict.fromkeys(split_names(slice_))),
+        **metric_settings(metric),
     )
-    comparison = compare_runs(_runs(paths, qrels, dataset), settings, datasets=datasets)
+    comparison = compare_runs(find_runs(paths, qrels, dataset), settings, datasets=datasets)
     text = _rendered(comparison, chosen, None if output else render.out.width)
     if not quiet:
         for told in (*comparison.warnings, *[text for table in comparison.tables for text in table.warnings]):
@@ -131,7 +131,7 @@ def compare(
     if output is None:
         render.out.print(text.rstrip("\n"), markup=False, emoji=False)
     else:
-        _write(output, text)
+        write_result(output, text)
         if not quiet:
             render.say(f"wrote {output}")
 
@@ -148,14 +148,15 @@ def _format(asked: Format | None, json: bool, output: Path | None) -> Format:
     return asked or _SUFFIXES.get(output.suffix.lower() if output else "", "table")
 
 
-def _metrics(names: list[str] | None) -> dict[str, Any]:
+def metric_settings(names: list[str] | None) -> dict[str, Any]:
     """The metrics as settings, each once; nothing where the defaults are meant."""
     from recbench.evaluation.metrics import parse
 
-    return {"metrics": tuple(dict.fromkeys(map(parse, _split(names))))} if names else {}
+    return {"metrics": tuple(dict.fromkeys(map(parse, split_names(names))))} if names else {}
 
 
-def _split(texts: list[str] | None) -> list[str]:
+def split_names(texts: list[str] | None) -> list[str]:
+    """What a repeatable option with commas names."""
     return [part.strip() for text in texts or [] for part in text.split(",") if part.strip()]
 
 
@@ -163,7 +164,7 @@ def _tests(names: list[str] | None) -> tuple[Test, ...]:
     from recbench.comparison.model import TEST_NAMES
 
     chosen: list[Test] = []
-    for name in _split(names) or ["t"]:
+    for name in split_names(names) or ["t"]:
         known = next((test for test in TEST_NAMES if test == name.lower()), None)
         if known is None:
             near = nearest(name, list(TEST_NAMES))
@@ -192,7 +193,8 @@ def _share(text: str, option: str) -> float:
     return share
 
 
-def _runs(paths: list[str] | None, qrels: Path | None, dataset: str | None) -> list[Run]:
+def find_runs(paths: list[str] | None, qrels: Path | None, dataset: str | None) -> list[Run]:
+    """The runs and tables that were named, or all of ``runs/``; refused in words where there are none."""
     from recbench.runs.folder import HOME
     from recbench.runs.sources import read
 
@@ -238,17 +240,18 @@ def _rendered(comparison: Comparison, chosen: Format, width: int | None) -> str:
     return str(import_module(f"recbench.report.{module}").render(comparison, *arguments))
 
 
-def _refuse_unwritable(output: Path) -> None:
+def refuse_unwritable(output: Path, usual: str = "comparison.md") -> None:
     """Say so before the work, not after."""
     if output.is_dir():
-        raise _unwritable(output, "It is a folder.", f"--output {output / 'comparison.md'}")
+        raise _unwritable(output, "It is a folder.", f"--output {output / usual}")
     if not output.parent.is_dir():
         raise _unwritable(output, f"{output.parent} is not a folder.", f"mkdir -p {output.parent}")
     if not os.access(output.parent, os.W_OK):
         raise _unwritable(output, f"{output.parent} may not be written to.", "Name another place: --output FILE")
 
 
-def _write(output: Path, text: str) -> None:
+def write_result(output: Path, text: str) -> None:
+    """Write it whole, or say why not."""
     from recbench.files import write_text
 
     try:

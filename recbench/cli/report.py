@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from recbench.cli import options, render
-from recbench.cli.compare import _metrics, _refuse_unwritable, _runs, _split, _write
+from recbench.cli.compare import find_runs, metric_settings, refuse_unwritable, split_names, write_result
 from recbench.errors import RecbenchError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def report(
     from recbench.report.extra import require
 
     require("jinja2", "matplotlib")
-    _refuse_unwritable(output)
+    refuse_unwritable(output, "report.html")
     if figures is not None and figures.exists() and not figures.is_dir():
         raise RecbenchError(f"{figures} is a file.", why="Figures go into a folder.", fix="--figures DIR")
     from recbench.cli.prepared import facts
@@ -80,12 +80,12 @@ def report(
         baseline=baseline,
         correction=correction,
         candidates=candidates,
-        slices=tuple(dict.fromkeys(_split(slice_))),
-        **_metrics(metric),
+        slices=tuple(dict.fromkeys(split_names(slice_))),
+        **metric_settings(metric),
     )
     command = ("recbench", *sys.argv[1:])
-    page = assemble(gather(_runs(paths, qrels, None), settings, datasets, lambda card: list(facts(card)), command))
-    _write(output, html.render(page))
+    page = assemble(gather(find_runs(paths, qrels, None), settings, datasets, lambda card: list(facts(card)), command))
+    write_result(output, html.render(page))
     written = _save(page, figures) if figures is not None else 0
     if not quiet:
         render.say(f"wrote {output}{f' and {written} figure files in {figures}' if written else ''}")
