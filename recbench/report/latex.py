@@ -50,7 +50,7 @@ _HEADER = r"% Needs \usepackage{booktabs}. Made by: recbench compare --format la
 def render(comparison: Comparison) -> str:
     """The tables, one below the other, ready for ``\\input``."""
     tables = [_table(table, comparison.settings) for table in comparison.tables]
-    tables += [_ranks(across) for across in comparison.across]
+    tables += [_ranks(across, comparison.settings) for across in comparison.across]
     warnings = [f"% warning: {' '.join(text.split())}" for text in _warnings(comparison)]
     return "\n".join([_HEADER, *warnings, "", *tables])
 
@@ -123,16 +123,17 @@ def _oracle(table: Table, settings: Settings, width: int, several: bool) -> list
     return cells
 
 
-def _ranks(across: Across) -> str:
+def _ranks(across: Across, settings: Settings) -> str:
     best = marks([-rank for rank in across.mean_ranks])
     rows = [
         (escape(label), *(f"{ranks[i]:.1f}" for ranks in across.ranks), _marked(f"{across.mean_ranks[i]:.2f}", best[i]))
         for i, label in enumerate(across.labels)
     ]
+    level = _words(words.percent(settings.alpha, 0))
     caption = (
         f"Ranks by {_words(across.metric.label)} over {len(across.datasets)} datasets, 1 is best. "
         f"{_friedman(across)}"
-        rf"Nemenyi: mean ranks differ when they are further apart than {across.critical_difference:.2f} (5\,\%). "
+        rf"Nemenyi: mean ranks differ when they are further apart than {across.critical_difference:.2f} ({level}). "
         "Bold: best, underlined: second best."
     )
     heads = ["system", *across.datasets, "mean rank"]
@@ -154,6 +155,7 @@ def _environment(
         [
             r"\begin{table}[t]",
             r"\centering",
+            r"\setlength{\belowcaptionskip}{4pt}",
             rf"\caption{{{caption}}}",
             rf"\label{{{label}}}",
             r"\small",
