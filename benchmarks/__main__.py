@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-NAMES = ("startup", "training", "heads", "evaluation", "preparation")
+NAMES = ("startup", "training", "heads", "evaluation", "preparation", "comparison", "false_positives")
 
 
 def main() -> None:
