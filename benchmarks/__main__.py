@@ -14,6 +14,8 @@ NAMES = (
     "prefix_rows",
     "evaluation",
     "preparation",
+    "comparison",
+    "false_positives",
 )
 
 

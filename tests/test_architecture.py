@@ -88,7 +88,9 @@ def test_heavy_and_visible_libraries_stay_in_their_rooms(path: Path) -> None:
             assert path.name not in ("metrics.py", "beyond.py")
 
 
-@pytest.mark.parametrize("command", [["--help"], ["list"], ["compare", "nowhere"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "command", [["--help"], ["list"], ["compare", "nowhere"], ["verify", "nowhere"], ["train", "--help"]]
+)
 def test_looking_around_never_imports_torch(command: list[str], tmp_path: Path) -> None:
     code = (
         f"import sys; from recbench.cli.app import run; run({command!r}); sys.exit(9 if 'torch' in sys.modules else 0)"

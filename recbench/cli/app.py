@@ -47,6 +47,8 @@ COMMANDS = (
     "ids",
     "train",
     "compare",
+    "report",
+    "verify",
     "evaluate",
     "verify-model",
     "recommend",

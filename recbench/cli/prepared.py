@@ -27,7 +27,8 @@ def show_card(card: Card, folder: Path, *, replaced: bool = False) -> None:
     steps = [[s.step, count(s.users), count(s.items), count(s.interactions)] for s in card.steps]
     render.out.print(render.table(None, ("step", "users", "items", "interactions"), steps))
     before = None
-    for label, text in _facts(card, folder, replaced):
+    written = ("written", f"{folder}/{', in place of the one before' if replaced else ''}")
+    for label, text in (*facts(card), written):
         _show(label if label != before else "", text)
         before = label
     render.out.print(f"\nnext: recbench train --backbone sasrec --dataset {escape(card.name)}")
@@ -42,7 +43,8 @@ def _show(label: str, text: str) -> None:
         render.out.print(f" [bold]{shown:<{LABEL}}[/] {escape(line.replace(chr(160), ' '))}")
 
 
-def _facts(card: Card, folder: Path, replaced: bool) -> Iterator[tuple[str, str]]:
+def facts(card: Card) -> Iterator[tuple[str, str]]:
+    """The card in sentences, each with a label; a label may come again."""
     yield "source", _source(card.source)
     yield "filters", _filters(card.filters)
     density = card.interactions / (card.users * card.items)
@@ -59,7 +61,6 @@ def _facts(card: Card, folder: Path, replaced: bool) -> Iterator[tuple[str, str]
         yield "best", f"{best}: the most any ranking of unseen items can be expected to reach"
     for note in card.notes:
         yield "notes", note
-    yield "written", f"{folder}/{', in place of the one before' if replaced else ''}"
 
 
 def _source(source: dict[str, Any]) -> str:

@@ -31,8 +31,8 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """A warning, on stderr."""
-    err.print(f"[yellow]warning:[/] {escape(text)}")
+    """A warning, on stderr; a terminal gets it broken between words."""
+    err.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=not err.is_terminal)
 
 
 def show_json(result: Any) -> None:

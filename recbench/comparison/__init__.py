@@ -5,6 +5,37 @@ Metrics are averaged over users here and nowhere earlier.
 """
 
 from recbench.comparison.build import compare
-from recbench.comparison.model import Comparison, Contrast, Row, Score, Settings, System, Table, Verdict
+from recbench.comparison.model import (
+    Across,
+    AgainstControl,
+    Claims,
+    Comparison,
+    Contrast,
+    Cost,
+    Row,
+    Score,
+    Settings,
+    Slice,
+    System,
+    Table,
+    Tested,
+    Verdict,
+)
 
-__all__ = ["Comparison", "Contrast", "Row", "Score", "Settings", "System", "Table", "Verdict", "compare"]
+__all__ = [
+    "Across",
+    "AgainstControl",
+    "Claims",
+    "Comparison",
+    "Contrast",
+    "Cost",
+    "Row",
+    "Score",
+    "Settings",
+    "Slice",
+    "System",
+    "Table",
+    "Tested",
+    "Verdict",
+    "compare",
+]

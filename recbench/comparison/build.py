@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from recbench import columns
 from recbench.comparison import checks
-from recbench.comparison.contrast import Raw, contrasts, raw_contrast
-from recbench.comparison.model import Comparison, Row, Score, Settings, System, Table
+from recbench.comparison import slices as slicing
+from recbench.comparison.across import across
+from recbench.comparison.contrast import Raw, contrasts
+from recbench.comparison.costs import costs
+from recbench.comparison.model import Comparison, Contrast, Row, Settings, Slice, System, Table, Verdict
+from recbench.comparison.scored import Scored, raw_contrasts, scored
 from recbench.comparison.systems import Group, controls, group
+from recbench.data.dataset import HOME
 from recbench.errors import Exit, RecbenchError
+from recbench.evaluation.by_user import Places
 from recbench.evaluation.metrics import Metric
 from recbench.runs.folder import Run
-from recbench.stats.paired import FloatArray, IntArray
-
-_COUNTS = {"all": (columns.ABOVE, columns.TIED), "unseen": (columns.ABOVE_UNSEEN, columns.TIED_UNSEEN)}
 
 
-def compare(runs: Sequence[Run], settings: Settings | None = None) -> Comparison:
-    """One table a dataset, in order of name.
+def compare(runs: Sequence[Run], settings: Settings | None = None, *, datasets: Path = HOME) -> Comparison:
+    """One table a dataset, in order of name, and from five datasets on a test over them.
+
+    Args:
+        runs: finished runs, or what other tools found.
+        settings: how they are compared.
+        datasets: home of prepared datasets; only slices need it.
 
     Raises:
         RecbenchError: a run is unfinished or damaged, runs of a dataset sat different exams or ranked different users,
@@ -41,7 +49,7 @@ def compare(runs: Sequence[Run], settings: Settings | None = None) -> Comparison
         if len(groups) == 1:
             lonely.append(f"{dataset}: {groups[0].label} is the only system, nothing to compare it with.")
         else:
-            tables.append(_table(dataset, groups, settings))
+            tables.append(_table(dataset, groups, settings, datasets))
     if not tables:
         raise RecbenchError(
             "There are no two systems to compare.",
@@ -49,126 +57,150 @@ def compare(runs: Sequence[Run], settings: Settings | None = None) -> Comparison
             fix="Train another on the same data: recbench train --backbone markov",
             code=Exit.COMPARISON,
         )
-    return Comparison(settings=settings, tables=tuple(tables), warnings=tuple(lonely))
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """A system with the metric of each user, averaged over seeds, and of each seed, averaged over users."""
-
-    system: System
-    users: dict[Metric, FloatArray]
-    seeds: dict[Metric, tuple[float, ...]]
-
-    def spread(self, metric: Metric) -> tuple[float, ...]:
-        """The runs whose spread is training noise: none for a deterministic system."""
-        return () if self.system.deterministic else self.seeds[metric]
-
-
-def _table(dataset: str, groups: Sequence[Group], settings: Settings) -> Table:
-    first = _ranks(groups[0].runs[0])
-    queries = (groups[0].runs[0], first)
-    scored = {g.label: _score(g, queries, settings) for g in groups}
-    reference, baselines = controls(groups, settings.baseline)
-    manifest = groups[0].runs[0].manifest
-    n_users = int(first[columns.USER].nunique())
-    rows = [row for metric in settings.metrics for row in _rows(metric, scored, baselines, settings)]
-    return Table(
-        dataset=dataset,
-        fingerprint=str(manifest.dataset.get("fingerprint")),
-        protocol=manifest.protocol,
-        n_users=n_users,
-        n_items=manifest.dataset.get("items"),
-        systems=tuple(s.system for s in scored.values()),
-        rows=tuple(rows),
-        reference=reference.label,
-        oracle=_oracle(manifest.dataset, settings),
-        warnings=checks.warnings(groups, n_users, dataset),
+    tested, refused = across(tables, settings)
+    return Comparison(
+        settings=settings, tables=tuple(tables), warnings=tuple(lonely), across=tested, across_refused=refused
     )
 
 
-def _rows(
-    metric: Metric, scored: Mapping[str, _Scored], baselines: Mapping[str, Group], settings: Settings
-) -> list[Row]:
-    """All systems on one metric, their contrasts corrected as one family."""
-    raw: dict[str, Raw] = {}
-    for label, baseline in baselines.items():
-        ours, theirs = scored[label], scored[baseline.label]
-        raw[label] = raw_contrast(
-            baseline.label, (ours.users[metric], theirs.users[metric]), (ours.spread(metric), theirs.spread(metric))
-        )
-    done = contrasts(raw, settings)
-    return [
-        Row(system=s.system, metric=metric, score=_over_seeds(s.seeds[metric]), contrast=done.get(label))
-        for label, s in scored.items()
-    ]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Contest:
+    """The systems of one dataset, with the counts of each of their runs, and who is held against whom."""
+
+    groups: Mapping[str, Group]
+    places: Mapping[str, tuple[Places, ...]]
+    systems: Mapping[str, System]
+    baselines: Mapping[str, Group]
+
+    def scored(self, settings: Settings, rows: np.ndarray | None = None) -> dict[str, Scored]:
+        """Every system's metrics, on all rows or on some."""
+        chosen = {
+            label: places if rows is None else tuple(place.only(rows) for place in places)
+            for label, places in self.places.items()
+        }
+        return {label: scored(self.systems[label], places, settings) for label, places in chosen.items()}
 
 
-def _score(g: Group, queries: tuple[Run, pd.DataFrame], settings: Settings) -> _Scored:
-    above, tied = _COUNTS[settings.candidates]
-    by_seed: dict[Metric, list[FloatArray]] = {metric: [] for metric in settings.metrics}
-    ties = []
-    for run in g.runs:
-        ranks = _ranks(run)
-        _refuse_other_users(queries, (run, ranks))
-        a, t = ranks[above].to_numpy(np.int64), ranks[tied].to_numpy(np.int64)
-        ties.append(float((t > 0).mean()))
-        for metric in settings.metrics:
-            by_seed[metric].append(_by_user(metric.values(a, t, settings.ties), ranks[columns.USER].to_numpy(np.int64)))
-    users = {metric: np.mean(values, axis=0) for metric, values in by_seed.items()}
-    seeds = {metric: tuple(float(v.mean()) for v in values) for metric, values in by_seed.items()}
-    return _Scored(_system(g, float(np.mean(ties))), users, seeds)
+def _table(dataset: str, groups: Sequence[Group], settings: Settings, datasets: Path) -> Table:
+    reference, baselines = controls(groups, settings.baseline)
+    places = _places(groups)
+    systems = {g.label: _system(g, places[g.label], settings) for g in groups}
+    contest = _Contest({g.label: g for g in groups}, places, systems, baselines)
+    found = contest.scored(settings)
+    leader = next((run for g in groups for run in g.runs if run.given is None), groups[0].runs[0])
+    n_users = len(places[groups[0].label][0].users)
+    quality = {label: s.score(settings.metrics[0]).mean for label, s in found.items()}
+    return Table(
+        dataset=dataset,
+        fingerprint=str(leader.manifest.dataset.get("fingerprint", "not stated")),
+        protocol=leader.manifest.protocol,
+        n_users=n_users,
+        n_items=leader.manifest.dataset.get("items"),
+        systems=tuple(systems.values()),
+        rows=tuple(row for metric in settings.metrics for row in _rows(metric, found, baselines, settings)),
+        reference=reference.label,
+        oracle=_oracle(leader.manifest.dataset, settings),
+        warnings=checks.warnings(groups, n_users, dataset, settings),
+        slices=tuple(part for asked in settings.slices for part in _slices(asked, contest, settings, datasets)),
+        costs=costs(list(systems.values()), quality),
+    )
 
 
-def _ranks(run: Run) -> pd.DataFrame:
-    ranks = run.ranks("test").sort_values([columns.USER, columns.TARGET], kind="stable", ignore_index=True)
-    if ranks.empty:
+def _places(groups: Sequence[Group]) -> dict[str, tuple[Places, ...]]:
+    """The test counts of every run, all of the same users with the same targets."""
+    found = {g.label: tuple(_of_test(run) for run in g.runs) for g in groups}
+    every = [place for places in found.values() for place in places]
+    for other in every[1:]:
+        _refuse_other_users(every[0], other)
+    return found
+
+
+def _of_test(run: Run) -> Places:
+    places = Places.of(run)
+    if not len(places.users):
         raise RecbenchError(
             f"{run.folder} ranked no test user.",
             why=f"Its {columns.SPLIT} column never says test.",
             fix=f"recbench evaluate {run.folder}",
             code=Exit.COMPARISON,
         )
-    return ranks
+    return places
 
 
-def _by_user(values: FloatArray, users: IntArray) -> FloatArray:
-    """Mean of each user's queries, users ascending: a user counts once, however many queries it has."""
-    _, place, queries = np.unique(users, return_inverse=True, return_counts=True)
-    return np.bincount(place, weights=values) / queries
+def _rows(metric: Metric, found: Mapping[str, Scored], baselines: Mapping[str, Group], settings: Settings) -> list[Row]:
+    """All systems on one metric, their contrasts corrected as one family."""
+    done = contrasts(raw_contrasts(metric, found, baselines, settings, two_way=True), settings)
+    return [replace(s.row(metric), contrast=done.get(label)) for label, s in found.items()]
 
 
-def _refuse_other_users(one: tuple[Run, pd.DataFrame], other: tuple[Run, pd.DataFrame]) -> None:
+def _slices(asked: str, contest: _Contest, settings: Settings, datasets: Path) -> list[Slice]:
+    """Every part of a slice; the contrasts of all its parts on one metric are one family."""
+    first = next(iter(contest.places.values()))[0]
+    masks = slicing.masks(first, asked, datasets)
+    parts = {name: contest.scored(settings, mask) for name, mask in masks.items()}
+    sizes = {name: len(np.unique(first.frame[columns.USER].to_numpy()[mask])) for name, mask in masks.items()}
+    rows: dict[str, list[Row]] = {name: [] for name in parts}
+    for metric in settings.metrics:
+        raw: dict[tuple[str, str], Raw] = {}
+        for name, found in parts.items():
+            of_part = raw_contrasts(metric, found, contest.baselines, settings, two_way=False)
+            raw |= {(name, label): contrast for label, contrast in of_part.items()}
+        done = contrasts(raw, settings)
+        for name, found in parts.items():
+            few = sizes[name] < checks.FEW_USERS
+            rows[name] += [
+                replace(s.row(metric), contrast=_unjudged(done.get((name, label)), few)) for label, s in found.items()
+            ]
+    return [Slice(by=slicing.title(asked), name=name, n_users=sizes[name], rows=tuple(rows[name])) for name in parts]
+
+
+def _unjudged(contrast: Contrast | None, few: bool) -> Contrast | None:
+    return replace(contrast, verdict=Verdict.TOO_FEW) if few and contrast is not None else contrast
+
+
+def _refuse_other_users(one: Places, other: Places) -> None:
     keys = [columns.USER, columns.TARGET]
-    mine, theirs = one[1][keys], other[1][keys]
-    if np.array_equal(mine.to_numpy(), theirs.to_numpy()):
+    mine, theirs = one.frame[keys], other.frame[keys]
+    if np.array_equal(mine.to_numpy(), theirs.to_numpy()) or _same_without_targets(one, other):
         return
-    shared = len(mine.drop_duplicates().merge(theirs.drop_duplicates(), on=keys))
-    checks.refuse_other_users(one[0], mine[columns.USER].nunique(), other[0], theirs[columns.USER].nunique(), shared)
+    pairs = (frame.astype(str).drop_duplicates() for frame in (mine, theirs))
+    shared = len(next(pairs).merge(next(pairs), on=keys))
+    checks.refuse_other_users(one.run, len(one.users), other.run, len(other.users), shared)
 
 
-def _system(g: Group, tied: float) -> System:
+def _same_without_targets(one: Places, other: Places) -> bool:
+    """A table of metrics may not name its targets; then the users must do."""
+    nameless = any(
+        place.run.given is not None and place.run.given.measured and not place.frame[columns.TARGET].any()
+        for place in (one, other)
+    )
+    return nameless and np.array_equal(one.users, other.users)
+
+
+def _system(g: Group, places: Sequence[Places], settings: Settings) -> System:
     manifests = [run.manifest for run in g.runs]
+    first = g.runs[0]
     times = [m.ms_per_user for m in manifests if m.ms_per_user is not None]
+    seconds = [sum(s for stage, s in m.seconds.items() if stage != "test") for m in manifests if m.seconds]
+    memory = [m.peak_memory_mb for m in manifests if m.peak_memory_mb]
     return System(
         label=g.label,
         backbone=g.backbone,
         head=g.head,
-        config_sha256=manifests[0].config_sha256,
+        config_sha256=first.manifest.config_sha256,
         loss=g.loss,
-        inputs=manifests[0].inputs,
+        inputs=first.manifest.inputs,
         seeds=tuple(m.seed for m in manifests),
         folders=tuple(str(run.folder) for run in g.runs),
         deterministic=g.deterministic,
-        tied=tied,
-        n_parameters=manifests[0].n_parameters,
+        tied=float(np.mean([place.tied(settings.candidates) for place in places])),
+        n_parameters=first.manifest.n_parameters if first.given is None else None,
         ms_per_user=float(np.mean(times)) if times else None,
+        training_seconds=float(np.mean(seconds)) if seconds else None,
+        peak_memory_mb=max(memory) if memory else None,
+        trials=checks.trials(g),
+        source="run" if first.given is None else first.given.kind,
     )
-
-
-def _over_seeds(means: tuple[float, ...]) -> Score:
-    sd = float(np.std(means, ddof=1)) if len(means) > 1 else None
-    return Score(mean=float(np.mean(means)), sd=sd, by_seed=means)
 
 
 def _oracle(dataset: Mapping[str, object], settings: Settings) -> dict[str, float]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from recbench.comparison.model import CAUTIONS, Settings
 from recbench.comparison.systems import TRIVIAL, Group, flat
 from recbench.errors import Exit, RecbenchError
 from recbench.runs.folder import Run
@@ -51,7 +52,8 @@ def refuse_other_exams(dataset: str, runs: Sequence[Run]) -> None:
     for name in names:
         holders: dict[str, list[Run]] = defaultdict(list)
         for run, condition in zip(runs, conditions, strict=True):
-            holders[_plain(condition.get(name))].append(run)
+            if run.given is None or condition.get(name) is not None:  # what a table leaves unsaid is warned of
+                holders[_plain(condition.get(name))].append(run)
         if len(holders) > 1:
             most = max(holders.values(), key=len)
             raise RecbenchError(
@@ -71,24 +73,88 @@ def refuse_other_users(one: Run, n_one: int, other: Run, n_other: int, shared: i
     raise RecbenchError(
         f"{one.folder} and {other.folder} do not rank the same targets.",
         why=f"users: {n_one:,} and {n_other:,} tested, of which {shared:,} have the same user and target.",
-        fix=f"recbench evaluate {other.folder}, or leave it out",
+        fix=f"Leave out {other.folder}" if other.given else f"recbench evaluate {other.folder}, or leave it out",
         code=Exit.COMPARISON,
     )
 
 
-def warnings(groups: Sequence[Group], n_users: int, dataset: str) -> tuple[str, ...]:
+def warnings(groups: Sequence[Group], n_users: int, dataset: str, settings: Settings) -> tuple[str, ...]:
     """What makes a table weaker than it looks, most serious first."""
     neural = [g for g in groups if not g.deterministic]
-    found = [*_mixed(neural), *_one_seed(neural), *_unconverged(neural)]
+    found = [*_chosen_by_test(neural), *_on_trust(groups, settings), *_mixed(neural), *_unequal_tuning(neural)]
+    found += [*_one_seed(neural), *_unconverged(neural)]
+    found += [CAUTIONS[name] for name in settings.tests if name in CAUTIONS]
     absent = [name for name in TRIVIAL if name not in {g.name for g in groups}]
     if absent:
+        command = f": recbench train --dataset {dataset} --backbone {absent[0]}"
+        ours = any(run.given is None for g in groups for run in g.runs)
         found.append(
-            f"Missing trivial baselines: {', '.join(absent)}. They often beat printed neural results: "
-            f"recbench train --dataset {dataset} --backbone {absent[0]}"
+            f"Missing trivial baselines: {', '.join(absent)}. They often beat printed neural results"
+            f"{command if ours else '.'}"
         )
     if n_users < FEW_USERS:
         found.append(f"Only {n_users} users: p and intervals rest on means of many, so read them with care.")
     return (*found, *_told_by_runs([run for g in groups for run in g.runs]))
+
+
+def trials(group: Group) -> int | None:
+    """Settings tried before this one was chosen, the most any of its runs states."""
+    stated = [run.manifest.tuning.get("trials") for run in group.runs]
+    known = [int(number) for number in stated if isinstance(number, int)]
+    return max(known) if known else None
+
+
+def _chosen_by_test(neural: Sequence[Group]) -> list[str]:
+    """Settings picked by the very users that now judge, said by a run or possible in this table."""
+    found = []
+    told = [g.label for g in neural if any(run.manifest.tuning.get("selected_on") == "test" for run in g.runs)]
+    if told:
+        found.append(f"Chosen on test: {', '.join(told)}. What was picked by these users cannot be judged by them.")
+    variants: dict[str, list[Group]] = defaultdict(list)
+    for g in neural:
+        variants[g.name].append(g)
+    for name, those in variants.items():
+        best = _best_on_validation(those)
+        if len(those) > 1:
+            pick = f" Validation picks {best}." if best else ""
+            found.append(
+                f"{len(those)} variants of {name}: taking the best of this table would be selection on test.{pick}"
+            )
+    return found
+
+
+def _best_on_validation(variants: Sequence[Group]) -> str | None:
+    means = {}
+    for g in variants:
+        stated = [run.manifest.metrics.get("valid", {}).get("ndcg@10") for run in g.runs]
+        known = [value for value in stated if value is not None]
+        if len(known) < len(stated):
+            return None
+        means[g.label] = sum(known) / len(known)
+    return max(means, key=lambda label: means[label])
+
+
+def _on_trust(groups: Sequence[Group], settings: Settings) -> list[str]:
+    """What tables of other tools do not say of themselves."""
+    given = [g for g in groups if g.runs[0].given is not None]
+    if not given:
+        return []
+    unsaid = [g.label for g in given if any(run.given and run.given.candidates is None for run in g.runs)]
+    candidates = (
+        f" That {', '.join(unsaid)} ranked {settings.candidates} items is taken on trust, too." if unsaid else ""
+    )
+    read = f"Read from other tools: {', '.join(g.label for g in given)}."
+    return [f"{read} Users and targets agree; that data, split and tie rule do is taken on trust.{candidates}"]
+
+
+def _unequal_tuning(neural: Sequence[Group]) -> list[str]:
+    budgets = {g.label: trials(g) for g in neural}
+    if len(set(budgets.values())) < 2:
+        return []
+    told = "; ".join(
+        f"{label}: {'not stated' if number is None else f'{number} trials'}" for label, number in budgets.items()
+    )
+    return [f"Unequal tuning budgets, and every method looks best against untuned rivals. {told}."]
 
 
 def _mixed(neural: Sequence[Group]) -> list[str]:

@@ -2,17 +2,30 @@
 
 Schema 1::
 
-    {schema, settings: {metrics, baseline, correction, candidates, ties, alpha, power, rope, resamples, seed},
+    {schema, settings: {metrics, baseline, correction, candidates, ties, alpha, power, rope, resamples, seed, tests,
+                        claim, wish, slices},
      warnings: [...],
      tables: [{dataset, fingerprint, protocol, n_users, n_items, reference,
                family: {metric: contrasts corrected together}, oracle: {metric: best reachable}, warnings: [...],
                systems: [{label, backbone, head, config_sha256, loss, inputs, seeds, folders, deterministic, tied,
-                          n_parameters, ms_per_user}],
-               rows: [{system: label, metric, score: {mean, sd, by_seed},
-                       contrast: null (the baseline) |
-                                 {against, control_mean, mean, relative, interval, inner_interval, bootstrap,
-                                  seeds_covered, standard_error, df, t, p, p_adjusted, p_seeds, p_seeds_adjusted,
-                                  d_z, better, worse, equal, minimum_detectable, rope, verdict}}]}]}
+                          n_parameters, ms_per_user, training_seconds, peak_memory_mb, trials, source}],
+               rows: [ROW],
+               slices: [{by, name, n_users, rows: [ROW]}],
+               costs: [{label, n_parameters, training_seconds, ms_per_user, peak_memory_mb, trials,
+                        on_front: {cost: true | false}}]}],
+     across: [{metric, datasets, labels, ranks, mean_ranks, friedman: null | {chi2, df, p, f, f_df, f_p},
+               critical_difference, cliques, nemenyi, control,
+               against: [{label, z, p, p_adjusted, posterior: POSTERIOR, differences}]}],
+     across_refused: null | why}
+
+    ROW = {system: label, metric, score: {mean, sd, by_seed},
+           contrast: null (the baseline) |
+                     {against, control_mean, mean, relative, interval, inner_interval, bootstrap, bca, two_way,
+                      seeds_covered, standard_error, df, t, p, p_adjusted, p_seeds, p_seeds_adjusted,
+                      tests: [{name, statistic, p, p_adjusted, caution}],
+                      claims: {superiority, equivalence, non_inferiority}, posterior: POSTERIOR,
+                      d_z, better, worse, equal, minimum_detectable, users_needed, rope, verdict}}
+    POSTERIOR = {worse, rope, better, interval}
 
 Intervals are ``{low, high, level}``. What is not finite is null. Fields are described in ``recbench.comparison.model``.
 The histogram of differences is left out: it follows from the runs. A change that breaks a reader raises ``schema``.
@@ -21,11 +34,13 @@ The histogram of differences is left out: it follows from the runs. A change tha
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from math import isfinite
 from typing import Any
 
 from recbench.comparison import Comparison, Contrast, Row, Table
+from recbench.evaluation.metrics import Metric
 
 SCHEMA = 1
 
@@ -37,50 +52,40 @@ def render(comparison: Comparison) -> str:
 
 def tree(comparison: Comparison) -> dict[str, Any]:
     """The document as dicts, lists, strings and finite numbers."""
-    settings = _fields(comparison.settings) | {"metrics": [str(metric) for metric in comparison.settings.metrics]}
-    document = {
-        "schema": SCHEMA,
-        "settings": settings,
-        "warnings": comparison.warnings,
-        "tables": [_table(table) for table in comparison.tables],
-    }
-    found: dict[str, Any] = _finite(document)
-    return found
+    found: dict[str, Any] = _plain(comparison)
+    return {"schema": SCHEMA} | found
 
 
 def _table(table: Table) -> dict[str, Any]:
-    return _fields(table) | {
-        "family": {str(metric): table.family(metric) for metric in dict.fromkeys(row.metric for row in table.rows)},
-        "systems": [_fields(system) for system in table.systems],
-        "rows": [_row(row) for row in table.rows],
-    }
+    family = {str(metric): table.family(metric) for metric in dict.fromkeys(row.metric for row in table.rows)}
+    return _fields(table) | {"family": family}
 
 
 def _row(row: Row) -> dict[str, Any]:
-    return {
-        "system": row.system.label,
-        "metric": str(row.metric),
-        "score": _fields(row.score),
-        "contrast": None if row.contrast is None else _contrast(row.contrast),
-    }
+    return _fields(row) | {"system": row.system.label}
 
 
 def _contrast(contrast: Contrast) -> dict[str, Any]:
-    tree_ = _fields(contrast)
-    del tree_["differences"]
-    return tree_ | {name: _fields(tree_[name]) for name in ("interval", "inner_interval", "bootstrap")}
+    return {name: value for name, value in _fields(contrast).items() if name != "differences"}
 
 
 def _fields(value: Any) -> dict[str, Any]:
     return {f.name: getattr(value, f.name) for f in fields(value)}
 
 
-def _finite(value: Any) -> Any:
-    """The same with null for what JSON has no number for, and plain lists and strings."""
-    if isinstance(value, dict):
-        return {str(key): _finite(inner) for key, inner in value.items()}
+_SHAPED: dict[type, Callable[[Any], Any]] = {Table: _table, Row: _row, Contrast: _contrast, Metric: str}
+"""What is not simply the fields of its class."""
+
+
+def _plain(value: Any) -> Any:
+    """Plain lists, dicts and strings, with null for what JSON has no number for."""
+    shape: Callable[[Any], Any] = _SHAPED.get(type(value), _fields)
+    if is_dataclass(value):
+        return _plain(shape(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
+        return [_plain(inner) for inner in value]
     if isinstance(value, float) and not isfinite(value):
         return None
     return value

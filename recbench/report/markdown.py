@@ -1,16 +1,24 @@
-"""A comparison as Markdown: the tests on every metric, the caption, the verdicts and the warnings."""
+"""A comparison as Markdown: the tests on every metric, captions, verdicts, sizes, costs, slices and warnings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from recbench.comparison import Comparison, Settings, Table
-from recbench.report import words
+from recbench.report import tables, words
+from recbench.report.grid import Column
 
 
 def render(comparison: Comparison) -> str:
     """One section a dataset."""
-    sections = [_section(table, comparison.settings) for table in comparison.tables]
+    settings = comparison.settings
+    sections = [_section(table, settings) for table in comparison.tables]
+    for across in comparison.across:
+        title = f"## {across.metric.label} over {len(across.datasets)} datasets, by rank"
+        notes = [_escape(line) for line in words.across_caption(across, settings)]
+        sections.append("\n".join([title, "", *_grid(tables.across(across, settings)), "", *notes, ""]))
+    if comparison.across_refused:
+        sections.append(_escape(f"Not tested over datasets: {comparison.across_refused}") + "\n")
     return "\n".join([*sections, *_list("Warnings", comparison.warnings)])
 
 
@@ -40,7 +48,24 @@ def _section(table: Table, settings: Settings) -> str:
     parts = [f"## {_escape(words.title(table))}", "", *lines, "", *notes, ""]
     for metric in settings.metrics:
         parts += _list(f"On {metric.label}", words.sentences(table, settings, metric))
-    return "\n".join([*parts, *_list("Warnings", table.warnings)])
+    return "\n".join([*parts, *_more(table, settings), *_list("Warnings", table.warnings)])
+
+
+def _more(table: Table, settings: Settings) -> list[str]:
+    """Sizes, further tests, costs and slices, each with a title and its caption."""
+    lines = []
+    for block in tables.blocks(table, settings):
+        notes = [_escape(note) for note in block.notes]
+        lines += [f"### {_escape(block.title)}", "", *_grid(block.columns), "", *notes, ""]
+    return lines
+
+
+def _grid(columns: Sequence[Column]) -> list[str]:
+    """The columns of a terminal's table as Markdown."""
+    lines = [_row([column.head.strip() for column in columns])]
+    lines.append(_row(["---" if column.left else "---:" for column in columns]))
+    cells = zip(*(column.cells for column in columns), strict=True)
+    return [*lines, *[_row([cell.strip() for cell in row]) for row in cells]]
 
 
 def _row(cells: Sequence[str]) -> str:

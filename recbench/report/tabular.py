@@ -1,4 +1,4 @@
-"""A comparison as CSV: one line a system and metric, full precision, everything that was computed."""
+"""A comparison as CSV: one line a system and metric, of all users and of each slice; full precision, all that was computed."""
 
 from __future__ import annotations
 
@@ -6,39 +6,32 @@ import csv
 import io
 from math import isfinite
 
-from recbench.comparison import Comparison, Row, Settings, Table
+from recbench.comparison import Comparison, Contrast, Row, Settings, Slice, Table
+from recbench.comparison.costs import COSTS
+from recbench.comparison.model import TEST_NAMES
 from recbench.report.words import ORACLE
+from recbench.stats.intervals import Interval
 
-COLUMNS = (
-    *(
-        "dataset",
-        "fingerprint",
-        "n_users",
-        "candidates",
-        "ties",
-        "metric",
-        "system",
-        "backbone",
-        "head",
-        "runs",
-        "seeds",
-    ),
-    *("mean", "sd_seeds", "against", "difference", "relative", "ci_low", "ci_high", "ci_level", "seeds_covered"),
-    *("standard_error", "df", "inner_low", "inner_high", "bootstrap_low", "bootstrap_high"),
-    *("t", "p", "p_adjusted", "p_seeds", "p_seeds_adjusted", "correction", "family"),
-    *(
-        "d_z",
-        "better",
-        "worse",
-        "equal",
-        "minimum_detectable",
-        "rope",
-        "verdict",
-        "loss",
-        "n_parameters",
-        "ms_per_user",
-    ),
+_CONTRAST = (
+    *("against", "relative", "seeds_covered", "standard_error", "df", "t", "p", "p_adjusted", "p_seeds"),
+    *("p_seeds_adjusted", "d_z", "better", "worse", "equal", "minimum_detectable", "users_needed", "rope", "verdict"),
 )
+"""Fields of a contrast that are written as they are."""
+_INTERVALS = {"ci": "interval", "inner": "inner_interval", "bootstrap": "bootstrap", "bca": "bca", "two_way": "two_way"}
+"""Name in the table to field: ``ci_low``, ``ci_high``."""
+_SYSTEM = ("backbone", "head", "loss", "source", *COSTS)
+COLUMNS = (
+    *("dataset", "fingerprint", "candidates", "ties", "slice_by", "slice", "n_users", "metric", "system"),
+    *("backbone", "head", "runs", "seeds", "mean", "sd_seeds", "against", "difference", "relative"),
+    *("ci_low", "ci_high", "ci_level", "seeds_covered", "standard_error", "df"),
+    *(f"{name}_{end}" for name in ("inner", "bootstrap", "bca", "two_way") for end in ("low", "high")),
+    *("test", "t", "p", "p_adjusted", "p_seeds", "p_seeds_adjusted", "correction", "family", "claim"),
+    *("p_superiority", "p_equivalence", "p_non_inferiority", "d_z", "better", "worse", "equal"),
+    *("posterior_worse", "posterior_rope", "posterior_better", "minimum_detectable", "users_needed", "rope", "verdict"),
+    *(f"p_{name}" for name in TEST_NAMES),
+    *("loss", "source", *COSTS),
+)
+"""``p_<test>`` is uncorrected, of the tests that were asked for."""
 
 
 def render(comparison: Comparison) -> str:
@@ -46,14 +39,23 @@ def render(comparison: Comparison) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
+    settings = comparison.settings
     for table in comparison.tables:
         for row in table.rows:
-            writer.writerow(
-                _plain(_common(table, comparison.settings, str(row.metric)) | _record(table, row, comparison.settings))
-            )
+            writer.writerow(_plain(_record(table, row, settings, table.family(row.metric))))
+        for part in table.slices:
+            of_slice = {"slice_by": part.by, "slice": part.name, "n_users": part.n_users}
+            for row in part.rows:
+                writer.writerow(_plain(_record(table, row, settings, _family(table, part, row)) | of_slice))
         for name, best in table.oracle.items():
-            writer.writerow(_plain(_common(table, comparison.settings, name) | {"system": ORACLE, "mean": best}))
+            writer.writerow(_plain(_common(table, settings, name) | {"system": ORACLE, "mean": best}))
     return text.getvalue()
+
+
+def _family(table: Table, part: Slice, row: Row) -> int:
+    """All slices of the same kind are one family."""
+    same = [other for slice_ in table.slices if slice_.by == part.by for other in slice_.rows]
+    return sum(other.contrast is not None and other.metric == row.metric for other in same)
 
 
 def _common(table: Table, settings: Settings, metric: str) -> dict[str, object]:
@@ -67,50 +69,32 @@ def _common(table: Table, settings: Settings, metric: str) -> dict[str, object]:
     }
 
 
-def _record(table: Table, row: Row, settings: Settings) -> dict[str, object]:
-    system, c = row.system, row.contrast
+def _record(table: Table, row: Row, settings: Settings, family: int) -> dict[str, object]:
+    system = row.system
     scored: dict[str, object] = {
         "system": system.label,
-        "backbone": system.backbone,
-        "head": system.head,
         "runs": len(system.seeds),
         "seeds": " ".join(map(str, system.seeds)),
         "mean": row.score.mean,
         "sd_seeds": row.score.sd,
-        "loss": system.loss,
-        "n_parameters": system.n_parameters,
-        "ms_per_user": system.ms_per_user,
     }
-    if c is None:
-        return scored
-    same: tuple[str, ...] = (
-        "against",
-        "relative",
-        "seeds_covered",
-        "standard_error",
-        "df",
-        "t",
-        "p",
-        "p_adjusted",
-        "p_seeds",
-    )
-    same += ("p_seeds_adjusted", "d_z", "better", "worse", "equal", "minimum_detectable", "rope", "verdict")
-    return (
-        scored
-        | {name: getattr(c, name) for name in same}
-        | {
-            "difference": c.mean,
-            "ci_low": c.interval.low,
-            "ci_high": c.interval.high,
-            "ci_level": c.interval.level,
-            "inner_low": c.inner_interval.low,
-            "inner_high": c.inner_interval.high,
-            "bootstrap_low": c.bootstrap.low,
-            "bootstrap_high": c.bootstrap.high,
-            "correction": settings.correction,
-            "family": table.family(row.metric),
-        }
-    )
+    scored |= _common(table, settings, str(row.metric)) | {name: getattr(system, name) for name in _SYSTEM}
+    return scored if row.contrast is None else scored | _contrast(row.contrast, settings, family)
+
+
+def _contrast(c: Contrast, settings: Settings, family: int) -> dict[str, object]:
+    found: dict[str, object] = {name: getattr(c, name) for name in _CONTRAST}
+    found |= {"difference": c.mean, "ci_level": c.interval.level, "test": settings.tests[0], "claim": settings.claim}
+    found |= {"correction": settings.correction, "family": family}
+    for name, field in _INTERVALS.items():
+        interval: Interval | None = getattr(c, field)
+        if interval is not None:
+            found |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+    if c.claims is not None:
+        found |= {f"p_{name}": getattr(c.claims, name) for name in ("superiority", "equivalence", "non_inferiority")}
+    if c.posterior is not None:
+        found |= {f"posterior_{name}": getattr(c.posterior, name) for name in ("worse", "rope", "better")}
+    return found | {f"p_{test.name}": test.p for test in c.tests}
 
 
 def _plain(record: dict[str, object]) -> dict[str, object]:

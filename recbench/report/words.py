@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from recbench.comparison import Contrast, Row, Settings, Table, Verdict
+from recbench.comparison import Across, Contrast, Cost, Row, Settings, Slice, Table, Verdict
+from recbench.comparison.model import TEST_NAMES
 from recbench.evaluation.metrics import Metric
 from recbench.stats.corrections import NAMES
 
 ORACLE = "oracle (best reachable)"
-DECIDED = (Verdict.BETTER, Verdict.WORSE, Verdict.BETTER_BUT_SMALL, Verdict.WORSE_BUT_SMALL)
+DECIDED = (
+    Verdict.BETTER,
+    Verdict.WORSE,
+    Verdict.BETTER_BUT_SMALL,
+    Verdict.WORSE_BUT_SMALL,
+)
 _TIES = {
     "expected": "ties at their expectation",
     "mid": "ties at the middle place",
@@ -18,6 +24,8 @@ _TIES = {
     "opt": "ties at the best place, which flatters systems with many ties",
 }
 _WORTH_TELLING_TIED = 0.01
+FEW_RUNS = 5
+"""Below this the spread between runs is a guess, and the bootstrap over users and runs coarse."""
 
 
 def score(row: Row) -> str:
@@ -36,6 +44,73 @@ def difference(contrast: Contrast | None) -> str:
 def p_value(contrast: Contrast | None) -> str:
     """The corrected p, with a star where the difference is decided; empty for the baseline."""
     return "" if contrast is None else f"{p_number(contrast.p_adjusted)} {'*' if contrast.verdict in DECIDED else ' '}"
+
+
+def starred(p: float, alpha: float) -> str:
+    """A corrected p with a star where it is below ``alpha``."""
+    return f"{p_number(p)} {'*' if p < alpha else ' '}"
+
+
+def relative(contrast: Contrast) -> str:
+    """``+3.6 %``; empty where the control scores 0."""
+    return "" if contrast.relative is None else f"{round(100 * contrast.relative, 1) + 0.0:+.1f} %"
+
+
+def effect(d_z: float) -> str:
+    """An effect size; ``inf`` where all users differ by the same."""
+    return f"{d_z:+.3f}" if isfinite(d_z) else ("inf" if d_z > 0 else "-inf")
+
+
+def probability(share: float) -> str:
+    """Two decimals; never 0 or 1 of a simulated probability."""
+    return "<0.01" if share < 0.005 else ">0.99" if share > 0.995 else f"{share:.2f}"
+
+
+def visible(contrast: Contrast) -> str:
+    """The smallest difference it can see: ``0.0009 (2.2 %)``."""
+    if not isfinite(contrast.minimum_detectable):
+        return "never"
+    share = f" ({percent(_share(contrast))})" if contrast.control_mean else ""
+    return f"{contrast.minimum_detectable:.4f}{share}"
+
+
+def users_needed(contrast: Contrast) -> str:
+    """Users at which the wished difference is seen; ``never`` where no number is enough."""
+    needed = contrast.users_needed
+    return "" if needed is None else count(round(needed)) if isfinite(needed) else "never"
+
+
+def cost(of: Cost, name: str) -> str:
+    """A cost with a mark where it stands on the front; empty where it is not known."""
+    value = getattr(of, name)
+    if value is None:
+        return ""
+    told = (
+        f"{value:.2f}"
+        if name == "ms_per_user"
+        else duration(value)
+        if name == "training_seconds"
+        else count(round(value))
+    )
+    return f"{told} {'^' if of.on_front.get(name) else ' '}"
+
+
+def duration(seconds: float) -> str:
+    """``0.8 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def mark(contrast: Contrast | None) -> str:
+    """A verdict in two places: ``+*`` better, ``-*`` worse, ``==`` equivalent, ``??`` undecided, ``..`` too few users."""
+    if contrast is None:
+        return "  "
+    if contrast.verdict in DECIDED:
+        return "+*" if contrast.mean > 0 else "-*"
+    marks = {Verdict.EQUIVALENT: "==", Verdict.TOO_FEW: "..", Verdict.NOT_WORSE: ">="}
+    return marks.get(contrast.verdict, "??")
 
 
 def signed(value: float) -> str:
@@ -79,49 +154,127 @@ def caption(table: Table, settings: Settings, metric: Metric | None = None) -> l
     ranked = f"{count(table.n_items)} items" if table.n_items else "items"
     ranked = f"all {ranked} ranked" if settings.candidates == "all" else f"unseen items ranked, of {ranked}"
     family = f"{len(contrasts)} comparison{'' if len(contrasts) == 1 else 's'} of this table on {metric.label}"
-    test = f"p: paired t over users, {NAMES[settings.correction]} over the {family}."
+    test = f"p: {_test(settings)}, {NAMES[settings.correction]} over the {family}."
     lines = [
         f"{count(table.n_users)} users, {_seed_counts(table)}, {ranked}, {_TIES[settings.ties]}.",
         f"d: {_against(contrasts)}. {_coverage(table, table.on(metric))}",
         f"{test} *: decided at {percent(settings.alpha, 0)}.",
         f"Smallest difference this comparison can see: {_visible(contrasts)}, at {percent(settings.power, 0)} power.",
     ]
+    few = [f"{s.label} {len(s.seeds)}" for s in table.systems if not s.deterministic and 1 < len(s.seeds) < FEW_RUNS]
+    if few:
+        lines.append(f"Fewer than {FEW_RUNS} runs, so the spread between them is itself uncertain: {', '.join(few)}.")
     tied = [f"{s.label} {percent(s.tied)}" for s in table.systems if s.tied >= _WORTH_TELLING_TIED]
     return [*lines, f"Users whose target ties with another item: {', '.join(tied)}."] if tied else lines
+
+
+def _test(settings: Settings) -> str:
+    """The deciding test, with its draws where it has any."""
+    name = settings.tests[0]
+    draws = (
+        f", {count(settings.resamples)} resamples, seed {settings.seed}"
+        if name in ("bootstrap", "randomisation")
+        else ""
+    )
+    claim = "" if settings.claim == "difference" else f"; the verdicts are of {settings.claim}, one-sided t"
+    return f"{TEST_NAMES[name]} over users{draws}{claim}"
+
+
+def size_caption(table: Table, settings: Settings) -> list[str]:
+    """What the table of sizes says, and how large the wished difference is."""
+    found = [row.contrast for row in table.on(settings.metrics[0]) if row.contrast is not None]
+    rope, wish = percent(settings.rope), percent(settings.rope if settings.wish is None else settings.wish)
+    spans = sorted({f"{c.rope:.4f}" for c in found})
+    runs = ", training runs as they are" if any(c.seeds_covered and c.two_way for c in found) else ""
+    margin = " to ".join(dict.fromkeys((spans[0], spans[-1])))
+    lines = [
+        f"better, worse: share of users. P: Bayesian bootstrap over users{runs}; same: within +-{rope} (+-{margin}).",
+        f"visible from: smallest difference seen with {percent(settings.power, 0)} power. users needed: to see {wish}.",
+    ]
+    if any(c.users_needed is not None and not isfinite(c.users_needed) for c in found):
+        lines.append("never: the noise of training alone is larger; more runs would show it, more users would not.")
+    return lines
+
+
+def slice_caption(parts: Sequence[Slice], settings: Settings) -> list[str]:
+    """What the marks of a slice mean, and over what p was corrected."""
+    primary = settings.metrics[0]
+    family = sum(row.contrast is not None for part in parts for row in part.rows if row.metric == primary)
+    few = [part.name for part in parts if any(r.contrast and r.contrast.verdict is Verdict.TOO_FEW for r in part.rows)]
+    marks = "+* better, -* worse, == equivalent, ?? undecided, against the same systems as above"
+    lines = [f"{marks}; {NAMES[settings.correction]} over the {family} comparisons of this table."]
+    return [*lines, f".. too few users for a verdict: {', '.join(few)}."] if few else lines
+
+
+def across_caption(across: Across, settings: Settings) -> list[str]:
+    """The tests over datasets, what the Nemenyi test cannot tell apart, and which datasets these are."""
+    lines = [f"Datasets: {', '.join(across.datasets)}. Another choice can change the order."]
+    if across.friedman is not None:
+        f = across.friedman
+        value = f"{f.f:.2f}" if isfinite(f.f) else "infinite"
+        lines.append(
+            f"Do the systems rank alike? Friedman chi2({f.df}) = {f.chi2:.2f}, p {p_number(f.p)}; Iman-Davenport "
+            f"F({f.f_df[0]}, {f.f_df[1]}) = {value}, p {p_number(f.f_p)}."
+        )
+    tied = "; ".join(" = ".join(clique) for clique in across.cliques) or "none: all mean ranks differ"
+    lines.append(f"Nemenyi critical difference {across.critical_difference:.2f} of mean rank. Not told apart: {tied}.")
+    lines.append(
+        f"z, p: rank against {across.control}, Holm over {len(across.against)}. P: Bayesian signed-rank of the relative "
+        f"differences; same: within +-{percent(settings.rope)}."
+    )
+    return lines
 
 
 def sentences(table: Table, settings: Settings, metric: Metric | None = None) -> list[str]:
     """One verdict a system, on one metric: the primary one unless told otherwise."""
     metric = metric or settings.metrics[0]
     return [
-        f"{row.system.label}: {_judged(row.contrast, metric, settings.alpha)}"
+        f"{row.system.label}: {_judged(row.contrast, metric, settings)}"
         for row in table.on(metric)
         if row.contrast is not None
     ]
 
 
-def _judged(c: Contrast, metric: Metric, alpha: float) -> str:
-    change = "" if c.relative is None else f" ({100 * c.relative:+.1f} %)"
-    if c.equal == 1:
+def _judged(c: Contrast, metric: Metric, settings: Settings) -> str:
+    change = "" if c.relative is None else f" ({relative(c)})"
+    if c.equal == 1 and settings.claim == "difference":
         return f"equivalent to {c.against}: the same {metric.label} for every user."
     if c.verdict is Verdict.UNDECIDED:
-        return f"undecided against {c.against}: {signed(c.mean)} {metric.label}{change}. {_doubt(c, alpha)}"
-    level = percent(1 - 2 * alpha, 0)
-    inner = f"{level} CI {signed(c.inner_interval.low)} to {signed(c.inner_interval.high)}, inside +-{c.rope:.4f}"
-    if c.verdict is Verdict.EQUIVALENT:
-        return f"equivalent to {c.against}: {signed(c.mean)} {metric.label}{change}, {inner}."
+        return f"undecided against {c.against}: {signed(c.mean)} {metric.label}{change}. {_doubt(c, settings)}"
+    if c.verdict is Verdict.TOO_FEW:
+        return f"too few users for a verdict: {signed(c.mean)} {metric.label}{change}."
+    if c.verdict in DECIDED:
+        return _decided(c, metric, settings)
+    if c.verdict is Verdict.NOT_WORSE and c.claims is not None:
+        told = f"not worse than {c.against} by {c.rope:.4f} {metric.label} or more"
+        return f"{told}: {signed(c.mean)}{change}, p {p_number(c.claims.non_inferiority)}."
+    return f"equivalent to {c.against}: {signed(c.mean)} {metric.label}{change}, {_inside(c, settings)}."
+
+
+def _decided(c: Contrast, metric: Metric, settings: Settings) -> str:
+    change = "" if c.relative is None else f" ({relative(c)})"
     direction = "better" if c.mean > 0 else "worse"
     told = f"{direction} than {c.against} by {abs(c.mean):.4f} {metric.label}{change}"
     if c.verdict in (Verdict.BETTER_BUT_SMALL, Verdict.WORSE_BUT_SMALL):
-        return f"{told}, but below the smallest effect of interest ({inner})."
+        return f"{told}, but below the smallest effect of interest ({_inside(c, settings)})."
     return f"{told}; better for {percent(c.better)} of users, worse for {percent(c.worse)}."
 
 
-def _doubt(c: Contrast, alpha: float) -> str:
+def _inside(c: Contrast, settings: Settings) -> str:
+    level = percent(1 - 2 * settings.alpha, 0)
+    low, high = signed(c.inner_interval.low), signed(c.inner_interval.high)
+    return f"{level} CI {low} to {high}, inside +-{c.rope:.4f}"
+
+
+def _doubt(c: Contrast, settings: Settings) -> str:
     """Why a difference is open, and what the comparison would have seen."""
+    alpha = settings.alpha
     if not isfinite(c.minimum_detectable):
         return "One user can show no difference."
     seen = f"Visible from {c.minimum_detectable:.4f}{f' ({percent(_share(c))})' if c.control_mean else ''}."
+    if settings.claim != "difference" and c.claims is not None:
+        p = getattr(c.claims, settings.claim.replace("-", "_"))
+        return f"{settings.claim.capitalize()} is not shown (p {p_number(p)}). {seen}"
     if c.p_adjusted < alpha:
         return f"It holds for other users, but may be training noise (p {p_number(c.p_seeds_adjusted)}). {seen}"
     return f"It may be chance (p {p_number(c.p_adjusted)}). {seen}"

@@ -37,12 +37,35 @@ def folder_name(dataset: str, backbone: str, head: str, seed: int, until: str | 
     return f"{dataset}-{backbone}-{head}{f'-{until}' if until else ''}-s{seed}"
 
 
+UNLISTED = 2**31 - 2
+"""``above`` of a target that a list of another tool does not hold."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """What another tool found for one system and seed."""
+
+    frame: pd.DataFrame
+    """user, target, above, tied, perhaps above_unseen and tied_unseen; or user, target and the metrics ``measured``."""
+    kind: str
+    """``table``, ``trec`` or ``recbole``."""
+    depth: int | None = None
+    """Length of the lists where they end before the catalogue does: no metric may look further."""
+    candidates: str | None = None
+    """``all`` or ``unseen``, where the source says."""
+    several: bool = False
+    """Rows of one user are the targets of one query, not queries of their own."""
+    measured: tuple[str, ...] = ()
+    """Metrics that came as values instead of ranks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder, read lazily."""
+    """A run folder, read lazily; or what another tool found, then ``folder`` is the file it came from."""
 
     folder: Path
     manifest: Manifest
+    given: Given | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -59,7 +82,9 @@ class Run:
         return cls(folder, Manifest.read(folder))
 
     def config(self) -> dict[str, Any]:
-        """The resolved config, every default filled in."""
+        """The resolved config, every default filled in; of another tool's result nothing is known."""
+        if self.given is not None:
+            return {}
         return tomllib.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
 
     def ranks(self, split: str = "test") -> pd.DataFrame:
@@ -68,6 +93,8 @@ class Run:
         Raises:
             RecbenchError: the file is absent or damaged (its hash is not the one the run states).
         """
+        if self.given is not None:
+            return self.given.frame
         path = self.folder / USERS
         stated = self.manifest.files.get(USERS)
         if not path.exists() or (stated is not None and sha256(path) != stated):

@@ -20,18 +20,28 @@ def bonferroni(p: Sequence[float]) -> list[float]:
 
 def benjamini_hochberg(p: Sequence[float]) -> list[float]:
     """Step-up: the i-th smallest times m/i, never above a larger one. Holds the false discovery rate."""
-    order, m = np.argsort(p, kind="stable"), len(p)
-    scaled = np.asarray(p, float)[order] * m / np.arange(1, m + 1)
-    return _placed(order, np.minimum.accumulate(scaled[::-1])[::-1])
+    return _step_up(p, 1.0)
+
+
+def benjamini_yekutieli(p: Sequence[float]) -> list[float]:
+    """Benjamini-Hochberg times 1 + 1/2 + .. + 1/m: holds the false discovery rate however the tests depend."""
+    return _step_up(p, float((1 / np.arange(1, len(p) + 1)).sum()))
 
 
 CORRECTIONS: dict[str, Callable[[Sequence[float]], list[float]]] = {
     "holm": holm,
     "bonferroni": bonferroni,
     "bh": benjamini_hochberg,
+    "by": benjamini_yekutieli,
 }
-NAMES = {"holm": "Holm", "bonferroni": "Bonferroni", "bh": "Benjamini-Hochberg"}
+NAMES = {"holm": "Holm", "bonferroni": "Bonferroni", "bh": "Benjamini-Hochberg", "by": "Benjamini-Yekutieli"}
 """As a caption names them."""
+
+
+def _step_up(p: Sequence[float], factor: float) -> list[float]:
+    order, m = np.argsort(p, kind="stable"), len(p)
+    scaled = np.asarray(p, float)[order] * m / np.arange(1, m + 1) * factor
+    return _placed(order, np.minimum.accumulate(scaled[::-1])[::-1])
 
 
 def _placed(order: np.ndarray, sorted_p: np.ndarray) -> list[float]:

@@ -25,8 +25,8 @@ class Differences:
 
     values: FloatArray
     """The distinct differences, ascending, (M,)."""
-    counts: IntArray
-    """Users at each, (M,)."""
+    counts: IntArray | FloatArray
+    """Users at each, (M,); no whole numbers after ``coarse``."""
 
     @classmethod
     def between(cls, ours: FloatArray, theirs: FloatArray) -> Differences:
@@ -46,7 +46,7 @@ class Differences:
     @property
     def n(self) -> int:
         """Users."""
-        return int(self.counts.sum())
+        return round(float(self.counts.sum()))
 
     @property
     def mean(self) -> float:
@@ -84,6 +84,22 @@ class Differences:
     def d_z(self) -> float:
         """Effect size: mean over sd. 0 where nobody differs, infinite where all differ by the same."""
         return _ratio(self.mean, self.sd)
+
+
+def coarse(d: Differences, bins: int = 400) -> Differences:
+    """The same differences on an even grid, where they take more values than ``bins``; else unchanged.
+
+    Each is shared between its two neighbours on the grid in such parts that the mean stays as it is; counts are then no
+    whole numbers. The variance grows by at most a quarter of the squared step, 1 in 640,000 of the squared range.
+    """
+    if len(d.values) <= bins:
+        return d
+    grid = np.linspace(d.values[0], d.values[-1], bins + 1)
+    place = (d.values - grid[0]) / (grid[1] - grid[0])
+    left = np.minimum(place.astype(np.int64), bins - 1)
+    part = place - left
+    counts = np.bincount(left, d.counts * (1 - part), bins + 1) + np.bincount(left + 1, d.counts * part, bins + 1)
+    return Differences(grid[counts > 0], counts[counts > 0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +143,19 @@ def randomisation(d: Differences, *, resamples: int = RESAMPLES, seed: int = 0) 
     sizes, place = np.unique(np.abs(d.values), return_inverse=True)
     users = np.bincount(place, weights=d.counts).astype(np.int64)
     sums = np.zeros(resamples)
+    alone = sizes[users == 1]
+    for start in range(0, len(alone), _SIGNS_AT_ONCE):  # a size that one user has takes one fair sign
+        some = alone[start : start + _SIGNS_AT_ONCE]
+        sums += (2.0 * rng.integers(2, size=(resamples, len(some)), dtype=np.int8) - 1.0) @ some
     for size, count in zip(sizes, users, strict=True):
-        if size > 0:
+        if size > 0 and count > 1:
             sums += size * (2 * rng.binomial(count, 0.5, size=resamples) - count)
     slack = 1e-9 * float(sizes @ users)  # equal sums must count as equal, whatever the order they were added in
     extreme = int((np.abs(sums) >= abs(d.mean * d.n) - slack).sum())
     return Outcome(d.mean, (extreme + 1) / (resamples + 1))
+
+
+_SIGNS_AT_ONCE = 256
 
 
 def _ratio(mean: float, spread: float) -> float:

@@ -61,6 +61,12 @@ def test_json_is_json_and_a_file_gets_the_format_of_its_suffix(home: Path, capsy
         (["compare", "runs/beauty-sasrec-none-s0"], 5, "why: "),
         (["compare", "--json", "--format", "csv"], 2, "Leave out one"),
         (["compare", "--candidates", "some"], 2, "some"),
+        (["compare", "--test", "wilcoxn"], 2, "wilcoxon"),
+        (["compare", "--margin", "2"], 2, "share between 0 and 1"),
+        (["compare", "--wish", "x"], 2, "--wish"),
+        (["compare", "--slice", "lenght"], 2, "length"),
+        (["compare", "--claim", "equivalence", "--test", "sign"], 2, "do not go together"),
+        (["compare", "--test", "mcnemar", "--metric", "precision@10"], 5, "hits"),
     ],
 )
 def test_mistakes_are_answered_with_their_code(
@@ -77,3 +83,38 @@ def test_no_runs_at_all_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     assert run(["compare"]) == 4
     assert "recbench train" in capsys.readouterr().err
+
+
+def test_tests_claims_and_margins_are_said_in_the_caption(home: Path, capsys: Captured) -> None:
+    options = ["--test", "t,wilcoxon", "--margin", "2%", "--wish", "0.05", "--correction", "by", "--metric", "hr@10"]
+    assert run(["compare", *options]) == 0
+    captured = capsys.readouterr()
+    for words in ("Benjamini-Yekutieli", "+-2.0 %", "to see 5.0 %", "Wilcoxon signed-rank"):
+        assert words in captured.out
+    assert "Wilcoxon leaves out" in captured.err
+    assert run(["compare", "--claim", "non-inferiority", "--metric", "hr@10", "--quiet"]) == 0
+    assert "one-sided t" in capsys.readouterr().out
+
+
+def test_a_table_of_another_tool_stands_beside_runs(home: Path, capsys: Captured) -> None:
+    users = range(1, 2001)
+    lines = [f"{user},{user * 7 % 101 + 1},{1 if user % 4 == 0 else 30}" for user in users]
+    (home / "theirs-s0.csv").write_text("user,target,rank\n" + "\n".join(lines) + "\n")
+    assert run(["compare", "runs", "theirs-s0.csv", "--dataset", "beauty", "--metric", "hr@10"]) == 0
+    captured = capsys.readouterr()
+    assert "theirs" in captured.out
+    assert "0.2500" in captured.out
+    assert "taken on trust" in captured.err
+
+
+def test_two_trec_runs_are_compared_by_their_qrels(tmp_path: Path, capsys: Captured) -> None:
+    for tag, place in (("bm25", 1), ("dense", 2)):
+        lines = [f"q{q} Q0 d{p} {p} {10 - p} {tag}" for q in range(30) for p in range(1, 4 if q % 2 else place + 2)]
+        (tmp_path / f"{tag}.run").write_text("\n".join(lines))
+    qrels = tmp_path / "news.qrels"
+    qrels.write_text("\n".join(f"q{q} 0 d2 1" for q in range(30)))
+    paths = [str(tmp_path / "bm25.run"), str(tmp_path / "dense.run")]
+    assert run(["compare", *paths, "--qrels", str(qrels), "--metric", "mrr@3,hr@1"]) == 0
+    assert capsys.readouterr().out.startswith("news")
+    assert run(["compare", *paths]) == 5
+    assert "--qrels" in capsys.readouterr().err

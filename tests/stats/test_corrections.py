@@ -35,6 +35,21 @@ def test_benjamini_hochberg_is_that_of_scipy(p: list[float]) -> None:
 
 
 @given(P)
+def test_benjamini_yekutieli_is_that_of_scipy(p: list[float]) -> None:
+    assert CORRECTIONS["by"](p) == pytest.approx(list(stats.false_discovery_control(p, method="by")))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("holm", "holm"), ("bonferroni", "bonferroni"), ("bh", "fdr_bh"), ("by", "fdr_by")]
+)
+def test_every_correction_is_that_of_statsmodels(ours: str, theirs: str) -> None:
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    rng = np.random.default_rng(1)
+    for p in (rng.random(9), np.array([0.03, 0.04, 0.045]), np.repeat(0.02, 4), rng.random(5) ** 6):
+        assert CORRECTIONS[ours](list(p)) == pytest.approx(list(multitest.multipletests(p, method=theirs)[1]))
+
+
+@given(P)
 def test_order_is_kept_and_corrections_are_ordered(p: list[float]) -> None:
     for adjust in CORRECTIONS.values():
         adjusted = np.array(adjust(p))

@@ -8,8 +8,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recbench.stats.intervals import Interval, bootstrap, over_users, over_users_and_seeds, resampled_means, t_interval
-from recbench.stats.paired import Differences, t_test
+from recbench.stats.corrections import CORRECTIONS
+from recbench.stats.intervals import (
+    Interval,
+    bca,
+    bootstrap,
+    bootstrap_test,
+    over_users,
+    over_users_and_seeds,
+    percentile,
+    resampled_means,
+    t_interval,
+)
+from recbench.stats.paired import Differences, coarse, paired_t, randomisation, t_test
+from tests.stats.shaped import kinds, samples
 from tests.stats.test_paired import allowed, null, of, users
 
 
@@ -110,3 +122,77 @@ def test_training_noise_is_called_a_finding_by_users_alone_and_not_by_users_and_
     both = [t_test(m, s.standard_error, s.df).p < 0.05 for m, s in zip(means, spreads, strict=True)]
     assert np.mean(users_only) == pytest.approx(0.09, abs=0.02)
     assert np.mean(both) < 0.05 + allowed(repeats)
+
+
+@pytest.mark.parametrize("kind", ["random", "zero-inflated", "skewed", "hits"])
+def test_bca_is_that_of_scipy(kind: str) -> None:
+    d = kinds()[kind]
+    told = stats.bootstrap((d,), np.mean, n_resamples=20_000, method="BCa", rng=3).confidence_interval
+    found = bca(of(d), resampled_means(of(d), 20_000, 4))
+    error = d.std(ddof=1) / math.sqrt(len(d))
+    assert (found.low, found.high) == pytest.approx((told.low, told.high), abs=0.08 * error)
+
+
+def test_bca_leans_where_the_differences_are_skewed() -> None:
+    d = of(np.concatenate([np.zeros(95), np.full(5, 1.0)]))
+    means = resampled_means(d, 20_000)
+    plain, corrected = percentile(means), bca(d, means)
+    assert corrected.low > plain.low
+    assert corrected.high > plain.high
+
+
+@pytest.mark.parametrize("kind", ["random", "tied", "zero-inflated"])
+def test_bootstrap_test_agrees_with_t_where_users_are_many(kind: str) -> None:
+    d = of(kinds()[kind])
+    assert bootstrap_test(d, resampled_means(d, 20_000)).p == pytest.approx(paired_t(d).p, abs=0.03)
+
+
+def test_bootstrap_p_is_never_0_and_is_1_without_a_difference() -> None:
+    far, none = of(np.array([1.0, 1.1] * 50)), of([0.0] * 20)
+    assert bootstrap_test(far, resampled_means(far, 199)).p == 1 / 200
+    assert bootstrap_test(none, resampled_means(none, 199)).p == 1
+
+
+def test_many_distinct_differences_on_a_grid_keep_mean_and_width() -> None:
+    rng = np.random.default_rng(2)
+    d = of(np.where(rng.random(60_000) < 0.3, rng.normal(0.01, 0.3, 60_000), 0.0))
+    gridded = coarse(d)
+    assert len(gridded.values) <= 401
+    assert gridded.mean == pytest.approx(d.mean, abs=1e-12)
+    assert gridded.sd == pytest.approx(d.sd, rel=1e-3)
+    assert resampled_means(d, 4_000).std() == pytest.approx(d.standard_error, rel=0.05)
+
+
+REPEATS = 800
+
+
+@pytest.mark.parametrize("n", [1_000, 22_363])
+def test_every_default_rejects_a_true_null_in_5_percent_of_users_shaped_like_beautys(n: int) -> None:
+    found = [(d, resampled_means(d, 399, i)) for i, d in enumerate(samples(n, REPEATS))]
+    rates = {
+        "t": np.mean([paired_t(d).p < 0.05 for d, _ in found]),
+        "bootstrap test": np.mean([bootstrap_test(d, means).p <= 0.05 for d, means in found]),
+        "percentile": np.mean([percentile(means).excludes(0) for _, means in found]),
+        "bca": np.mean([bca(d, means).excludes(0) for d, means in found]),
+        "randomisation": np.mean([randomisation(d, resamples=399, seed=i).p <= 0.05 for i, (d, _) in enumerate(found)]),
+    }
+    for name, rate in rates.items():
+        slack = 1 / 400 if name in ("percentile", "bca") else 0  # quantiles lie between two of 399 draws
+        assert rate == pytest.approx(0.05, abs=allowed(REPEATS) + slack), name
+
+
+def test_with_fifty_users_t_and_randomisation_stay_below_5_percent() -> None:
+    found = samples(50, 2_000)
+    assert np.mean([paired_t(d).p < 0.05 for d in found]) < 0.05 + allowed(2_000)
+    assert np.mean([randomisation(d, resamples=199, seed=i).p <= 0.05 for i, d in enumerate(found)]) < 0.05 + allowed(
+        2_000
+    )
+
+
+@pytest.mark.parametrize("correction", ["holm", "bonferroni", "by"])
+def test_families_of_true_nulls_hold_the_family_wise_error(correction: str) -> None:
+    p = np.array([paired_t(d).p for d in samples(22_363, 5_000, seed=3)]).reshape(1_000, 5)
+    found = np.mean([min(CORRECTIONS[correction](list(row))) < 0.05 for row in p])
+    assert found < 0.05 + allowed(1_000)
+    if correction != "by":
+        assert found > 0.05 - allowed(1_000)

@@ -7,8 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from recbench.stats.paired import t_test
-from recbench.stats.power import minimum_detectable
+from recbench.stats.intervals import Spread, over_users
+from recbench.stats.paired import paired_t, t_test
+from recbench.stats.power import minimum_detectable, users_needed
+from tests.stats.shaped import samples, shape
+from tests.stats.test_paired import of
 
 
 def test_the_constant_is_2_80() -> None:
@@ -28,3 +31,32 @@ def test_a_difference_of_that_size_is_found_in_80_percent() -> None:
     means = rng.normal(minimum_detectable(error), error, repeats)
     found = np.mean([t_test(m, error, 20_000).p < 0.05 for m in means])
     assert found == pytest.approx(0.8, abs=3 * math.sqrt(0.8 * 0.2 / repeats))
+
+
+def test_users_needed_are_those_of_statsmodels() -> None:
+    power = pytest.importorskip("statsmodels.stats.power")
+    d = of(np.random.default_rng(1).normal(0, 0.2, 500))
+    told = power.NormalIndPower(ddof=0).solve_power(effect_size=0.01 / d.sd, alpha=0.05, power=0.8, ratio=0)
+    assert users_needed(d, over_users(d), 0.01) == pytest.approx(told, abs=2)
+
+
+def test_at_the_users_needed_the_wished_difference_is_the_visible_one() -> None:
+    d = of(np.random.default_rng(2).normal(0, 0.3, 400))
+    needed = users_needed(d, over_users(d), 0.02)
+    assert minimum_detectable(d.sd / math.sqrt(needed)) == pytest.approx(0.02, rel=1e-3)
+
+
+def test_training_noise_that_hides_a_difference_cannot_be_outnumbered() -> None:
+    d = of(np.random.default_rng(3).normal(0, 0.3, 400))
+    noisy = Spread(math.hypot(d.standard_error, 0.01), 3)
+    assert math.isinf(users_needed(d, noisy, 0.02))  # 2.80 x 0.01 is more than 0.02
+    assert users_needed(d, noisy, 0.05) > users_needed(d, over_users(d), 0.05)
+    assert math.isinf(users_needed(d, over_users(d), 0.0))
+    assert math.isinf(users_needed(of([0.5]), over_users(of([0.5])), 0.1))
+
+
+def test_on_users_shaped_like_beautys_the_visible_difference_is_found_in_80_percent() -> None:
+    values, chances = shape()
+    gain = minimum_detectable(math.sqrt(float(values**2 @ chances) / 22_363))
+    found = np.mean([paired_t(d).p < 0.05 for d in samples(22_363, 2_000, gain)])
+    assert found == pytest.approx(0.8, abs=3 * math.sqrt(0.8 * 0.2 / 2_000) + 0.01)  # sd moves a little with the gain

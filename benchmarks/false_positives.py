@@ -1,0 +1,87 @@
+"""How often each test rejects a true null on users shaped like Beauty's, and a true difference.
+
+``python -m benchmarks false_positives``: 2,000 repeats, a minute of CPU; ``--quick``: 300.
+
+Nine users in ten score 0 under both systems. One system hits more often, the other higher up; their means are equal.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recbench.stats.corrections import CORRECTIONS
+from recbench.stats.counting_tests import sign_test, wilcoxon
+from recbench.stats.crossed import resampled_run_means, two_way_bootstrap
+from recbench.stats.intervals import bca, bootstrap_test, over_users_and_seeds, percentile, resampled_means
+from recbench.stats.paired import Differences, paired_t, randomisation, t_test
+from tests.stats.shaped import samples, shape
+
+SIZES = (50, 1_000, 22_363)
+TESTS = ("paired t", "bootstrap test", "percentile interval", "BCa interval", "randomisation", "Wilcoxon", "sign test")
+
+
+def rejects(d: Differences, seed: int, alpha: float = 0.05, resamples: int = 999) -> list[bool]:
+    """Whether each of ``TESTS`` rejects equal means."""
+    means = resampled_means(d, resamples, seed)
+    return [
+        paired_t(d).p < alpha,
+        bootstrap_test(d, means).p <= alpha,
+        percentile(means).excludes(0),
+        bca(d, means).excludes(0),
+        randomisation(d, resamples=resamples, seed=seed).p <= alpha,
+        wilcoxon(d).p < alpha,
+        sign_test(d).p < alpha,
+    ]
+
+
+def family_wise(repeats: int, systems: int = 5) -> dict[str, float]:
+    """Share of families of true nulls in which at least one is rejected, by correction."""
+    p = np.array([paired_t(d).p for d in samples(22_363, repeats * systems, seed=3)]).reshape(repeats, systems)
+    return {name: float(np.mean([min(adjust(list(row))) < 0.05 for row in p])) for name, adjust in CORRECTIONS.items()}
+
+
+def with_training_noise(repeats: int, runs: int, n: int = 2_000, tau: float = 0.006) -> tuple[float, float, float]:
+    """Rejections of a true null where training moves each run's mean by ``tau``: users alone, t over both, crossed."""
+    rng = np.random.default_rng(5)
+    hits = np.zeros(3)
+    for _ in range(repeats):
+        easy = np.where(rng.random((n, 1)) < 0.2, rng.random((n, 1)), 0.0)
+        noise = 1 + rng.normal(0, tau / easy.mean(), 2 * runs) + rng.normal(0, 0.5, (n, 2 * runs))
+        values = easy * noise
+        ours, theirs = values[:, :runs], values[:, runs:]
+        d = Differences.between(ours.mean(axis=1), theirs.mean(axis=1))
+        spread = over_users_and_seeds(d, list(ours.mean(axis=0)), list(theirs.mean(axis=0)))
+        drawn = resampled_run_means(values, 600, int(rng.integers(1 << 30)))
+        crossed = two_way_bootstrap(drawn[:, :runs], drawn[:, runs:])
+        both = t_test(d.mean, spread.standard_error, spread.df).p < 0.05
+        hits += [paired_t(d).p < 0.05, both, crossed.excludes(0)]
+    share = hits / repeats
+    return float(share[0]), float(share[1]), float(share[2])
+
+
+def main(quick: bool = False) -> None:
+    """Print the tables."""
+    repeats = 300 if quick else 2_000
+    values, chances = shape()
+    print(f"zero for {chances[values == 0][0]:.1%} of users, mean {values @ chances:.1e}; {repeats} repeats")
+    print(f"limits at 5 %: +-{3 * np.sqrt(0.05 * 0.95 / repeats):.1%}\n")
+    print(f"{'true null':<20}", *(f"n={n:>6}" for n in SIZES))
+    table = [np.mean([rejects(d, i) for i, d in enumerate(samples(n, repeats))], axis=0) for n in SIZES]
+    for place, name in enumerate(TESTS):
+        print(f"{name:<20}", *(f"{rates[place]:>8.1%}" for rates in table))
+    sd = float(np.sqrt(values**2 @ chances))
+    gain = 2.8016 * sd / np.sqrt(22_363)
+    power = np.mean([rejects(d, i) for i, d in enumerate(samples(22_363, repeats, gain))], axis=0)
+    print(f"\npower at the smallest visible difference, {gain:.4f}, n=22363 (80 % wanted)")
+    for name, share in zip(TESTS, power, strict=True):
+        print(f"{name:<20} {share:>8.1%}")
+    print("\nany of 5 true nulls rejected, paired t")
+    for name, share in family_wise(repeats).items():
+        print(f"{name:<20} {share:>8.1%}")
+    print("\ntraining noise as large as that of users: users alone, t over users and runs, crossed bootstrap")
+    for runs in (2, 3, 5, 10):
+        print(f"{runs:>2} runs a system    ", *(f"{share:>8.1%}" for share in with_training_noise(repeats // 5, runs)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""What a comparison says of tuning, selection, cost, slices, claims and tests."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from recbench.comparison import Settings, Verdict, compare
+from recbench.comparison.contrast import Side, contrasts, raw_contrast
+from recbench.comparison.costs import costs
+from recbench.comparison.model import System
+from recbench.errors import RecbenchError
+from recbench.evaluation.metrics import parse
+from recbench.report import markdown, tabular, text
+from recbench.runs.folder import find
+from tests.comparison.test_compare import compared, places, refusal, row, shifted, warned
+from tests.run_folders import make_run, ranks
+
+HR = (parse("hr@10"),)
+
+
+def test_unequal_tuning_budgets_are_told_with_their_numbers(tmp_path: Path) -> None:
+    make_run(tmp_path, "sasrec", places(0.2), tuning={"trials": 50})
+    make_run(tmp_path, "sasrec", places(0.2), head="lares", tuning={"trials": 5})
+    told = warned(tmp_path)
+    assert "Unequal tuning budgets" in told
+    assert "sasrec: 50 trials; sasrec+lares: 5 trials" in told
+    assert row(compared(tmp_path), "sasrec+lares").system.trials == 5
+
+
+def test_equal_budgets_are_no_warning(tmp_path: Path) -> None:
+    for head in ("none", "lares"):
+        make_run(tmp_path, "sasrec", places(0.2), head=head, tuning={"trials": 50})
+    assert "budget" not in warned(tmp_path)
+
+
+def test_selection_on_test_is_told_where_it_was_done_and_where_the_table_invites_it(tmp_path: Path) -> None:
+    metrics = [{"valid": {"ndcg@10": value}} for value in (0.3, 0.4)]
+    make_run(tmp_path, "sasrec", places(0.3), config="a = 1\n", folder="a", metrics=metrics[0])
+    make_run(tmp_path, "sasrec", places(0.2), config="a = 2\n", folder="b", metrics=metrics[1])
+    make_run(tmp_path, "sasrec", places(0.2), head="pause", tuning={"selected_on": "test"})
+    told = warned(tmp_path)
+    assert "Chosen on test: sasrec+pause" in told
+    assert "2 variants of sasrec" in told
+    assert "Validation picks sasrec (a=2)" in told
+
+
+def test_costs_stand_beside_quality_and_the_front_is_marked(tmp_path: Path) -> None:
+    make_run(tmp_path, "markov", places(0.1), ms_per_user=0.1, seconds={"fit": 2.0, "test": 9.0}, peak_memory_mb=100.0)
+    make_run(tmp_path, "sasrec", places(0.3), ms_per_user=2.0, seconds={"train": 90.0, "test": 9.0}, n_parameters=10)
+    make_run(tmp_path, "sasrec", places(0.2), head="lares", ms_per_user=5.0, seconds={"train": 80.0}, n_parameters=10)
+    (table,) = compared(tmp_path).tables
+    found = {cost.label: cost for cost in table.costs}
+    assert found["sasrec"].training_seconds == 90
+    assert found["sasrec"].on_front == {"n_parameters": True, "training_seconds": True, "ms_per_user": True}
+    assert found["sasrec+lares"].on_front == {"n_parameters": False, "training_seconds": True, "ms_per_user": False}
+    assert found["markov"].on_front["ms_per_user"]
+    assert "Pareto" in text.render(compared(tmp_path))
+
+
+def system(label: str, ms: float | None) -> System:
+    return System(
+        label=label, backbone=label, head="none", config_sha256="", loss="", inputs={}, seeds=(0,), folders=("",),
+        deterministic=False, tied=0.0, n_parameters=None, ms_per_user=ms,
+    )  # fmt: skip
+
+
+def test_the_front_by_hand() -> None:
+    quality = {"a": 0.3, "b": 0.2, "c": 0.3, "d": 0.1, "e": 0.9}
+    found = costs([system("a", 1.0), system("b", 1.0), system("c", 1.0), system("d", 0.5), system("e", None)], quality)
+    assert {cost.label: cost.on_front.get("ms_per_user") for cost in found} == {
+        "a": True,  # as good as c at the same cost: neither beats the other
+        "b": False,  # a is better at the same cost
+        "c": True,
+        "d": True,  # cheapest
+        "e": None,  # not known
+    }
+
+
+def test_several_tests_stand_side_by_side_and_the_first_decides(tmp_path: Path) -> None:
+    base = places(0.3)
+    make_run(tmp_path, "markov", base)
+    make_run(tmp_path, "ease", shifted(base, 60, 20))
+    found = compared(tmp_path, baseline="markov", metrics=HR, tests=("mcnemar", "t", "wilcoxon"), ties="mid")
+    contrast = row(found, "ease", "hr@10").contrast
+    assert contrast is not None
+    assert [test.name for test in contrast.tests] == ["mcnemar", "t", "wilcoxon"]
+    assert contrast.p == contrast.tests[0].p
+    assert contrast.tests[0].caution is None
+    assert contrast.tests[2].caution
+    assert "Wilcoxon" in " ".join(found.tables[0].warnings)
+    assert "McNemar over users" in text.render(found)
+
+
+def test_mcnemar_on_what_is_no_hit_is_refused_with_a_command_that_works(tmp_path: Path) -> None:
+    make_run(tmp_path, "markov", ranks([0, 3, 5]))
+    make_run(tmp_path, "ease", ranks([0, 2, 99]))
+    assert "--metric hr@10" in refusal(tmp_path, tests=("mcnemar",)).fix
+
+
+@pytest.mark.parametrize(
+    ("claim", "better", "worse", "expected"),
+    [
+        ("superiority", 300, 0, Verdict.BETTER),
+        ("superiority", 0, 300, Verdict.UNDECIDED),
+        ("equivalence", 2, 2, Verdict.EQUIVALENT),
+        ("equivalence", 300, 0, Verdict.UNDECIDED),
+        ("non-inferiority", 40, 30, Verdict.NOT_WORSE),
+        ("non-inferiority", 0, 300, Verdict.UNDECIDED),
+    ],
+)
+def test_a_claim_is_shown_or_undecided(claim: Any, better: int, worse: int, expected: Verdict, tmp_path: Path) -> None:
+    base = places(0.5)
+    make_run(tmp_path, "markov", base)
+    make_run(tmp_path, "ease", shifted(base, better, worse))
+    found = compared(tmp_path, baseline="markov", metrics=HR, claim=claim, rope=0.02)
+    contrast = row(found, "ease", "hr@10").contrast
+    assert contrast is not None
+    assert contrast.verdict is expected
+    assert claim in text.render(found)
+
+
+def test_a_claim_and_another_first_test_are_refused() -> None:
+    with pytest.raises(RecbenchError, match="do not go together"):
+        Settings(claim="equivalence", tests=("wilcoxon", "t"))
+
+
+def test_a_column_of_ones_own_slices_and_few_users_get_no_verdict(tmp_path: Path) -> None:
+    base = places(0.5)
+    make_run(tmp_path / "runs", "markov", base)
+    make_run(tmp_path / "runs", "ease", shifted(base, 300))
+    country = np.where(base["user"] <= 100, "small", "large")
+    pd.DataFrame({"user": base["user"], "country": country}).to_csv(tmp_path / "c.csv", index=False)
+    found = compare(find([tmp_path / "runs"]), Settings(slices=(f"{tmp_path / 'c.csv'}:country",), baseline="markov"))
+    parts = {part.name: part for part in found.tables[0].slices}
+    assert {name: part.n_users for name, part in parts.items()} == {"country large": 1900, "country small": 100}
+    verdicts = {name: part.rows[1].contrast.verdict for name, part in parts.items() if part.rows[1].contrast}
+    assert verdicts["country small"] is Verdict.TOO_FEW
+    whole = found.tables[0].row("ease", parse("ndcg@10")).score.mean
+    weighted = sum(part.rows[1].score.mean * part.n_users for part in parts.values()) / 2000
+    assert weighted == pytest.approx(whole)
+    assert "too few users for a verdict: country small" in text.render(found)
+    rows = list(csv.DictReader(io.StringIO(tabular.render(found))))
+    assert {r["slice"] for r in rows} == {"", "country large", "country small"}
+    assert {r["family"] for r in rows if r["slice"] and r["against"]} == {"2"}
+
+
+def test_numbers_of_many_values_are_cut_into_quarters(tmp_path: Path) -> None:
+    base = places(0.5)
+    make_run(tmp_path / "runs", "markov", base)
+    make_run(tmp_path / "runs", "ease", base)
+    ages = np.arange(len(base)) % 100
+    pd.DataFrame({"user": base["user"], "age": ages}).to_parquet(tmp_path / "c.parquet")
+    found = compare(find([tmp_path / "runs"]), Settings(slices=(f"{tmp_path / 'c.parquet'}:age",)))
+    assert [part.n_users for part in found.tables[0].slices] == [500, 500, 500, 500]
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"), [("lenght", "length"), ("popularity", "--datasets"), ("nowhere.csv:x", "FILE:COLUMN")]
+)
+def test_a_slice_that_cannot_be_had_is_refused(asked: str, words: str, tmp_path: Path) -> None:
+    make_run(tmp_path, "markov", places(0.1))
+    make_run(tmp_path, "ease", places(0.1))
+    with pytest.raises(RecbenchError) as error:
+        compare(find([tmp_path]), Settings(slices=(asked,)), datasets=tmp_path)
+    assert words in error.value.fix
+
+
+def test_slices_of_the_dataset_are_those_of_the_protocol(tmp_path: Path, tiny_home: Path) -> None:
+    from recbench.cli.app import run
+
+    for backbone in ("markov", "popularity"):
+        args = ["train", "--backbone", backbone, "--dataset", "tiny", "--datasets", str(tiny_home), "--quiet"]
+        assert run([*args, "--runs", str(tmp_path)]) == 0
+    found = compare(find([tmp_path]), Settings(slices=("length", "popularity", "cold")), datasets=tiny_home)
+    by: dict[str, int] = {}
+    for part in found.tables[0].slices:
+        by[part.by] = by.get(part.by, 0) + part.n_users
+    assert by == dict.fromkeys(("length", "popularity", "cold"), found.tables[0].n_users)
+    assert "by length (users)" in markdown.render(found)
+
+
+def test_seeds_on_both_sides_give_an_interval_over_users_and_runs(tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(tmp_path, "sasrec", places(0.2, seed=seed), seed=seed)
+        make_run(tmp_path, "sasrec", places(0.25, seed=9 + seed), head="lares", seed=seed)
+    make_run(tmp_path, "markov", places(0.1, seed=20))
+    found = compared(tmp_path)
+    contrast = row(found, "sasrec+lares").contrast
+    assert contrast is not None
+    assert contrast.two_way is not None
+    assert contrast.two_way.high - contrast.two_way.low > contrast.bootstrap.high - contrast.bootstrap.low
+    assert row(found, "markov").contrast.two_way is not None  # type: ignore[union-attr]
+    make_run(tmp_path, "ease", places(0.4, seed=30))
+    again = row(compared(tmp_path), "sasrec+lares").contrast
+    assert again is not None
+    assert again.two_way == contrast.two_way  # a system more changes no interval of the others
+
+
+GAINS = [0.0, 0.0, 0.0, 0.3, 0.5, 1.0]
+USERS = st.lists(st.tuples(*[st.sampled_from(GAINS)] * 3), min_size=2, max_size=40)
+QUICK = Settings(resamples=99, tests=("t", "randomisation", "wilcoxon", "sign"))
+PROPERTY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def raw(ours: np.ndarray, theirs: np.ndarray) -> Any:
+    return raw_contrast(Side("a", ours, ()), Side("b", theirs, ()), QUICK)
+
+
+@PROPERTY
+@given(USERS)
+def test_swapping_two_systems_flips_signs_and_keeps_every_p(users: list[tuple[float, ...]]) -> None:
+    a, b = np.array(users).T[:2]
+    one, other = raw(a, b), raw(b, a)
+    assert one.differences.mean == pytest.approx(-other.differences.mean, abs=1e-14)
+    for name in QUICK.tests:
+        assert one.tests[name].p == pytest.approx(other.tests[name].p, rel=1e-9), name
+    first, second = contrasts({"x": one}, QUICK)["x"], contrasts({"x": other}, QUICK)["x"]
+    assert first.interval.low == pytest.approx(-second.interval.high, abs=1e-12)
+    assert (first.better, first.worse) == (second.worse, second.better)
+
+
+@PROPERTY
+@given(USERS, st.randoms(use_true_random=False))
+def test_permuting_users_changes_nothing(users: list[tuple[float, ...]], random: Any) -> None:
+    a, b = np.array(users).T[:2]
+    shuffled = list(users)
+    random.shuffle(shuffled)
+    c, d = np.array(shuffled).T[:2]
+    one, other = contrasts({"x": raw(a, b)}, QUICK)["x"], contrasts({"x": raw(c, d)}, QUICK)["x"]
+    assert one.mean == other.mean
+    assert one.bootstrap == other.bootstrap
+    assert one.posterior == other.posterior
+    assert [t.p for t in one.tests] == [t.p for t in other.tests]
+
+
+@PROPERTY
+@given(USERS, st.sampled_from(["holm", "bonferroni", "bh", "by"]))
+def test_an_unrelated_system_never_lowers_a_p(users: list[tuple[float, ...]], correction: Any) -> None:
+    a, b, c = np.array(users).T
+    chosen = Settings(resamples=99, correction=correction)
+    pair = contrasts({"x": raw_contrast(Side("a", a, ()), Side("b", b, ()), chosen)}, chosen)["x"]
+    both = {"x": raw_contrast(Side("a", a, ()), Side("b", b, ()), chosen)}
+    both["y"] = raw_contrast(Side("c", c, ()), Side("b", b, ()), chosen)
+    joined = contrasts(both, chosen)["x"]
+    assert joined.p == pair.p
+    if correction in ("holm", "bonferroni"):  # a rate of false discoveries may be shared, an error rate is not
+        assert joined.p_adjusted >= pair.p_adjusted - 1e-15
+
+
+@pytest.mark.parametrize("size", [1, 2, 30])
+def test_identical_constant_and_single_users_give_an_answer(size: int) -> None:
+    constant = np.full(size, 0.5)
+    found = contrasts({"x": raw(constant, constant)}, QUICK)["x"]
+    assert found.mean == 0
+    assert all(test.p == 1 for test in found.tests)
+    assert found.verdict in (Verdict.EQUIVALENT, Verdict.UNDECIDED)
+    assert (found.verdict is Verdict.UNDECIDED) == (size == 1)
+
+
+def test_nan_is_refused_with_how_many() -> None:
+    with pytest.raises(ValueError, match="1 of 2 differences are not finite"):
+        raw(np.array([0.1, np.nan]), np.array([0.1, 0.2]))

@@ -1,0 +1,143 @@
+"""A run's numbers derived again: an honest run holds, and every kind of change is found and named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbench.cli.app import run as recbench
+from recbench.evaluation.verify import verify
+from recbench.files import sha256
+from recbench.runs.folder import Run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_home: Path) -> Path:
+    """A real run of markov on the tiny dataset."""
+    home = tmp_path_factory.mktemp("verify")
+    args = ["train", "--backbone", "markov", "--dataset", "tiny", "--datasets", str(tiny_home), "--runs", str(home)]
+    assert recbench([*args, "--quiet"]) == 0
+    return home / "tiny-markov-none-s0"
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    import shutil
+
+    return Path(shutil.copytree(made, tmp_path / made.name))
+
+
+def wrong(folder: Path, datasets: Path) -> dict[str, str]:
+    return {f.what: f.told for f in verify(Run.open(folder), datasets) if f.holds is False}
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def respoil(folder: Path, frame: pd.DataFrame) -> None:
+    """Write other ranks and a matching hash: only the numbers can tell."""
+    frame.to_parquet(folder / "users.parquet", index=False)
+    stated = json.loads((folder / "run.json").read_text())["files"]
+    edit(folder, files=stated | {"users.parquet": sha256(folder / "users.parquet")})
+
+
+def test_an_honest_run_holds_in_everything(folder: Path, tiny_home: Path) -> None:
+    findings = verify(Run.open(folder), tiny_home)
+    assert [f for f in findings if f.holds is False] == []
+    assert {f.what for f in findings if f.holds} >= {
+        "users.parquet",
+        "test",
+        "test_unseen",
+        "valid",
+        "lists",
+        "targets",
+    }
+    assert recbench(["verify", str(folder), "--datasets", str(tiny_home)]) == 0
+
+
+def test_without_the_dataset_it_says_that_targets_were_not_compared(folder: Path, tmp_path: Path) -> None:
+    found = {f.what: f.holds for f in verify(Run.open(folder), tmp_path)}
+    assert found["dataset"] is None
+    assert found["test"] is True
+
+
+def test_a_polished_number_is_found_with_both_values(
+    folder: Path, tiny_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = json.loads((folder / "run.json").read_text())["metrics"]
+    metrics["test"]["ndcg@10"] += 1e-6
+    edit(folder, metrics=metrics)
+    found = wrong(folder, tiny_home)
+    assert list(found) == ["test"]
+    assert "ndcg@10 is" in found["test"]
+    assert recbench(["verify", str(folder), "--datasets", str(tiny_home)]) == 4
+    captured = capsys.readouterr()
+    assert "WRONG" in captured.out
+    assert "ndcg@10" in captured.err
+
+
+@pytest.mark.parametrize("name", ["users.parquet", "topk.parquet", "config.toml", "model.safetensors"])
+def test_a_changed_or_missing_file_is_found(name: str, folder: Path, tiny_home: Path) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content + b"\n")
+    assert name in wrong(folder, tiny_home)
+    (folder / name).unlink()
+    assert wrong(folder, tiny_home)[name] == "missing"
+
+
+def test_better_ranks_with_a_matching_hash_are_found_by_the_numbers_and_the_lists(
+    folder: Path, tiny_home: Path
+) -> None:
+    frame = pd.read_parquet(folder / "users.parquet")
+    respoil(folder, frame.assign(above=np.where(frame["split"] == "test", 0, frame["above"])))
+    assert {"test", "lists"} <= set(wrong(folder, tiny_home))
+
+
+def test_left_out_users_are_found_by_the_targets(folder: Path, tiny_home: Path) -> None:
+    frame = pd.read_parquet(folder / "users.parquet")
+    respoil(folder, frame.drop(frame.index[frame["split"] == "test"][:3]))
+    assert "targets" in wrong(folder, tiny_home)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"), [("above", -1, "negative"), ("tied", 10**6, "more rivals"), ("user", 1, "twice")]
+)
+def test_impossible_counts_are_found(column: str, value: int, words: str, folder: Path, tiny_home: Path) -> None:
+    frame = pd.read_parquet(folder / "users.parquet")
+    respoil(folder, frame.assign(**{column: value, "target": 1 if column == "user" else frame["target"]}))
+    assert words in wrong(folder, tiny_home)["counts"]
+
+
+def test_other_settings_than_the_hash_says_are_found(folder: Path, tiny_home: Path) -> None:
+    edit(folder, config_sha256="0" * 64, seed=5)
+    told = wrong(folder, tiny_home)["settings"]
+    assert "stated 000000000000" in told
+    assert "its seed is 0, stated 5" in told
+
+
+def test_another_dataset_and_another_best_epoch_are_found(folder: Path, tiny_home: Path) -> None:
+    dataset = json.loads((folder / "run.json").read_text())["dataset"]
+    edit(folder, dataset=dataset | {"fingerprint": "0" * 64}, best_epoch=4)
+    (folder / "log.jsonl").write_text('{"epoch": 2, "best": true}\n{"epoch": 3, "best": false}\n')
+    found = wrong(folder, tiny_home)
+    assert "dataset" in found
+    assert found["best epoch"] == "log 2, stated 4"
+
+
+def test_a_run_that_did_not_finish_does_not_hold(folder: Path, tiny_home: Path) -> None:
+    edit(folder, status="interrupted")
+    assert wrong(folder, tiny_home)["status"] == "interrupted"
+
+
+def test_json_says_the_same(folder: Path, tiny_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert recbench(["verify", str(folder), "--datasets", str(tiny_home), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["holds"] is True

@@ -1,0 +1,71 @@
+"""Terminal tables: they fit their page, lose nothing that has no other place, and say what their marks mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recbench.comparison import Comparison, Settings, compare
+from recbench.evaluation.metrics import parse
+from recbench.report import markdown, text
+from recbench.report.grid import Column, lines, wrapped
+from recbench.runs.folder import find
+from tests.comparison.test_compare import places
+from tests.run_folders import make_run
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Comparison:
+    long = "[backbone]\nrather_a_long_name_of_a_setting = "
+    make_run(tmp_path, "markov", places(0.1), ms_per_user=0.2, seconds={"fit": 1.0}, peak_memory_mb=300.0)
+    for seed in range(2):
+        make_run(tmp_path, "sasrec", places(0.2, seed=seed), seed=seed, config=f"{long}1\n", folder=f"a{seed}")
+        make_run(tmp_path, "sasrec", places(0.3, seed=seed), seed=seed, config=f"{long}2\n", folder=f"b{seed}")
+    metrics = tuple(map(parse, ("ndcg@10", "hr@10", "mrr@20", "precision@5")))
+    return compare(find([tmp_path]), Settings(metrics=metrics, tests=("t", "wilcoxon", "randomisation"), resamples=199))
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160, 240])
+def test_a_page_is_never_wider_than_its_terminal(width: int, found: Comparison) -> None:
+    assert max(map(len, text.render(found, width).splitlines())) <= max(width, 60)
+
+
+def test_a_narrow_page_folds_and_keeps_every_metric_and_the_verdict(found: Comparison) -> None:
+    for width in (60, 240):
+        shown = " ".join(text.render(found, width).split())
+        for words in ("NDCG@10", "HR@10", "MRR@20", "Precision@5", "d NDCG@10 [95% CI]", "users needed", "better than"):
+            assert words in shown
+    assert "Tests on HR@10, MRR@20, Precision@5" in text.render(found, 60)
+    assert "Tests on HR@10" not in text.render(found, 400)
+
+
+def test_marks_are_explained_where_they_stand(found: Comparison) -> None:
+    shown = text.render(found, 160)
+    assert "?: may reject equal means" in shown
+    assert "^: no system here is as good" in shown
+    assert "Fewer than 5 runs" in shown
+    assert "training runs as they are" in shown
+
+
+def test_markdown_holds_the_same_tables(found: Comparison) -> None:
+    shown = markdown.render(found)
+    for words in ("### Size of the difference on NDCG@10", "### Tests on NDCG@10", "### Cost", "| ---"):
+        assert words in shown
+
+
+def test_optional_columns_go_first_and_the_rest_folds_behind_the_first() -> None:
+    columns = [
+        Column("name", ("a", "b"), left=True),
+        Column("one", ("1" * 10, "1")),
+        Column("gone", ("9" * 10, "9"), optional=True),
+        Column("two", ("2" * 10, "2")),
+    ]
+    folded = lines(columns, 20)
+    assert not any("gone" in line for line in folded)
+    assert [line.split() for line in folded if "name" in line] == [["name", "one"], ["name", "two"]]
+    assert lines(columns, 80)[0].split() == ["name", "one", "gone", "two"]
+
+
+def test_a_number_keeps_its_percent_sign() -> None:
+    assert wrapped(["of the users 12.5 % differ"], 17) == ["of the users", "  12.5 % differ"]

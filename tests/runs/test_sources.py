@@ -1,0 +1,213 @@
+"""Results of other tools: every form that is read, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbench.comparison import Settings, compare
+from recbench.errors import Exit, RecbenchError
+from recbench.evaluation.by_user import Places
+from recbench.evaluation.metrics import parse
+from recbench.runs.sources import read
+from tests.run_folders import make_run, ranks
+
+RANKS = np.array([1, 3, 12, 1, 2, 50])
+
+
+def table(**changes: object) -> pd.DataFrame:
+    """Two systems on six users."""
+    users = np.arange(1, 7)
+    frames = [
+        pd.DataFrame(
+            {"system": system, "dataset": "beauty", "seed": 0, "user": users, "target": users * 7 % 101 + 1, "rank": r}
+        )
+        for system, r in (("theirs", RANKS), ("other", RANKS[::-1]))
+    ]
+    return pd.concat(frames, ignore_index=True).assign(**changes)
+
+
+def write(path: Path, frame: pd.DataFrame) -> Path:
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if path.suffix in (".tsv", ".inter") else ",")
+    return path
+
+
+def refusal(path: Path, **options: object) -> RecbenchError:
+    with pytest.raises(RecbenchError) as error:
+        read([path], **options)  # type: ignore[arg-type]
+    assert error.value.code == Exit.COMPARISON
+    assert str(path) in error.value.what
+    assert error.value.fix
+    return error.value
+
+
+@pytest.mark.parametrize("name", ["results.parquet", "results.csv", "results.tsv"])
+def test_a_result_table_is_a_run_a_system_and_seed(name: str, tmp_path: Path) -> None:
+    runs = read([write(tmp_path / name, table())])
+    assert [run.manifest.system for run in runs] == ["theirs", "other"]
+    places = Places.of(runs[0])
+    assert places.values(parse("mrr@20"), "all", "expected") == pytest.approx([1, 1 / 3, 1 / 12, 1, 1 / 2, 0])
+
+
+def test_a_folder_of_tables_and_a_pattern_of_them_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", table())
+    write(tmp_path / "b.csv", table(system="third").head(6))
+    (tmp_path / "notes.md").write_text("no results")
+    assert [run.manifest.system for run in read([tmp_path])] == ["theirs", "other", "third"]
+    assert len(read([tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "a.csv"])) == 3
+
+
+def test_names_come_from_the_file_where_no_column_says(tmp_path: Path) -> None:
+    bare = table().head(6)[["user", "target", "rank"]]
+    (run,) = read([write(tmp_path / "gru4rec-s3.csv", bare)], dataset="beauty")
+    assert (run.manifest.system, run.manifest.seed, run.manifest.dataset["name"]) == ("gru4rec", 3, "beauty")
+
+
+def test_an_export_in_recboles_style_is_read_with_its_typed_header(tmp_path: Path) -> None:
+    frame = table().head(6)[["user", "target", "rank"]]
+    frame.columns = pd.Index(["user_id:token", "item_id:token", "rank:float"])
+    (run,) = read([write(tmp_path / "SASRec-s1.inter", frame)])
+    assert run.given is not None
+    assert run.given.kind == "recbole"
+    assert Places.of(run).values(parse("hr@10"), "all", "expected").mean() == pytest.approx(4 / 6)
+
+
+def test_metrics_by_user_are_taken_as_they_are_and_others_are_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"user_id:token": range(6), "ndcg@10:float": 0.25, "hit@10:float": 1.0})
+    (run,) = read([write(tmp_path / "theirs.tsv", frame)])
+    places = Places.of(run)
+    assert places.values(parse("hr@10"), "all", "expected").mean() == 1
+    assert places.values(parse("ndcg@10"), "all", "expected").mean() == 0.25
+    with pytest.raises(RecbenchError, match="It holds ndcg@10, hr@10"):
+        places.values(parse("ndcg@20"), "all", "expected")
+
+
+def test_a_missing_rank_is_a_miss_and_no_metric_may_look_past_the_list(tmp_path: Path) -> None:
+    frame = table().head(6).assign(rank=[1, 2, None, 10, None, 3])
+    (run,) = read([write(tmp_path / "t.csv", frame)])
+    places = Places.of(run)
+    assert places.values(parse("hr@10"), "all", "expected").tolist() == [1, 1, 0, 1, 0, 1]
+    with pytest.raises(RecbenchError, match="end at rank 10"):
+        places.values(parse("hr@20"), "all", "expected")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rank": 0}, "from 1"),
+        ({"rank": 1.5}, "whole number"),
+        ({"rank": "first"}, "whole number"),
+        ({"user": None}, "no user"),
+        ({"user": 1, "target": 5}, "twice"),
+        ({"seed": "x"}, "seed"),
+        ({"system": None}, "no system"),
+        ({"candidates": "sampled"}, "all or unseen"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: dict[str, object], words: str, tmp_path: Path) -> None:
+    assert words in refusal(write(tmp_path / "t.csv", table(**changes))).why
+
+
+@pytest.mark.parametrize("text", ["", "user,target\n1,2\n", "\n\n", "a;b\n1;2\n"])
+def test_a_file_that_is_no_table_of_results_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    refusal(path)
+
+
+def test_bytes_that_are_no_text_and_a_broken_parquet_are_refused(tmp_path: Path) -> None:
+    for name in ("t.csv", "t.parquet"):
+        path = tmp_path / name
+        path.write_bytes(b"\xff\xfe\x00PAR1")
+        refusal(path)
+
+
+def test_a_table_beside_runs_is_compared_on_trust_and_says_so(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", "markov", ranks(RANKS[::-1] - 1))
+    write(tmp_path / "t.csv", table().head(6))
+    found = compare(read([tmp_path / "runs", tmp_path / "t.csv"]), Settings(baseline="markov"))
+    (told,) = [text for text in found.tables[0].warnings if "taken on trust" in text]
+    assert "theirs" in told
+    (system,) = [s for s in found.tables[0].systems if s.label == "theirs"]
+    assert (system.source, system.n_parameters) == ("table", None)
+
+
+def test_a_table_of_other_candidates_is_refused(tmp_path: Path) -> None:
+    runs = read([write(tmp_path / "t.csv", table(candidates="unseen"))])
+    with pytest.raises(RecbenchError, match="unseen items, not all"):
+        compare(runs)
+    assert compare(runs, Settings(candidates="unseen")).tables
+
+
+def test_disjoint_users_and_text_for_numbers_are_refused_with_what_they_share(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", table().head(6))
+    write(tmp_path / "b.csv", table(user=[f"u{n}" for n in range(12)]).tail(6))
+    with pytest.raises(RecbenchError, match="of which 0 have the same"):
+        compare(read([tmp_path]))
+
+
+def test_a_trec_run_scores_as_ir_measures_says(tmp_path: Path) -> None:
+    ir_measures = pytest.importorskip("ir_measures")
+    rng = np.random.default_rng(1)
+    run_lines, qrel_lines = [], []
+    for q in range(40):
+        docs = rng.permutation(60)[:30]
+        run_lines += [f"q{q} Q0 d{doc} {place + 1} {-place}.5 sasrec-s2" for place, doc in enumerate(docs)]
+        qrel_lines += [f"q{q} 0 d{doc} 1" for doc in rng.permutation(60)[: rng.integers(1, 6)]] + [f"q{q} 0 d99 0"]
+    (tmp_path / "a.run").write_text("\n".join(run_lines))
+    qrels = tmp_path / "toys.qrels"
+    qrels.write_text("\n".join(qrel_lines))
+    (run,) = read([tmp_path / "a.run"], qrels=qrels)
+    assert (run.manifest.system, run.manifest.seed, run.manifest.dataset["name"]) == ("sasrec", 2, "toys")
+    names = {
+        "ndcg@10": "nDCG@10",
+        "recall@10": "R@10",
+        "hr@10": "Success@10",
+        "precision@10": "P@10",
+        "mrr@10": "RR@10",
+        "map@30": "AP@30",
+    }
+    measures = {ours: ir_measures.parse_measure(theirs) for ours, theirs in names.items()}
+    told = ir_measures.calc_aggregate(
+        list(measures.values()),
+        ir_measures.read_trec_qrels(str(qrels)),
+        ir_measures.read_trec_run(str(tmp_path / "a.run")),
+    )
+    for ours, theirs in measures.items():
+        if ours == "map@30":  # theirs divides by all relevant items, ours by those that fit; the same at this cut-off
+            assert run.given is not None
+        found = Places.of(run).values(parse(ours), "all", "expected").mean()
+        assert found == pytest.approx(told[theirs], abs=1e-9), ours
+
+
+def test_equal_scores_of_a_trec_run_are_ties(tmp_path: Path) -> None:
+    (tmp_path / "a.run").write_text("q Q0 d1 1 3 tag\nq Q0 d2 2 2 tag\nq Q0 d3 3 2 tag\n")
+    (tmp_path / "qrels").write_text("q 0 d3 1\n")
+    (run,) = read([tmp_path / "a.run"], qrels=tmp_path / "qrels")
+    assert Places.of(run).values(parse("mrr@3"), "all", "expected").tolist() == [(1 / 2 + 1 / 3) / 2]
+
+
+def test_a_trec_run_without_qrels_and_qrels_without_anything_are_refused(tmp_path: Path) -> None:
+    run = tmp_path / "a.run"
+    run.write_text("q Q0 d1 1 3 tag\n")
+    assert "--qrels" in refusal(run).fix
+    empty = tmp_path / "qrels"
+    empty.write_text("q 0 d1 0\n")
+    with pytest.raises(RecbenchError, match="no relevant"):
+        read([run], qrels=empty)
+
+
+def test_a_line_of_a_trec_run_that_is_none_is_named(tmp_path: Path) -> None:
+    run, qrels = tmp_path / "a.run", tmp_path / "qrels"
+    run.write_text("q Q0 d1 1 3 tag\nq Q0 d2 2 high tag\n")
+    qrels.write_text("q 0 d1 1\n")
+    with pytest.raises(RecbenchError, match="Line 2"):
+        read([run], qrels=qrels)
+    run.write_text("q Q0 d1 1 3 tag\n")
+    assert len(read([run, qrels], qrels=qrels)) == 1
