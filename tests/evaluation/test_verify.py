@@ -141,3 +141,14 @@ def test_json_says_the_same(folder: Path, tiny_home: Path, capsys: pytest.Captur
     assert recbench(["verify", str(folder), "--datasets", str(tiny_home), "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert told["holds"] is True
+
+
+def test_a_list_that_lost_its_target_is_found(folder: Path, tiny_home: Path) -> None:
+    frame, top = pd.read_parquet(folder / "users.parquet"), pd.read_parquet(folder / "topk.parquet")
+    first = frame[(frame["split"] == "test") & (frame["above"] + frame["tied"] < 20)].iloc[0]
+    lost = (top["user"] == first["user"]) & (top["item"] == first["target"])
+    assert lost.sum() == 1
+    top[~lost].to_parquet(folder / "topk.parquet", index=False)
+    stated = json.loads((folder / "run.json").read_text())["files"]
+    edit(folder, files=stated | {"topk.parquet": sha256(folder / "topk.parquet")})
+    assert wrong(folder, tiny_home)["lists"].startswith("1 of")
