@@ -42,7 +42,20 @@ app = typer.Typer(
 )
 
 
-COMMANDS = ("prepare", "train", "compare", "evaluate", "recommend", "list", "show", "export", "demo", "doctor")
+COMMANDS = (
+    "prepare",
+    "audit",
+    "verify",
+    "train",
+    "compare",
+    "evaluate",
+    "recommend",
+    "list",
+    "show",
+    "export",
+    "demo",
+    "doctor",
+)
 """One file of ``recbench.cli`` each, named like its command; ``list_`` where the name is a built-in's."""
 
 

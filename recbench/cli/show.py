@@ -27,7 +27,7 @@ def show(
 
     folder = path if path.exists() else datasets / path
     if (folder / "card.json").exists():
-        from recbench.cli.prepared import show_card
+        from recbench.cli.prepared import show_card, show_histograms
         from recbench.data.card import Card
 
         card = Card.read(folder)
@@ -35,6 +35,7 @@ def show(
             render.show_json(asdict(card))
         else:
             show_card(card, folder)
+            show_histograms(card)
         return
     if not folder.exists() or not (folder / "run.json").exists():
         raise RecbenchError(

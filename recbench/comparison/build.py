@@ -15,9 +15,9 @@ from recbench.comparison.contrast import Raw, contrasts, raw_contrast
 from recbench.comparison.model import Comparison, Row, Score, Settings, System, Table
 from recbench.comparison.systems import Group, controls, group
 from recbench.errors import Exit, RecbenchError
-from recbench.evaluation.metrics import Metric
+from recbench.evaluation.metrics import Metric, of_users
 from recbench.runs.folder import Run
-from recbench.stats.paired import FloatArray, IntArray
+from recbench.stats.paired import FloatArray
 
 _COUNTS = {"all": (columns.ABOVE, columns.TIED), "unseen": (columns.ABOVE_UNSEEN, columns.TIED_UNSEEN)}
 
@@ -113,8 +113,9 @@ def _score(g: Group, queries: tuple[Run, pd.DataFrame], settings: Settings) -> _
         _refuse_other_users(queries, (run, ranks))
         a, t = ranks[above].to_numpy(np.int64), ranks[tied].to_numpy(np.int64)
         ties.append(float((t > 0).mean()))
+        user, together = ranks[columns.USER].to_numpy(np.int64), _together(run)
         for metric in settings.metrics:
-            by_seed[metric].append(_by_user(metric.values(a, t, settings.ties), ranks[columns.USER].to_numpy(np.int64)))
+            by_seed[metric].append(of_users(metric, a, t, user, together=together, ties=settings.ties))
     users = {metric: np.mean(values, axis=0) for metric, values in by_seed.items()}
     seeds = {metric: tuple(float(v.mean()) for v in values) for metric, values in by_seed.items()}
     return _Scored(_system(g, float(np.mean(ties))), users, seeds)
@@ -132,10 +133,10 @@ def _ranks(run: Run) -> pd.DataFrame:
     return ranks
 
 
-def _by_user(values: FloatArray, users: IntArray) -> FloatArray:
-    """Mean of each user's queries, users ascending: a user counts once, however many queries it has."""
-    _, place, queries = np.unique(users, return_inverse=True, return_counts=True)
-    return np.bincount(place, weights=values) / queries
+def _together(run: Run) -> bool:
+    """Are the targets of a user one set, as the run's protocol says?"""
+    split = run.manifest.protocol.get("split")
+    return isinstance(split, Mapping) and split.get("target") == "all"
 
 
 def _refuse_other_users(one: tuple[Run, pd.DataFrame], other: tuple[Run, pd.DataFrame]) -> None:

@@ -1,10 +1,11 @@
-"""A prepared dataset in the formats of others: sequence text, RecBole, CSV."""
+"""A prepared dataset in the formats of others: sequence text, RecBole, CSV, Amazon 2023 splits, Hugging Face."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -13,15 +14,40 @@ from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from recbench import columns
-from recbench.data.dataset import Dataset
+from recbench.data import describe
+from recbench.data.dataset import PARTS, Dataset
 from recbench.data.splitting import starts
 from recbench.errors import Exit, RecbenchError, nearest
-from recbench.files import replacing
+from recbench.files import replacing, write_text
 
-FORMATS = ("sequences", "recbole", "csv")
+FORMATS = ("sequences", "recbole", "csv", "amazon2023", "huggingface")
+FOLDERS = {"recbole": "RecBole data", "amazon2023": "An Amazon 2023 split", "huggingface": "A Hugging Face dataset"}
+"""Formats of more than one file."""
 USERS_A_CHUNK = 4096
+HUGGING_FACE = {
+    "train": "data/train.parquet",
+    "valid": "data/validation.parquet",
+    "test": "data/test.parquet",
+    "items": "data/items.parquet",
+    "users": "data/users.parquet",
+}
+"""File of each table in a Hugging Face folder."""
+HUGGING_FACE_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
+HUGGING_FACE_SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+    (1_000_000_000, "100M<n<1B"),
+)
+"""Names that the Hub knows for a size, each with the number of rows below which it holds."""
 ROWS_A_CHUNK = 1 << 16
 
 
@@ -37,20 +63,21 @@ def check_format(name: str) -> None:
 
 
 def export(dataset: Dataset, name: str, output: Path | BinaryIO) -> tuple[str, ...]:
-    """Write ``dataset`` in format ``name`` to a file, a folder (``recbole``) or a stream; says what a user should know.
+    """Write ``dataset`` in format ``name`` to a file, a folder (``FOLDERS``) or a stream; says what a user should know.
 
     Raises:
         RecbenchError: no such format, or the place cannot be written.
     """
     check_format(name)
-    if name == "recbole":
+    if name in FOLDERS:
         if not isinstance(output, Path):
             raise RecbenchError(
-                "RecBole data is a folder.",
+                f"{FOLDERS[name]} is a folder.",
                 why="It has more than one file, so it cannot go to stdout.",
                 fix="--output FOLDER",
             )
-        return _written(output, lambda: _recbole(dataset, output))
+        write = {"recbole": _recbole, "amazon2023": _amazon2023, "huggingface": _hugging_face}[name]
+        return _written(output, lambda: write(dataset, output))
     chunks = sequences_of(dataset) if name == "sequences" else _csv(dataset)
     if not isinstance(output, Path):
         output.writelines(chunks)
@@ -155,6 +182,84 @@ def _recbole(dataset: Dataset, folder: Path) -> tuple[str, ...]:
     else:
         said = "Timestamps are the source's own; they strictly increase for each user."
     return (said,)
+
+
+def _amazon2023(dataset: Dataset, folder: Path) -> tuple[str, ...]:
+    """``<name>.{train,valid,test}.csv`` as in the benchmark folders of Amazon 2023, ``last_out_w_his``.
+
+    Users in the order of the source, their events oldest first, each with all that its user did before.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    events, users = dataset.interactions(), dataset.users()
+    part = dataset.events().part
+    raw_user, raw_item = _raw(users, events[columns.USER]), _raw(dataset.items(), events[columns.ITEM])
+    rating = _numbers(events[columns.RATING].to_numpy())
+    timed = dataset.card.time_unit is not None
+    time = _numbers(events[columns.TIMESTAMP].to_numpy()) if timed else [""] * len(events)
+    user = events[columns.USER].to_numpy()
+    first = starts(user)
+    stops = np.r_[first[1:], len(user)]
+    in_order = np.argsort(users[columns.ORIGINAL_ORDER].to_numpy(), kind="stable")
+
+    def rows(which: int) -> Iterator[bytes]:
+        yield b"user_id,parent_asin,rating,timestamp,history\n"
+        for chunk in np.array_split(in_order, max(1, len(in_order) // USERS_A_CHUNK)):
+            buffer = io.StringIO(newline="")
+            writer = csv.writer(buffer, lineterminator="\n")
+            for u in chunk.tolist():
+                begin = int(first[u])
+                for at in (begin + np.flatnonzero(part[begin : stops[u]] == which)).tolist():
+                    writer.writerow([raw_user[at], raw_item[at], rating[at], time[at], " ".join(raw_item[begin:at])])
+            yield buffer.getvalue().encode()
+
+    for which, name in enumerate(PARTS):
+        _whole(folder / f"{dataset.name}.{name}.csv", rows(which))
+    return ()
+
+
+def _hugging_face(dataset: Dataset, folder: Path) -> tuple[str, ...]:
+    """Parquet files and a ``README.md`` whose head ``datasets.load_dataset`` reads: events by part, items, users.
+
+    The columns of the three parts are the same, as one configuration needs; in training ``is_target`` is False.
+    """
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    raw = {kind: dataset.table(f"{kind}s").column(columns.RAW_ID) for kind in (columns.USER, columns.ITEM)}
+    for name, path in HUGGING_FACE.items():
+        table = dataset.table(name)
+        if name in PARTS:
+            if columns.IS_TARGET not in table.column_names:
+                table = table.append_column(columns.IS_TARGET, pa.array(np.zeros(table.num_rows, dtype=bool)))
+            for kind, ids in raw.items():
+                table = table.append_column(f"{kind}_{columns.RAW_ID}", ids.take(pc.subtract(table.column(kind), 1)))
+        with replacing(folder / path) as beside:
+            pq.write_table(table, beside, compression="zstd")
+    write_text(folder / "README.md", f"{_hugging_face_head(dataset)}\n{describe.markdown(dataset.card)}")
+    return (f'datasets.load_dataset("{folder}") reads it: configurations events, items and users.',)
+
+
+def _hugging_face_head(dataset: Dataset) -> str:
+    """The YAML head of a Hugging Face dataset card. Texts are quoted as JSON, which is YAML."""
+    n = dataset.card.interactions
+    size = next((name for most, name in HUGGING_FACE_SIZES if n < most), "n>1B")
+    parts = [(HUGGING_FACE_SPLITS[name], HUGGING_FACE[name]) for name in PARTS]
+    configs = [
+        ("events", parts),
+        ("items", [("train", HUGGING_FACE["items"])]),
+        ("users", [("train", HUGGING_FACE["users"])]),
+    ]
+    lines = [
+        "---",
+        f"pretty_name: {json.dumps(dataset.name)}",
+        "license: other",
+        f"size_categories: [{json.dumps(size)}]",
+    ]
+    lines += ["tags: [recommendation, sequential-recommendation, recbench]", "configs:"]
+    for config, files in configs:
+        lines += [f"- config_name: {config}", "  data_files:"]
+        lines += [f"  - split: {split}\n    path: {path}" for split, path in files]
+    lines[lines.index("- config_name: events")] += "\n  default: true"
+    return "\n".join([*lines, "---"])
 
 
 def _item_cells(items: pd.DataFrame) -> dict[str, list[str]]:
