@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from recbench import columns
 from recbench.data.card import Card
+from recbench.data.replacement import mend_all
 from recbench.errors import Exit, RecbenchError, nearest
 
 Split = Literal["valid", "test"]
@@ -220,6 +221,7 @@ def open_dataset(name: str | None, home: Path = HOME) -> Dataset:
     Raises:
         RecbenchError: there is none of that name.
     """
+    mend_all(home)
     known = prepared(home)
     if name is None:
         return Dataset(home / _prepared_last(home, known))

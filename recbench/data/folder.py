@@ -1,12 +1,9 @@
-"""The folder of a prepared dataset: its Parquet files, and how a new one takes the place of an old one."""
+"""The folder of a prepared dataset: its Parquet files."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -121,38 +118,6 @@ def check_replaceable(folder: Path) -> None:
         fix="Another NAME, another --datasets, or move it away.",
         code=Exit.DATA,
     )
-
-
-@contextlib.contextmanager
-def taking_the_place_of(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill. It takes the place of ``folder`` when the block ends well; if not, nothing changes.
-
-    Raises:
-        RecbenchError: it cannot be written: no space, no permission.
-    """
-    work = folder.parent / f".{folder.name}.{os.getpid()}.part"
-    new, old = work / "new", work / "old"
-    try:
-        new.mkdir(parents=True)
-        yield new
-        if folder.exists():
-            folder.replace(old)
-        try:
-            new.replace(folder)
-        except OSError:
-            if old.exists():
-                old.replace(folder)
-            raise
-    except OSError as error:
-        raise RecbenchError(
-            f"{folder} cannot be written.",
-            why=f"{error.strerror or error}."
-            + (" What was prepared before is still there." if folder.exists() else ""),
-            fix="Free some space or mend the permissions, or take another place: --datasets DIR",
-            code=Exit.DATA,
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _or_none(value: object) -> object:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 import recbench
 from recbench import columns
-from recbench.data import audit, canonical, catalog, describe, download, filtering, folder, splitting, ties
+from recbench.data import audit, canonical, catalog, describe, download, filtering, folder, replacement, splitting, ties
 from recbench.data.card import Card
 from recbench.data.dataset import HOME, Dataset, mark_last
 from recbench.data.detect import BUILT_IN, check_readable, file_of, open_source
@@ -112,6 +112,7 @@ def prepare(
     name = known.name if known else _plain(request.name)
     plan = _plan(request)
     place = request.home / name
+    replacement.mend(place)
     folder.check_replaceable(place)
     if request.metadata is not None:
         check_readable(request.metadata, "--metadata")
@@ -335,7 +336,7 @@ def _tables(ordered: Ordered, split: splitting.Split, metadata: pd.DataFrame | N
 
 
 def _write(place: Path, card: Card, tables: Mapping[str, pa.Table], events: Events) -> Card:
-    with folder.taking_the_place_of(place) as new:
+    with replacement.taking_the_place_of(place) as new:
         folder.write_tables(new, tables)
         files = [f"{name}.parquet" for name in tables]
         card = replace(card, files={name: sha256(new / name) for name in files})
