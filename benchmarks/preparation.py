@@ -39,8 +39,8 @@ def write_reviews(path: Path, rows: int) -> None:
     """Review lines of realistic length, ascending by item as the real files are, users and items as skewed."""
     drawn, generator = random.Random(0), np.random.default_rng(0)
     words = ["".join(drawn.choices("etaoinshrdlu", k=drawn.randint(2, 9))) for _ in range(WORDS)]
-    frequency = [1 / rank for rank in range(1, WORDS + 1)]
-    texts = [" ".join(drawn.choices(words, frequency, k=drawn.randint(20, 160))) for _ in range(TEXTS)]
+    summed = np.cumsum(1 / np.arange(1, WORDS + 1)).tolist()
+    texts = [" ".join(drawn.choices(words, cum_weights=summed, k=drawn.randint(20, 160))) for _ in range(TEXTS)]
     n_users, n_items = rows // 9, rows // 16
     user = (n_users * generator.random(rows) ** 1.5).astype(np.int64)
     item = np.sort((n_items * generator.random(rows) ** 2).astype(np.int64))

@@ -41,15 +41,16 @@ def audit(
     """
     n_users = len(starts(user))
     target = split.is_target & (split.part == TEST)
+    earlier, again = _repeats(user, item)
     seen = np.zeros(int(item.max(initial=0)) + 1, dtype=bool)
     seen[item[split.part == TRAIN]] = True
     facts: dict[str, Any] = {
         "users": n_users,
         "test_targets": int(target.sum()),
         "test_targets_unseen_in_training": int((~seen[item[target]]).sum()),
-        "test_targets_repeated_from_history": int((_repeated(user, item) & target).sum()),
-        "repeated_user_item_events": len(user) - len(np.unique(pairs(user, item))),
-        "repeated_user_item_time_events": _exact_repeats(user, item, time),
+        "test_targets_repeated_from_history": int(target[again].sum()),
+        "repeated_user_item_events": len(again),
+        "repeated_user_item_time_events": 0 if time is None else int((time[again] == time[earlier]).sum()),
         "users_with_ascending_lists": ascending_lists(user, raw_order),
         "users_with_fewer_than_3_events": int((np.diff(np.r_[starts(user), len(user)]) < 3).sum()),
     }
@@ -166,18 +167,9 @@ def _distance(item: np.ndarray, half: int, n_items: int) -> float:
     return float(np.abs(one - other).sum() / 2)
 
 
-def _repeated(user: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """True where the user has had the item before."""
-    _, first = np.unique(pairs(user, item), return_index=True)
-    again = np.ones(len(user), dtype=bool)
-    again[first] = False
-    return again
-
-
-def _exact_repeats(user: np.ndarray, item: np.ndarray, time: np.ndarray | None) -> int:
-    """Events of the same user, item and time as another one before; without times there is nothing to tell."""
-    if time is None or not len(user):
-        return 0
+def _repeats(user: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each event stands that repeats a user and item, and where the latest before it does: ``(earlier, again)``."""
     key = pairs(user, item)
-    order = np.lexsort((time, key))
-    return int(((np.diff(key[order]) == 0) & (np.diff(time[order]) == 0)).sum())
+    order = np.argsort(key, kind="stable")  # so that equal pairs stay in sequence order
+    same = np.flatnonzero(np.diff(key[order]) == 0)
+    return order[same], order[same + 1]

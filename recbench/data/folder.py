@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -43,20 +43,24 @@ USER_TYPES = pa.schema(
 )
 
 
-def event_tables(events: Mapping[str, np.ndarray | None], split: Split) -> dict[str, pa.Table]:
-    """``interactions`` and its three parts. A column the source lacks is there, with nothing in it."""
+def event_tables(events: Mapping[str, np.ndarray | None], split: Split) -> Iterator[tuple[str, pa.Table]]:
+    """``interactions`` and its three parts, by name. A column the source lacks is there, with nothing in it.
+
+    One at a time: a part is a copy, and all at once they would be another copy of everything.
+    """
     n = len(split.part)
     arrays = [
         pa.nulls(n, field.type) if (c := events[field.name]) is None else pa.array(c, field.type)
         for field in EVENT_TYPES
     ]
-    tables = {"interactions": pa.Table.from_arrays(arrays, schema=EVENT_TYPES)}
+    whole = pa.Table.from_arrays(arrays, schema=EVENT_TYPES)
+    yield "interactions", whole
     for name, part in PARTS.items():
         rows = split.part == part
-        tables[name] = tables["interactions"].filter(pa.array(rows))
+        table = whole.filter(pa.array(rows))
         if part != TRAIN:
-            tables[name] = tables[name].append_column(columns.IS_TARGET, pa.array(split.is_target[rows]))
-    return tables
+            table = table.append_column(columns.IS_TARGET, pa.array(split.is_target[rows]))
+        yield name, table
 
 
 def item_table(raw_ids: list[str], metadata: pd.DataFrame | None) -> pa.Table:
@@ -89,23 +93,31 @@ def user_table(raw_ids: list[str], first_rows: np.ndarray) -> pa.Table:
     )
 
 
-def fingerprint(tables: Mapping[str, pa.Table]) -> str:
-    """Hash of the columns of interactions, train, valid and test: of what they hold, not of how the file packs it."""
-    digest = hashlib.sha256()
-    for name in FINGERPRINTED:
-        for column in tables[name].column_names:
-            values = tables[name].column(column)
+class Fingerprint:
+    """Hash of the columns of interactions, train, valid and test: of what they hold, not of how a file packs it."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, name: str, table: pa.Table) -> None:
+        """The next table, in the order of ``FINGERPRINTED``; others add nothing."""
+        if name not in FINGERPRINTED:
+            return
+        for column in table.column_names:
+            values = table.column(column)
             if values.null_count == len(values):
                 continue
-            digest.update(f"{name}.{column}\0".encode())
-            digest.update(column_bytes(values.to_numpy()))
-    return digest.hexdigest()
+            self._digest.update(f"{name}.{column}\0".encode())
+            self._digest.update(column_bytes(values.to_numpy()))
+
+    def hex(self) -> str:
+        """Of all that was added."""
+        return self._digest.hexdigest()
 
 
-def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
-    """One Parquet file a table."""
-    for name, table in tables.items():
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+def write_table(folder: Path, name: str, table: pa.Table) -> None:
+    """One Parquet file."""
+    pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
 
 
 def check_replaceable(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,22 @@ class Ordered:
     """Row of the source where each user first stands, before any filter."""
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What is still needed of the source once its events are in order; the events themselves may go."""
+
+    n_events: int
+    time_unit: str | None
+    items: pd.DataFrame | None
+    notes: tuple[str, ...]
+    extra: dict[str, Any]
+
+    @classmethod
+    def of(cls, events: Events) -> Read:
+        """All but the columns."""
+        return cls(len(events), events.time_unit, events.items, events.notes, events.extra)
+
+
 def prepare(
     request: Request,
     report: Report = lambda _stage, _done, _total: None,
@@ -124,8 +140,10 @@ def prepare(
     report("filtering", 0, None)
     rows, steps = filtering.apply(events, filters)
     ordered = order(events, rows, tie_seed=request.tie_seed if request.ties == "hash" else None)
-    split = splitting.split(plan, ordered.user, ordered.item, ordered.timestamp, events.time_unit)
-    metadata = _metadata(request, ordered, events, report)
+    read = Read.of(events)
+    del events, rows  # a copy of everything
+    split = splitting.split(plan, ordered.user, ordered.item, ordered.timestamp, read.time_unit)
+    metadata = _metadata(request, ordered, read, report)
     report("writing", 0, None)
     facts = audit.audit(
         ordered.user,
@@ -133,7 +151,7 @@ def prepare(
         ordered.timestamp,
         audit.raw_places(ordered.item_ids)[ordered.item - 1],
         split,
-        events.time_unit,
+        read.time_unit,
     )
     sequences = sequence_sha256(ordered.user, ordered.item, ordered.first_rows)
     verdict = canonical.verdict(known, steps[-1], sequences, filters)
@@ -146,19 +164,19 @@ def prepare(
         steps=steps,
         split=split.facts,
         tie_rule=LIST_RULE if ordered.timestamp is None else TIE_RULES[request.ties].format(seed=request.tie_seed),
-        time_unit=events.time_unit,
+        time_unit=read.time_unit,
         users=len(ordered.user_ids),
         items=len(ordered.item_ids),
         interactions=len(ordered.user),
         sequence_sha256=sequences,
-        fingerprint=folder.fingerprint(tables),
+        fingerprint="",
         files={},
         audit=facts,
         recbench=recbench.__version__,
         id_rule=ID_RULE,
-        notes=(*([verdict] if verdict else []), *events.notes, *audit.warnings(facts)),
+        notes=(*([verdict] if verdict else []), *read.notes, *audit.warnings(facts)),
     )
-    return _write(place, card, tables, events)
+    return _write(place, card, tables, read)
 
 
 def order(events: Events, rows: np.ndarray, tie_seed: int | None = None) -> Ordered:
@@ -187,9 +205,10 @@ def order(events: Events, rows: np.ndarray, tie_seed: int | None = None) -> Orde
             )
         sequence = sequence[ties.hashed(users[sequence], items[sequence], time[sequence], tie_seed, user_ids, item_ids)]
     rows = rows[sequence]
-    _, first = np.unique(events.user, return_index=True)  # codes come sorted, each with its first event
+    first = np.empty(len(events.user_ids), dtype=np.int64)
+    first[events.user[::-1]] = events.order[::-1]  # of equal codes the last one written stays: the first in the source
     first_rows = np.empty(len(user_ids), dtype=np.int64)
-    first_rows[users[sequence] - 1] = events.order[first][events.user[rows]]
+    first_rows[users[sequence] - 1] = first[events.user[rows]]
     return Ordered(
         user=users[sequence],
         item=items[sequence],
@@ -204,7 +223,7 @@ def order(events: Events, rows: np.ndarray, tie_seed: int | None = None) -> Orde
 
 def _numbered(codes: np.ndarray, raw_ids: list[str], *, kind: str) -> tuple[np.ndarray, list[str]]:
     """Prepared ids of the codes, and the raw ids in their order: a keyed hash's, which no library version changes."""
-    left = np.unique(codes).tolist()
+    left = np.flatnonzero(np.bincount(codes)).tolist()
     key = f"{SEED} {kind} "
     left.sort(key=lambda code: hashlib.sha256((key + raw_ids[code]).encode()).digest())
     number = np.zeros(len(raw_ids), dtype=np.int32)
@@ -289,9 +308,9 @@ def _counting(stage: str, path: Path | None, report: Report) -> Callable[[int], 
     return progress
 
 
-def _metadata(request: Request, ordered: Ordered, events: Events, report: Report) -> pd.DataFrame | None:
+def _metadata(request: Request, ordered: Ordered, read: Read, report: Report) -> pd.DataFrame | None:
     if request.metadata is None:
-        return events.items
+        return read.items
     from recbench.data.sources.metadata import read_metadata
 
     return read_metadata(request.metadata, ordered.item_ids, _counting("reading metadata", request.metadata, report))
@@ -321,7 +340,8 @@ def _file_facts(path: Path) -> dict[str, Any]:
     return {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def _tables(ordered: Ordered, split: splitting.Split, metadata: pd.DataFrame | None) -> dict[str, pa.Table]:
+def _tables(ordered: Ordered, split: splitting.Split, metadata: pd.DataFrame | None) -> Iterator[tuple[str, pa.Table]]:
+    """Every table by name, one at a time."""
     events = {
         columns.USER: ordered.user,
         columns.ITEM: ordered.item,
@@ -329,33 +349,36 @@ def _tables(ordered: Ordered, split: splitting.Split, metadata: pd.DataFrame | N
         columns.TIMESTAMP: ordered.timestamp,
         columns.ORIGINAL_ORDER: ordered.order,
     }
-    tables = folder.event_tables(events, split)
-    tables["items"] = folder.item_table(ordered.item_ids, metadata)
-    tables["users"] = folder.user_table(ordered.user_ids, ordered.first_rows)
-    return tables
+    yield from folder.event_tables(events, split)
+    yield "items", folder.item_table(ordered.item_ids, metadata)
+    yield "users", folder.user_table(ordered.user_ids, ordered.first_rows)
 
 
-def _write(place: Path, card: Card, tables: Mapping[str, pa.Table], events: Events) -> Card:
+def _write(place: Path, card: Card, tables: Iterable[tuple[str, pa.Table]], read: Read) -> Card:
+    """Write all of it, the card last, and put it in its place once it is whole."""
+    fingerprint, files = folder.Fingerprint(), {}
     with replacement.taking_the_place_of(place) as new:
-        folder.write_tables(new, tables)
-        files = [f"{name}.parquet" for name in tables]
-        card = replace(card, files={name: sha256(new / name) for name in files})
+        for name, table in tables:
+            folder.write_table(new, name, table)
+            fingerprint.add(name, table)
+            files[f"{name}.parquet"] = sha256(new / f"{name}.parquet")
+        card = replace(card, files=files, fingerprint=fingerprint.hex())
         card.write(new)
-        if "oracle" in events.extra:
-            card = _with_oracle(card, new, events)
+        if "oracle" in read.extra:
+            card = _with_oracle(card, new, read)
             card.write(new)
         write_text(new / README, describe.markdown(card))
     mark_last(card.name, place.parent)
     return card
 
 
-def _with_oracle(card: Card, place: Path, events: Events) -> Card:
+def _with_oracle(card: Card, place: Path, read: Read) -> Card:
     """The card with the metrics of the best possible ranking, whose counts go to ``oracle.parquet``.
 
     Only where no event was dropped: a history with holes is not one the generator speaks of.
     """
     unknown = ""
-    if card.interactions < len(events):
+    if card.interactions < read.n_events:
         unknown = "the filters dropped events, and it needs whole histories"
     elif card.split.get("target") in ("all", "successive"):
         unknown = "it speaks of one target a user"
@@ -365,6 +388,6 @@ def _with_oracle(card: Card, place: Path, events: Events) -> Card:
 
     dataset = Dataset(place)
     queries = [dataset.queries("valid"), dataset.queries("test")]
-    table, facts = oracle_table(events.extra["oracle"], queries, dataset.items()[columns.RAW_ID].tolist())
+    table, facts = oracle_table(read.extra["oracle"], queries, dataset.items()[columns.RAW_ID].tolist())
     table.to_parquet(place / ORACLE, index=False)
     return replace(card, oracle=facts, files={**card.files, ORACLE: sha256(place / ORACLE)})

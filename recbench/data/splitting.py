@@ -122,7 +122,7 @@ def leave_one_out(user: np.ndarray) -> Split:
         "n_valid": n_evaluated,
         "n_test": n_evaluated,
         "not_evaluated": {
-            f"users with fewer than {MIN_EVENTS} events, kept in training": len(np.unique(user)) - n_evaluated
+            f"users with fewer than {MIN_EVENTS} events, kept in training": len(starts(user)) - n_evaluated
         },
     }
     return Split(part, part != TRAIN, facts)
@@ -140,7 +140,7 @@ def temporal(plan: Plan, user: np.ndarray, item: np.ndarray, time: np.ndarray, u
     for window, name in ((VALID, "validation"), (TEST, "test")):
         wanted, asked = targets(target, user, item, part == window)
         is_target |= asked
-        nothing = len(np.unique(user[wanted])) - len(np.unique(user[asked]))
+        nothing = len(starts(user[wanted])) - len(starts(user[asked]))
         not_evaluated[f"{name} users with nothing before their target"] = nothing
         if target == "successive":
             alone = int(wanted.sum() - asked.sum())
@@ -155,7 +155,7 @@ def temporal(plan: Plan, user: np.ndarray, item: np.ndarray, time: np.ndarray, u
         "n_train": int((part == TRAIN).sum()),
         "n_valid_events": int((part == VALID).sum()),
         "n_test_events": int((part == TEST).sum()),
-        "n_valid": len(np.unique(user[is_target & (part == VALID)])),
+        "n_valid": len(starts(user[is_target & (part == VALID)])),
         "n_test": len(asked_of),
         "n_test_new_users": int((~np.isin(asked_of, user[time <= test_after])).sum()),
         **_several(target, is_target, part),

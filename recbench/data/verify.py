@@ -12,7 +12,7 @@ from recbench import columns
 from recbench.data import card as cards
 from recbench.data.card import Card
 from recbench.data.export import sequence_sha256
-from recbench.data.folder import FINGERPRINTED, fingerprint
+from recbench.data.folder import FINGERPRINTED, Fingerprint
 from recbench.files import sha256
 
 
@@ -64,7 +64,10 @@ def _content(folder: Path, card: Card) -> list[Check]:
     """Columns, order and counts, from the files: what would show that the card itself was changed."""
     try:
         tables = {name: pq.read_table(folder / f"{name}.parquet") for name in (*FINGERPRINTED, "users", "items")}
-        found = {"fingerprint": fingerprint(tables), "sequence_sha256": _sequences(tables)}
+        fingerprint = Fingerprint()
+        for name in FINGERPRINTED:
+            fingerprint.add(name, tables[name])
+        found = {"fingerprint": fingerprint.hex(), "sequence_sha256": _sequences(tables)}
     except (OSError, pa.ArrowException, KeyError) as error:
         return [Check("content", f"cannot be read: {error}")]
     found |= {

@@ -51,7 +51,7 @@ def attempt(home: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: s
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(folder, "write_tables"), (Card, "write"), (replacement, "_flush"), (prepare, "mark_last")],
+    [(folder, "write_table"), (Card, "write"), (replacement, "_flush"), (prepare, "mark_last")],
     ids=["before the tables", "before the card", "before the move", "after the move"],
 )
 def test_a_kill_leaves_the_old_dataset_or_the_new_one_and_the_next_attempt_is_clean(
