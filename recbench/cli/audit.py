@@ -45,8 +45,9 @@ def audit(
 def show_audit(card: Card) -> None:
     """The audit in sentences, then what shuffled ties do to the baselines."""
     from recbench.cli.prepared import show_facts
+    from recbench.data.describe import split_name
 
-    render.out.print(f"[bold]{escape(card.name)}[/]  {escape(card.split['name'])}")
+    render.out.print(f"[bold]{escape(card.name)}[/]  {escape(split_name(card.split))}")
     show_facts(card)
     found: dict[str, Any] = card.audit.get("tie_sensitivity", {})
     if not found:

@@ -54,6 +54,8 @@ def show(
 
 
 def _show_run(run: Run) -> None:
+    from recbench.data.describe import split_name
+
     m = run.manifest
     render.out.print(f"[bold]{escape(run.folder.name)}[/]  {m.status}")
     facts = {
@@ -62,7 +64,7 @@ def _show_run(run: Run) -> None:
         "sees": f"the last {m.inputs['history']} events" if m.inputs["history"] != "all" else "whole histories",
         "dataset": f"{m.dataset['name']}, {render.count(m.dataset['users'])} users, {render.count(m.dataset['items'])} items "
         f"(fingerprint {m.dataset['fingerprint'][:12]})",
-        "split": m.protocol["split"]["name"],
+        "split": split_name(m.protocol["split"]),
         "ties in time": m.protocol["tie_rule"],
         "trained": _trained(run),
         "ranking": _speed(m),

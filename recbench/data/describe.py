@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,11 @@ TARGETS = {
 def count(number: int) -> str:
     """A whole number with thin groups: 198 502."""
     return f"{number:,}".replace(",", " ")
+
+
+def split_name(split: Mapping[str, Any]) -> str:
+    """A split in a word or two: leave-one-out; temporal, last."""
+    return ", ".join(split[key] for key in ("name", "target") if key in split)
 
 
 def markdown(card: Card) -> str:

@@ -232,13 +232,19 @@ def _numbered(codes: np.ndarray, raw_ids: list[str], *, kind: str) -> tuple[np.n
 
 
 def _plan(request: Request) -> splitting.Plan:
-    """The split that is asked for; a tie policy that is not known is refused here, too, before anything is read."""
+    """The split that is asked for; tie options that cannot be are refused here, too, before anything is read."""
     if request.ties not in TIE_RULES:
         near = nearest(request.ties, list(TIE_RULES))
         raise RecbenchError(
             f"Unknown tie policy {request.ties!r}.",
             why=f"The policies are: {', '.join(TIE_RULES)}.",
             fix=f"Did you mean --ties {near}?" if near else "--ties source",
+        )
+    if request.ties != "hash" and request.tie_seed:
+        raise RecbenchError(
+            f"--tie-seed {request.tie_seed} does not go with --ties {request.ties}.",
+            why="Only a hash has a seed; the order of the source has none.",
+            fix=f"--ties hash --tie-seed {request.tie_seed}, or leave it out",
         )
     return splitting.Plan(
         name=request.split,

@@ -20,6 +20,7 @@ MIN_EVENTS = 3
 """Leave-one-out needs a test target, a validation target and something before it."""
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 """How many units of time a second has."""
+UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ def moment(text: str, option: str, unit: str) -> int:
     except ValueError as error:
         raise RecbenchError(
             f"{option} {text!r} is no date.",
-            why=f"It is a date, a date with a time (UTC unless it says otherwise), or a number of {unit}.",
+            why=f"It is a date, a date with a time (UTC unless it says otherwise), or a number of {UNITS[unit]}.",
             fix=f"{option} 2014-05-14",
         ) from error
     since = (when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.fromtimestamp(0, UTC)
@@ -220,7 +221,7 @@ def _cuts(plan: Plan, time: np.ndarray, unit: str) -> tuple[int, int]:
     if valid_after >= test_after:
         raise RecbenchError(
             f"--valid-from {plan.valid_from} is not before the test window.",
-            why=f"The test window begins after {day(test_after, unit)} ({test_after:,} {unit}).",
+            why=f"The test window begins at {test_after + 1} {UNITS[unit]} ({day(test_after + 1, unit)}).",
             fix="An earlier --valid-from, or a later --test-from",
         )
     return valid_after, test_after
@@ -232,7 +233,7 @@ def _refuse_outside(option: str, text: str, after: int, time: np.ndarray, unit: 
         return
     raise RecbenchError(
         f"{option} {text} cuts nothing.",
-        why=f"The events run from {day(first, unit)} to {day(last, unit)} ({first} to {last} in {unit}), "
+        why=f"The events run from {day(first, unit)} to {day(last, unit)} ({first} to {last} in {UNITS[unit]}), "
         "and both sides of a cut need some.",
         fix=f"{option} DATE between these",
     )
