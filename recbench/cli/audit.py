@@ -34,8 +34,11 @@ def audit(
         render.say(f"ranking {dataset.name} with two baselines and {seeds} orders of equal times ...")
     found = sensitivity(dataset, range(seeds))
     card = replace(dataset.card, audit={**dataset.card.audit, "tie_sensitivity": found})
-    card.write(dataset.folder)
-    write_text(dataset.folder / README, markdown(card))
+    try:
+        card.write(dataset.folder)
+        write_text(dataset.folder / README, markdown(card))
+    except OSError as error:
+        render.warn(f"The card of {dataset.name} could not keep this: {error.strerror or error}.")
     if as_json:
         render.show_json({"name": card.name, "split": card.split, "tie_rule": card.tie_rule, "audit": card.audit})
     elif not quiet:

@@ -31,9 +31,7 @@ def taking_the_place_of(folder: Path) -> Iterator[Path]:
     lock: IO[str] | None = None
     try:
         mend(folder)
-        work.mkdir(parents=True)
-        lock = (work / LOCK).open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock = _held(work)
         new.mkdir()
         yield new
         _flush(new)
@@ -75,16 +73,24 @@ def mend_all(home: Path) -> None:
         mend(home / name)
 
 
+def _held(work: Path) -> IO[str]:
+    """The lock of a new work folder; made again if another process took it for abandoned before it was locked."""
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = (work / LOCK).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (work / LOCK).exists() and os.path.samestat(os.fstat(lock.fileno()), (work / LOCK).stat()):
+            return lock
+        lock.close()
+
+
 def _abandoned(work: Path) -> bool:
     """Does no process hold the work folder? The lock falls with its process, however that ends."""
-    name = work.name.split(".")[-2]
-    if not work.is_dir() or not name.isdigit():
-        return False
     try:
-        with (work / LOCK).open("w") as lock:
+        with (work / LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return int(name) == os.getpid() or not Path(f"/proc/{name}").exists()
+    except FileNotFoundError:  # killed before it had a lock, or about to have one
+        return work.is_dir() and not Path(f"/proc/{work.name.split('.')[-2]}").exists()
     except OSError:
         return False
     return True

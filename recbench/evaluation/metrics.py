@@ -135,9 +135,9 @@ def of_users(
 def _lost(which: Metric, above: np.ndarray, tied: np.ndarray, query: np.ndarray) -> np.ndarray:
     """True for targets that add nothing: beyond the cut-off, or, as only a NaN or a repeated target can be, in a group of
     equals that has no room for them."""
-    pair = np.stack([query, above], axis=1)
-    _, group, members = np.unique(pair, axis=0, return_inverse=True, return_counts=True)
-    return (above >= which.k) | (members[group.reshape(-1)] > tied + 1)
+    pair = query * (int(above.max(initial=0)) + 1) + above
+    _, group, members = np.unique(pair, return_inverse=True, return_counts=True)
+    return (above >= which.k) | (members[group] > tied + 1)
 
 
 def _expected(which: Metric, above: np.ndarray, tied: np.ndarray) -> np.ndarray:

@@ -102,3 +102,12 @@ def test_a_full_disk_leaves_the_old_one_and_says_so(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
     assert "still there" in error.value.why
     assert (tmp_path / "x" / "file").read_text() == "old"
+
+
+def test_a_work_folder_without_a_lock_goes_if_its_process_is_gone_and_stays_if_not(tmp_path: Path) -> None:
+    dead, alive = tmp_path / ".x.999999999.part", tmp_path / f".x.{os.getppid()}.part"
+    for work in (dead, alive):
+        work.mkdir()
+    mend(tmp_path / "x")
+    assert not dead.exists()
+    assert alive.exists()
