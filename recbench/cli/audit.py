@@ -65,6 +65,7 @@ def show_audit(card: Card) -> None:
             spread = f"{min(shuffled):.4f} to {max(shuffled):.4f}"
             rows.append([baseline, metric.upper(), f"{value:.4f}", f"{mean:.4f}", spread, change])
     headings = ("baseline", "metric", "as prepared", "ties shuffled", "range", "change")
+    render.out.print()
     render.out.print(render.table("what the order of equal times is worth", headings, rows, left=2))
     n = len(found["seeds"])
     render.out.print(f"Test, all items; mean and range over {n} seeds of --ties hash. Training is shuffled, too.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -14,40 +13,18 @@ from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from recbench import columns
-from recbench.data import describe
+from recbench.data import hugging_face
 from recbench.data.dataset import PARTS, Dataset
 from recbench.data.splitting import starts
 from recbench.errors import Exit, RecbenchError, nearest
-from recbench.files import replacing, write_text
+from recbench.files import replacing
 
 FORMATS = ("sequences", "recbole", "csv", "amazon2023", "huggingface")
 FOLDERS = {"recbole": "RecBole data", "amazon2023": "An Amazon 2023 split", "huggingface": "A Hugging Face dataset"}
 """Formats of more than one file."""
 USERS_A_CHUNK = 4096
-HUGGING_FACE = {
-    "train": "data/train.parquet",
-    "valid": "data/validation.parquet",
-    "test": "data/test.parquet",
-    "items": "data/items.parquet",
-    "users": "data/users.parquet",
-}
-"""File of each table in a Hugging Face folder."""
-HUGGING_FACE_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
-HUGGING_FACE_SIZES = (
-    (1_000, "n<1K"),
-    (10_000, "1K<n<10K"),
-    (100_000, "10K<n<100K"),
-    (1_000_000, "100K<n<1M"),
-    (10_000_000, "1M<n<10M"),
-    (100_000_000, "10M<n<100M"),
-    (1_000_000_000, "100M<n<1B"),
-)
-"""Names that the Hub knows for a size, each with the number of rows below which it holds."""
 ROWS_A_CHUNK = 1 << 16
 
 
@@ -76,7 +53,7 @@ def export(dataset: Dataset, name: str, output: Path | BinaryIO) -> tuple[str, .
                 why="It has more than one file, so it cannot go to stdout.",
                 fix="--output FOLDER",
             )
-        write = {"recbole": _recbole, "amazon2023": _amazon2023, "huggingface": _hugging_face}[name]
+        write = {"recbole": _recbole, "amazon2023": _amazon2023, "huggingface": hugging_face.write}[name]
         return _written(output, lambda: write(dataset, output))
     chunks = sequences_of(dataset) if name == "sequences" else _csv(dataset)
     if not isinstance(output, Path):
@@ -215,51 +192,6 @@ def _amazon2023(dataset: Dataset, folder: Path) -> tuple[str, ...]:
     for which, name in enumerate(PARTS):
         _whole(folder / f"{dataset.name}.{name}.csv", rows(which))
     return ()
-
-
-def _hugging_face(dataset: Dataset, folder: Path) -> tuple[str, ...]:
-    """Parquet files and a ``README.md`` whose head ``datasets.load_dataset`` reads: events by part, items, users.
-
-    The columns of the three parts are the same, as one configuration needs; in training ``is_target`` is False.
-    """
-    data = folder / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    raw = {kind: dataset.table(f"{kind}s").column(columns.RAW_ID) for kind in (columns.USER, columns.ITEM)}
-    for name, path in HUGGING_FACE.items():
-        table = dataset.table(name)
-        if name in PARTS:
-            if columns.IS_TARGET not in table.column_names:
-                table = table.append_column(columns.IS_TARGET, pa.array(np.zeros(table.num_rows, dtype=bool)))
-            for kind, ids in raw.items():
-                table = table.append_column(f"{kind}_{columns.RAW_ID}", ids.take(pc.subtract(table.column(kind), 1)))
-        with replacing(folder / path) as beside:
-            pq.write_table(table, beside, compression="zstd")
-    write_text(folder / "README.md", f"{_hugging_face_head(dataset)}\n{describe.markdown(dataset.card)}")
-    return (f'datasets.load_dataset("{folder}") reads it: configurations events, items and users.',)
-
-
-def _hugging_face_head(dataset: Dataset) -> str:
-    """The YAML head of a Hugging Face dataset card. Texts are quoted as JSON, which is YAML."""
-    n = dataset.card.interactions
-    size = next((name for most, name in HUGGING_FACE_SIZES if n < most), "n>1B")
-    parts = [(HUGGING_FACE_SPLITS[name], HUGGING_FACE[name]) for name in PARTS]
-    configs = [
-        ("events", parts),
-        ("items", [("train", HUGGING_FACE["items"])]),
-        ("users", [("train", HUGGING_FACE["users"])]),
-    ]
-    lines = [
-        "---",
-        f"pretty_name: {json.dumps(dataset.name)}",
-        "license: other",
-        f"size_categories: [{json.dumps(size)}]",
-    ]
-    lines += ["tags: [recommendation, sequential-recommendation, recbench]", "configs:"]
-    for config, files in configs:
-        lines += [f"- config_name: {config}", "  data_files:"]
-        lines += [f"  - split: {split}\n    path: {path}" for split, path in files]
-    lines[lines.index("- config_name: events")] += "\n  default: true"
-    return "\n".join([*lines, "---"])
 
 
 def _item_cells(items: pd.DataFrame) -> dict[str, list[str]]:

@@ -13,12 +13,11 @@ import pyarrow.parquet as pq
 
 from recbench import columns
 from recbench.data import card as cards
-from recbench.data.dataset import column_bytes
+from recbench.data.dataset import PARTS, column_bytes
 from recbench.data.splitting import TEST, TRAIN, VALID, Split
 from recbench.errors import Exit, RecbenchError
 
-FINGERPRINTED = ("interactions", "train", "valid", "test")
-PARTS = {"train": TRAIN, "valid": VALID, "test": TEST}
+FINGERPRINTED = ("interactions", *PARTS)
 EVENT_TYPES = pa.schema(
     [
         (columns.USER, pa.int32()),
@@ -55,7 +54,7 @@ def event_tables(events: Mapping[str, np.ndarray | None], split: Split) -> Itera
     ]
     whole = pa.Table.from_arrays(arrays, schema=EVENT_TYPES)
     yield "interactions", whole
-    for name, part in PARTS.items():
+    for name, part in zip(PARTS, (TRAIN, VALID, TEST), strict=True):
         rows = split.part == part
         table = whole.filter(pa.array(rows))
         if part != TRAIN:

@@ -93,22 +93,6 @@ class Ordered:
     """Row of the source where each user first stands, before any filter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What is still needed of the source once its events are in order; the events themselves may go."""
-
-    n_events: int
-    time_unit: str | None
-    items: pd.DataFrame | None
-    notes: tuple[str, ...]
-    extra: dict[str, Any]
-
-    @classmethod
-    def of(cls, events: Events) -> Read:
-        """All but the columns."""
-        return cls(len(events), events.time_unit, events.items, events.notes, events.extra)
-
-
 def prepare(
     request: Request,
     report: Report = lambda _stage, _done, _total: None,
@@ -140,10 +124,10 @@ def prepare(
     report("filtering", 0, None)
     rows, steps = filtering.apply(events, filters)
     ordered = order(events, rows, tie_seed=request.tie_seed if request.ties == "hash" else None)
-    read = Read.of(events)
-    del events, rows  # a copy of everything
-    split = splitting.split(plan, ordered.user, ordered.item, ordered.timestamp, read.time_unit)
-    metadata = _metadata(request, ordered, read, report)
+    events = _without_columns(events)  # they are a copy of everything
+    del rows
+    split = splitting.split(plan, ordered.user, ordered.item, ordered.timestamp, events.time_unit)
+    metadata = _metadata(request, ordered, events, report)
     report("writing", 0, None)
     facts = audit.audit(
         ordered.user,
@@ -151,7 +135,7 @@ def prepare(
         ordered.timestamp,
         audit.raw_places(ordered.item_ids)[ordered.item - 1],
         split,
-        read.time_unit,
+        events.time_unit,
     )
     sequences = sequence_sha256(ordered.user, ordered.item, ordered.first_rows)
     verdict = canonical.verdict(known, steps[-1], sequences, filters)
@@ -164,7 +148,7 @@ def prepare(
         steps=steps,
         split=split.facts,
         tie_rule=LIST_RULE if ordered.timestamp is None else TIE_RULES[request.ties].format(seed=request.tie_seed),
-        time_unit=read.time_unit,
+        time_unit=events.time_unit,
         users=len(ordered.user_ids),
         items=len(ordered.item_ids),
         interactions=len(ordered.user),
@@ -174,9 +158,9 @@ def prepare(
         audit=facts,
         recbench=recbench.__version__,
         id_rule=ID_RULE,
-        notes=(*([verdict] if verdict else []), *read.notes, *audit.warnings(facts)),
+        notes=(*([verdict] if verdict else []), *events.notes, *audit.warnings(facts)),
     )
-    return _write(place, card, tables, read)
+    return _write(place, card, tables, events)
 
 
 def order(events: Events, rows: np.ndarray, tie_seed: int | None = None) -> Ordered:
@@ -219,6 +203,12 @@ def order(events: Events, rows: np.ndarray, tie_seed: int | None = None) -> Orde
         item_ids=item_ids,
         first_rows=first_rows,
     )
+
+
+def _without_columns(events: Events) -> Events:
+    """What else the source said: notes, metadata, the unit of time."""
+    none, order = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
+    return replace(events, user=none, item=none, rating=None, timestamp=None, order=order, user_ids=[], item_ids=[])
 
 
 def _numbered(codes: np.ndarray, raw_ids: list[str], *, kind: str) -> tuple[np.ndarray, list[str]]:
@@ -314,9 +304,9 @@ def _counting(stage: str, path: Path | None, report: Report) -> Callable[[int], 
     return progress
 
 
-def _metadata(request: Request, ordered: Ordered, read: Read, report: Report) -> pd.DataFrame | None:
+def _metadata(request: Request, ordered: Ordered, events: Events, report: Report) -> pd.DataFrame | None:
     if request.metadata is None:
-        return read.items
+        return events.items
     from recbench.data.sources.metadata import read_metadata
 
     return read_metadata(request.metadata, ordered.item_ids, _counting("reading metadata", request.metadata, report))
@@ -360,7 +350,7 @@ def _tables(ordered: Ordered, split: splitting.Split, metadata: pd.DataFrame | N
     yield "users", folder.user_table(ordered.user_ids, ordered.first_rows)
 
 
-def _write(place: Path, card: Card, tables: Iterable[tuple[str, pa.Table]], read: Read) -> Card:
+def _write(place: Path, card: Card, tables: Iterable[tuple[str, pa.Table]], events: Events) -> Card:
     """Write all of it, the card last, and put it in its place once it is whole."""
     fingerprint, files = folder.Fingerprint(), {}
     with replacement.taking_the_place_of(place) as new:
@@ -370,21 +360,21 @@ def _write(place: Path, card: Card, tables: Iterable[tuple[str, pa.Table]], read
             files[f"{name}.parquet"] = sha256(new / f"{name}.parquet")
         card = replace(card, files=files, fingerprint=fingerprint.hex())
         card.write(new)
-        if "oracle" in read.extra:
-            card = _with_oracle(card, new, read)
+        if "oracle" in events.extra:
+            card = _with_oracle(card, new, events)
             card.write(new)
         write_text(new / README, describe.markdown(card))
     mark_last(card.name, place.parent)
     return card
 
 
-def _with_oracle(card: Card, place: Path, read: Read) -> Card:
+def _with_oracle(card: Card, place: Path, events: Events) -> Card:
     """The card with the metrics of the best possible ranking, whose counts go to ``oracle.parquet``.
 
     Only where no event was dropped: a history with holes is not one the generator speaks of.
     """
     unknown = ""
-    if card.interactions < read.n_events:
+    if card.interactions < card.steps[0].interactions:
         unknown = "the filters dropped events, and it needs whole histories"
     elif card.split.get("target") in ("all", "successive"):
         unknown = "it speaks of one target a user"
@@ -394,6 +384,6 @@ def _with_oracle(card: Card, place: Path, read: Read) -> Card:
 
     dataset = Dataset(place)
     queries = [dataset.queries("valid"), dataset.queries("test")]
-    table, facts = oracle_table(read.extra["oracle"], queries, dataset.items()[columns.RAW_ID].tolist())
+    table, facts = oracle_table(events.extra["oracle"], queries, dataset.items()[columns.RAW_ID].tolist())
     table.to_parquet(place / ORACLE, index=False)
     return replace(card, oracle=facts, files={**card.files, ORACLE: sha256(place / ORACLE)})
