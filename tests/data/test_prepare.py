@@ -194,6 +194,23 @@ def test_a_sequence_file_survives_the_round_trip(tmp_path: Path) -> None:
     assert stream.getvalue().decode() == text
 
 
+def test_sequences_come_in_the_order_in_which_users_first_stand_in_the_source(tmp_path: Path) -> None:
+    # u2 stands first and last: its first row counts. Times run against the file, so the order within a user is by time.
+    rows = [
+        ("u2", "a", 3),
+        ("u1", "b", 9),
+        ("u1", "a", 8),
+        ("u1", "c", 7),
+        ("u2", "b", 2),
+        ("u2", "c", 1),
+        ("u2", "d", 0),
+    ]
+    made(tmp_path, "user,item,timestamp\n" + "".join(f"{u},{i},{t}\n" for u, i, t in rows), "t.csv")
+    stream = io.BytesIO()
+    export(open_dataset("x", tmp_path), "sequences", stream)
+    assert stream.getvalue().decode() == "1 1 2 3 4\n2 2 4 3\n"  # u2: d c b a; u1: c a b
+
+
 def test_the_prepared_folder_holds_what_the_contract_says(tmp_path: Path) -> None:
     made(tmp_path, "\n".join(reviews()))
     names = {path.name for path in (tmp_path / "x").iterdir()}

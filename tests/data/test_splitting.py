@@ -124,6 +124,13 @@ def test_the_quantile_is_an_observed_time() -> None:
     assert quantile(np.array([50, 10, 40, 20, 30]), 0.9) == 40  # sorted, element floor(0.9 x 4) = 3
 
 
+def test_an_event_at_a_cut_belongs_to_the_earlier_part() -> None:
+    # Times 0..9, q = 0.5: the test is what is later than element floor(0.5 x 9) = 4, validation than floor(0.5 x 4) = 2.
+    made = temporal(Plan(name="temporal", quantile=0.5), np.ones(10, dtype=int), np.arange(10), np.arange(10))
+    assert made.part.tolist() == [TRAIN] * 3 + [VALID] * 2 + [TEST] * 5
+    assert (made.facts["valid_after"], made.facts["test_after"], made.facts["quantile"]) == (2, 4, 0.5)
+
+
 @pytest.mark.parametrize(
     ("text", "unit", "value"),
     [
