@@ -1,7 +1,11 @@
-"""`recbench prepare` on generated reviews against unpacking them alone and against pandas; each in a process of its own."""
+"""`recbench prepare` on generated reviews, beside unpacking and parsing alone and beside pandas; each in its own process.
+
+``python -m benchmarks.preparation 1000000 3000000 10000000`` runs the named sizes, ``python -m benchmarks preparation`` the first.
+"""
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import random
 import subprocess
@@ -9,41 +13,46 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.measure import children_seconds, show
 
+SIZES = (1_000_000, 3_000_000, 10_000_000)
+QUICK = 100_000
+PANDAS_UP_TO = 1_000_000
+"""pandas keeps every text: about 5 GiB a million rows."""
+WORDS = 30_000
+TEXTS = 50_000
+"""Distinct review texts: far more than gzip's window holds, so the file packs about as well as real reviews do."""
+CHUNK = 50_000
 PEAK = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
-WORDS = (
-    "great",
-    "the",
-    "smell",
-    "skin",
-    "after",
-    "week",
-    "would",
-    "buy",
-    "again",
-    "colour",
-    "not",
-    "for",
-    "me",
-    "price",
-    "works",
-    "and",
+UNPACK = "import gzip, shutil; shutil.copyfileobj(gzip.open({path!r}), open('/dev/null', 'wb'), 1 << 20)"
+PARSE = "import gzip, orjson; [None for line in gzip.open({path!r}) if orjson.loads(line) is None]"
+PANDAS = "import pandas; pandas.read_json({path!r}, lines=True)"
+OURS = (
+    "from pathlib import Path; from recbench.data.prepare import Request, prepare; "
+    "prepare(Request(name='x', home=Path({home!r}), source=Path({path!r})))"
 )
 
 
 def write_reviews(path: Path, rows: int) -> None:
-    """Review lines of realistic length, ascending by item as the real files are."""
-    drawn = random.Random(0)
-    per_item = 16
+    """Review lines of realistic length, ascending by item as the real files are, users and items as skewed."""
+    drawn, generator = random.Random(0), np.random.default_rng(0)
+    words = ["".join(drawn.choices("etaoinshrdlu", k=drawn.randint(2, 9))) for _ in range(WORDS)]
+    summed = np.cumsum(1 / np.arange(1, WORDS + 1)).tolist()
+    texts = [" ".join(drawn.choices(words, cum_weights=summed, k=drawn.randint(20, 160))) for _ in range(TEXTS)]
+    n_users, n_items = rows // 9, rows // 16
+    user = (n_users * generator.random(rows) ** 1.5).astype(np.int64)
+    item = np.sort((n_items * generator.random(rows) ** 2).astype(np.int64))
+    day, text = generator.integers(0, 5000, rows), generator.integers(0, TEXTS, rows)
     with gzip.open(path, "wt", compresslevel=1, encoding="utf-8") as out:
-        for row in range(rows):
-            text = " ".join(drawn.choices(WORDS, k=drawn.randint(20, 160)))
-            user, item, day = drawn.randrange(rows // 9), row // per_item, drawn.randrange(5000)
-            out.write(
-                f'{{"reviewerID": "A{user:013d}", "asin": "B{item:09d}", "reviewerName": "N", "helpful": [0, 0], '
-                f'"reviewText": "{text}", "overall": 5.0, "summary": "good", "unixReviewTime": {86400 * day}, '
+        for first in range(0, rows, CHUNK):
+            part = slice(first, first + CHUNK)
+            out.writelines(
+                f'{{"reviewerID": "A{u:013d}", "asin": "B{i:09d}", "reviewerName": "N", "helpful": [0, 0], '
+                f'"reviewText": "{texts[t]}", "overall": 5.0, "summary": "good", "unixReviewTime": {86400 * d}, '
                 f'"reviewTime": "01 1, 2014"}}\n'
+                for u, i, d, t in zip(*(c[part].tolist() for c in (user, item, day, text)), strict=True)
             )
 
 
@@ -54,27 +63,34 @@ def measured(code: str) -> tuple[float, float]:
     return children_seconds() - before, float(done.stdout.split()[-1])
 
 
-def main(quick: bool) -> None:
-    """Print the ratios."""
-    rows = 100_000 if quick else 1_000_000
+def one_size(rows: int) -> None:
+    """Print what ``rows`` reviews cost."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reviews.json.gz"
         write_reviews(path, rows)
-        ours = measured(
-            "from pathlib import Path; from recbench.data.prepare import Request, prepare; "
-            f"prepare(Request(name='x', home=Path({folder!r}), source=Path({str(path)!r})))"
-        )
-        unpack = measured(
-            f"import gzip, shutil, io; shutil.copyfileobj(gzip.open({str(path)!r}), open('/dev/null', 'wb'), 1 << 20)"
-        )
-        pandas = measured(f"import pandas; pandas.read_json({str(path)!r}, lines=True)")
-    show(
-        f"preparing {rows} reviews, gzip of JSON lines: CPU seconds (peak MiB)",
-        {
-            "recbench prepare, all of it": f"{ours[0]:.1f} ({ours[1]:.0f})",
-            "unpacking alone, Python's gzip": f"{unpack[0]:.1f} ({unpack[1]:.0f})",
-            "pandas.read_json, reading alone": f"{pandas[0]:.1f} ({pandas[1]:.0f})",
-            "recbench / unpacking": f"{ours[0] / unpack[0]:.2f}x",
-            "pandas / recbench": f"{pandas[0] / ours[0]:.1f}x",
-        },
-    )
+        contenders = {"recbench prepare, all of it": OURS, "unpacking alone": UNPACK, "unpacking and orjson": PARSE}
+        if rows <= PANDAS_UP_TO:
+            contenders["pandas.read_json, reading alone"] = PANDAS
+        found = {name: measured(code.format(path=str(path), home=folder)) for name, code in contenders.items()}
+        megabytes = path.stat().st_size / 1e6
+    ours = found["recbench prepare, all of it"]
+    lines = {
+        name: f"{seconds:.1f} s, {rows / seconds:,.0f} rows/s, {peak:,.0f} MiB"
+        for name, (seconds, peak) in found.items()
+    }
+    ratios = {
+        f"recbench / {name}": f"{ours[0] / seconds:.2f}x" for name, (seconds, _) in found.items() if seconds != ours[0]
+    }
+    show(f"preparing {rows:,} reviews, {megabytes:.0f} MB of gzip: CPU seconds, peak memory", lines | ratios)
+
+
+def main(quick: bool) -> None:
+    """Print the smallest size, or a tenth of it."""
+    one_size(QUICK if quick else SIZES[0])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.preparation", description=__doc__)
+    parser.add_argument("rows", nargs="*", type=int, default=SIZES, help="sizes to run; default: all three")
+    for asked in parser.parse_args().rows:
+        one_size(asked)

@@ -193,13 +193,13 @@ def test_training_never_opens_the_test_targets(
     tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    table = Dataset._table
+    table = Dataset.table
 
     def spy(self: Dataset, part: str) -> Any:
         opened.append(part)
         return table(self, part)
 
-    monkeypatch.setattr(Dataset, "_table", spy)
+    monkeypatch.setattr(Dataset, "table", spy)
     with pytest.raises(KeyboardInterrupt):
         done(order(tiny_home, tmp_path), Stopper(1))
     assert "test" not in opened

@@ -44,6 +44,7 @@ app = typer.Typer(
 
 COMMANDS = (
     "prepare",
+    "audit",
     "ids",
     "train",
     "compare",

@@ -13,12 +13,16 @@ from recbench.cli import options, render
 
 def export(
     name: Annotated[str | None, typer.Argument(help="A prepared dataset; left out: the one prepared last.")] = None,
-    output: Annotated[Path, typer.Option(help="File to write, folder for recbole; - for stdout.")] = ...,  # type: ignore[assignment]  # typer: required
-    file_format: Annotated[str, typer.Option("--format", help="sequences, recbole or csv.")] = "sequences",
+    output: Annotated[
+        Path, typer.Option(help="File to write, folder for recbole, amazon2023 and huggingface; - for stdout.")
+    ] = ...,  # type: ignore[assignment]  # typer: required
+    file_format: Annotated[
+        str, typer.Option("--format", help="sequences, recbole, csv, amazon2023 or huggingface.")
+    ] = "sequences",
     datasets: options.Datasets = Path("datasets"),
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a prepared dataset as sequence text, for RecBole, or as CSV."""
+    """Write a prepared dataset for other tools."""
     from recbench.data import export as exporting
     from recbench.data.dataset import open_dataset
 

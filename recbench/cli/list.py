@@ -71,6 +71,7 @@ def _datasets(home: Path) -> Any:
     from recbench.data import catalog
     from recbench.data.card import Card
     from recbench.data.dataset import prepared
+    from recbench.data.describe import split_name
 
     here = {name: Card.read(home / name) for name in prepared(home)}
     rows = [
@@ -80,7 +81,7 @@ def _datasets(home: Path) -> Any:
             "users": c.users,
             "items": c.items,
             "events": c.interactions,
-            "split": c.split["name"],
+            "split": split_name(c.split),
         }
         for name, c in here.items()
     ]

@@ -32,6 +32,18 @@ def prepare(
     ] = None,
     metadata: Annotated[Path | None, typer.Option(help="Amazon item metadata, meta_<Category>.json(.gz).")] = None,
     split: Annotated[str, typer.Option(help="leave-one-out or temporal.")] = "leave-one-out",
+    target: Annotated[
+        str | None, typer.Option(help="Temporal: last, first, all or successive events of a window. Default: last.")
+    ] = None,
+    quantile: Annotated[
+        float | None, typer.Option(help="Temporal: share of events before a cut. Default: 0.9.")
+    ] = None,
+    valid_from: Annotated[
+        str | None, typer.Option(help="Temporal: first moment of validation, a date or a time of the source.")
+    ] = None,
+    test_from: Annotated[str | None, typer.Option(help="Temporal: first moment of the test.")] = None,
+    ties: Annotated[str, typer.Option(help="Order of a user's events at one time: source or hash.")] = "source",
+    tie_seed: Annotated[int, typer.Option(help="Of --ties hash.")] = 0,
     core: Annotated[
         int | None,
         typer.Option(
@@ -71,6 +83,12 @@ def prepare(
         options=settings,
         metadata=metadata,
         split=split,
+        target=target,
+        quantile=quantile,
+        valid_from=valid_from,
+        test_from=test_from,
+        ties=ties,
+        tie_seed=tie_seed,
         core=core,
         min_rating=min_rating,
         duplicates=duplicates,

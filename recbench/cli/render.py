@@ -12,10 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from recbench.data import describe
 from recbench.errors import RecbenchError
 
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+count = describe.count
 
 
 def show_error(error: RecbenchError) -> None:
@@ -56,11 +59,6 @@ def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str
     for row in rows:
         built.add_row(*[escape(cell) for cell in row])
     return built
-
-
-def count(number: int) -> str:
-    """A whole number with thin groups: 198 502."""
-    return f"{number:,}".replace(",", " ")
 
 
 def duration(seconds: float) -> str:

@@ -70,8 +70,8 @@ def report(
     refuse_unwritable(output, "report.html")
     if figures is not None and figures.exists() and not figures.is_dir():
         raise RecbenchError(f"{figures} is a file.", why="Figures go into a folder.", fix="--figures DIR")
-    from recbench.cli.prepared import facts
     from recbench.comparison import Settings
+    from recbench.data.describe import facts
     from recbench.report import html
     from recbench.report.gather import gather
     from recbench.report.page import assemble

@@ -29,7 +29,7 @@ def show(
 
     folder = path if path.exists() else datasets / path
     if (folder / "card.json").exists():
-        from recbench.cli.prepared import show_card
+        from recbench.cli.prepared import show_card, show_histograms
         from recbench.data.card import Card
 
         card = Card.read(folder)
@@ -37,6 +37,7 @@ def show(
             render.show_json(asdict(card))
         else:
             show_card(card, folder)
+            show_histograms(card)
         return
     if not folder.exists() or not (folder / "run.json").exists():
         raise RecbenchError(
@@ -55,6 +56,8 @@ def show(
 
 
 def _show_run(run: Run) -> None:
+    from recbench.data.describe import split_name
+
     m = run.manifest
     render.out.print(f"[bold]{escape(run.folder.name)}[/]  {m.status}")
     facts = {
@@ -63,7 +66,7 @@ def _show_run(run: Run) -> None:
         "sees": _sees(m.inputs),
         "dataset": f"{m.dataset['name']}, {render.count(m.dataset['users'])} users, {render.count(m.dataset['items'])} items "
         f"(fingerprint {m.dataset['fingerprint'][:12]})",
-        "split": m.protocol["split"]["name"],
+        "split": split_name(m.protocol["split"]),
         "ties in time": m.protocol["tie_rule"],
         "trained": _trained(run),
         "ranking": _speed(m),

@@ -1,4 +1,4 @@
-"""``recbench verify``: does a run hold what it states?"""
+"""``recbench verify``: does a run, or a prepared dataset, hold what it states?"""
 
 from __future__ import annotations
 
@@ -12,52 +12,112 @@ from recbench.cli import options, render
 from recbench.errors import Exit, RecbenchError
 
 if TYPE_CHECKING:
+    from recbench.data.verify import Check
     from recbench.evaluation.verify import Finding
 
 _WORDS = {True: "ok", False: "WRONG", None: "not checked"}
 
 
 def verify(
-    paths: Annotated[list[Path], typer.Argument(help="Run folders, or folders of them.", show_default=False)],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Run folders, folders of them, or prepared datasets by name or folder.", show_default=False
+        ),
+    ],
     datasets: options.Datasets = Path("datasets"),
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Derive every reported number again from the stored ranks, and check every hash. Exit 0: all holds; 4: not."""
-    from recbench.evaluation.verify import verify as verify_run
-    from recbench.runs.folder import find
-
-    found = {str(run.folder): verify_run(run, datasets) for run in find(paths)}
-    wrong = {folder: [f for f in findings if f.holds is False] for folder, findings in found.items()}
+    """Derive every reported number again from what is stored, and check every hash. Exit 0: all holds; 3: data, 4: runs do not."""
+    homes = {path: home for path in paths if (home := _dataset(path, datasets)) is not None}
+    runs = [path for path in paths if path not in homes]
+    told: list[Any] = []
+    problems: list[RecbenchError] = []
+    for home in homes.values():
+        _dataset_holds(home, told, problems, quiet=quiet or as_json)
+    if runs:
+        _runs_hold(runs, datasets, told, problems, quiet=quiet or as_json)
     if as_json:
-        render.show_json([_tree(folder, findings) for folder, findings in found.items()])
-    elif not quiet:
-        for folder, findings in found.items():
-            _show(folder, findings)
-    bad = {folder: findings for folder, findings in wrong.items() if findings}
-    if bad:
-        folder, findings = next(iter(bad.items()))
+        render.show_json(told)
+    if problems:
+        raise problems[0]
+
+
+def _dataset(path: Path, datasets: Path) -> Path | None:
+    """The folder of the prepared dataset that is meant, or None if it is runs that are."""
+    from recbench.data.verify import is_dataset
+
+    named = datasets / path
+    if not path.exists() and not named.exists():
         raise RecbenchError(
-            f"{len(bad)} of {len(found)} runs do not hold what they state."
-            if len(found) > 1
-            else f"{folder} does not hold what it states.",
-            why="; ".join(f"{f.what}: {f.told}" for f in findings) + ("" if len(bad) == 1 else f" (in {folder})") + ".",
-            fix=f"recbench evaluate {folder} ranks again from its weights; or train it again",
-            code=Exit.RUN,
+            f"There is no run and no prepared dataset {path}.",
+            why=f"Neither {path} nor {named} is there.",
+            fix="recbench list runs, or recbench list datasets",
+            code=Exit.DATA,
+        )
+    return next((folder for folder in (path, named) if is_dataset(folder)), None)
+
+
+def _dataset_holds(folder: Path, told: list[Any], problems: list[RecbenchError], *, quiet: bool) -> None:
+    from recbench.data.verify import verify as verified
+
+    checks: list[Check] = verified(folder)
+    failed = [check for check in checks if check.problem]
+    told.append({"folder": str(folder), "holds": not failed, "findings": [_of_check(check) for check in checks]})
+    if not quiet:
+        _show(str(folder), [(check.what, not check.problem, check.problem or "as written") for check in checks])
+    if failed:
+        problems.append(
+            RecbenchError(
+                f"{folder} is not what was written: {len(failed)} of {len(checks)} checks failed.",
+                why="; ".join(f"{check.what}: {check.problem}" for check in failed[:3]) + ".",
+                fix=f"Prepare it again: recbench prepare {folder.name}",
+                code=Exit.DATA,
+            )
         )
 
 
-def _show(folder: str, findings: list[Finding]) -> None:
-    rows = [[f.what, _WORDS[f.holds], f.told] for f in findings]
-    width = max(len(row[0]) for row in rows)
+def _runs_hold(
+    paths: list[Path], datasets: Path, told: list[Any], problems: list[RecbenchError], *, quiet: bool
+) -> None:
+    from recbench.evaluation.verify import verify as verified
+    from recbench.runs.folder import find
+
+    found: dict[str, list[Finding]] = {str(run.folder): verified(run, datasets) for run in find(paths)}
+    for folder, findings in found.items():
+        told.append(
+            {
+                "folder": folder,
+                "holds": all(f.holds is not False for f in findings),
+                "findings": [asdict(f) for f in findings],
+            }
+        )
+        if not quiet:
+            _show(folder, [(f.what, f.holds, f.told) for f in findings])
+    bad = {folder: wrong for folder, all_ in found.items() if (wrong := [f for f in all_ if f.holds is False])}
+    if bad:
+        folder, wrong = next(iter(bad.items()))
+        problems.append(
+            RecbenchError(
+                f"{len(bad)} of {len(found)} runs do not hold what they state."
+                if len(found) > 1
+                else f"{folder} does not hold what it states.",
+                why="; ".join(f"{f.what}: {f.told}" for f in wrong)
+                + ("" if len(bad) == 1 else f" (in {folder})")
+                + ".",
+                fix=f"recbench evaluate {folder} ranks again from its weights; or train it again",
+                code=Exit.RUN,
+            )
+        )
+
+
+def _of_check(check: Check) -> dict[str, Any]:
+    return {"what": check.what, "holds": not check.problem, "told": check.problem or "as written"}
+
+
+def _show(folder: str, rows: list[tuple[str, bool | None, str]]) -> None:
+    width = max(len(what) for what, _, _ in rows)
     render.out.print(folder, markup=False, emoji=False)
-    for what, word, told in rows:
-        render.out.print(f"  {what:<{width}}  {word:<11}  {told}", markup=False, emoji=False)
-
-
-def _tree(folder: str, findings: list[Finding]) -> dict[str, Any]:
-    return {
-        "folder": folder,
-        "holds": all(f.holds is not False for f in findings),
-        "findings": [asdict(f) for f in findings],
-    }
+    for what, holds, told in rows:
+        render.out.print(f"  {what:<{width}}  {_WORDS[holds]:<11}  {told}", markup=False, emoji=False)

@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 
 from recbench import columns
 from recbench.data.card import Card
+from recbench.data.replacement import mend_all
 from recbench.errors import Exit, RecbenchError, nearest
 
 Split = Literal["valid", "test"]
+PARTS = ("train", "valid", "test")
+"""In order of time for each user. ``splitting`` numbers them alike."""
 HOME = Path("datasets")
 LAST = ".last"
 """Name of the file in the home of datasets that says which one was prepared last."""
@@ -53,13 +56,18 @@ class Histories:
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """What evaluation asks: after ``histories`` row q, where is ``targets[q]`` ranked?"""
+    """What evaluation asks: after ``histories`` row q, where is ``targets[q]`` ranked?
+
+    A user may have several rows. Each is a question of its own (``successive``), unless ``together`` says that the rows
+    of a user are one question with a set of targets (``all``): their histories are then the same events.
+    """
 
     split: Split
     histories: Histories
     targets: np.ndarray
     times: np.ndarray | None = None
     """When each target happened, in seconds; what asks for a recommendation at a known moment may use it."""
+    together: bool = False
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -67,7 +75,20 @@ class Queries:
     def only(self, rows: np.ndarray) -> Queries:
         """Some of the queries."""
         times = None if self.times is None else self.times[rows]
-        return Queries(self.split, self.histories.only(rows), self.targets[rows], times)
+        return Queries(self.split, self.histories.only(rows), self.targets[rows], times, self.together)
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Events of a dataset with the part each belongs to.
+
+    ``histories`` a row a user, no gaps; ``user`` (E,); ``part`` (E,) place in ``PARTS``; ``is_target`` (E,).
+    """
+
+    histories: Histories
+    user: np.ndarray
+    part: np.ndarray
+    is_target: np.ndarray
 
 
 class Dataset:
@@ -89,49 +110,52 @@ class Dataset:
 
     def training(self) -> Histories:
         """The training part of every user who has one. Opens ``train.parquet`` only."""
-        return self._histories(self._events("train"))
+        events = self._events("train")
+        return histories_of(events[columns.USER], events[columns.ITEM], events.get(columns.TIMESTAMP))
 
     def queries(self, split: Split) -> Queries:
-        """The queries of ``split``: each target with all that its user did before it. Opens no later file than that."""
-        parts = ("train", "valid") if split == "valid" else ("train", "valid", "test")
+        """The queries of ``split``: each target with all that its user did before it. Opens no later file than that.
+
+        Where the targets of a user are one set, with all that its user did before the window instead.
+        """
+        events = self.events(PARTS[:2] if split == "valid" else PARTS)
+        in_window = events.part == PARTS.index(split)
+        return queries_of(events.histories, events.is_target & in_window, in_window, split, together=self.together)
+
+    def events(self, parts: tuple[str, ...] = PARTS) -> Events:
+        """The events of some parts, earliest part first, by user and then in sequence order. Opens no other part."""
         tables = [self._events(part) for part in parts]
-        is_target = np.concatenate(
-            [
-                table[columns.IS_TARGET] if part == split else np.zeros(len(table[columns.USER]), dtype=bool)
-                for part, table in zip(parts, tables, strict=True)
-            ]
-        )
-        merged = {name: np.concatenate([t[name] for t in tables]) for name in tables[0] if name in tables[-1]}
-        order = np.argsort(
-            merged[columns.USER], kind="stable"
-        )  # parts are in time order, so each user's events are too
-        merged = {name: values[order] for name, values in merged.items()}
-        histories = self._histories(merged)
-        targets = np.flatnonzero(is_target[order])
-        row = np.searchsorted(histories.starts, targets, side="right") - 1
-        asked = Histories(
-            merged[columns.USER][targets],
-            histories.items,
-            histories.times,
-            histories.starts[row],
-            targets.astype(np.int64),
-        )
-        times = None if histories.times is None else histories.times[targets]
-        return Queries(split, asked, merged[columns.ITEM][targets], times)
+        user = np.concatenate([table[columns.USER] for table in tables])
+        order = np.argsort(user, kind="stable")  # parts are in time order, so each user's events are too
+        columns_ = {
+            name: np.concatenate([table[name] for table in tables])[order]
+            for name in (columns.ITEM, columns.TIMESTAMP)
+            if name in tables[0]
+        }
+        asked = [t.get(columns.IS_TARGET, np.zeros(len(t[columns.USER]), dtype=bool)) for t in tables]
+        part = np.repeat(np.arange(len(parts), dtype=np.int8), [len(t[columns.USER]) for t in tables])
+        histories = histories_of(user[order], columns_[columns.ITEM], columns_.get(columns.TIMESTAMP))
+        return Events(histories, user[order], part[order], np.concatenate(asked)[order])
+
+    @property
+    def together(self) -> bool:
+        """Are the targets of a user one set, asked for at once? Else each is a question of its own."""
+        return self.card.split.get("target") == "all"
 
     def items(self) -> pd.DataFrame:
         """Item metadata, one row an item, in order of id."""
-        return self._table("items").to_pandas()
+        return self.table("items").to_pandas()
 
     def users(self) -> pd.DataFrame:
         """Raw ids of the users, in order of id."""
-        return self._table("users").to_pandas()
+        return self.table("users").to_pandas()
 
     def interactions(self) -> pd.DataFrame:
         """Every event, by user and then in sequence order."""
-        return self._table("interactions").to_pandas()
+        return self.table("interactions").to_pandas()
 
-    def _table(self, part: str) -> pa.Table:
+    def table(self, part: str) -> pa.Table:
+        """One of the Parquet files, whole, by the name it has without its suffix."""
         path = self.folder / f"{part}.parquet"
         try:
             return pq.read_table(path, memory_map=True)
@@ -144,7 +168,7 @@ class Dataset:
             ) from error
 
     def _events(self, part: str) -> dict[str, np.ndarray]:
-        table = self._table(part)
+        table = self.table(part)
         wanted = [columns.USER, columns.ITEM, columns.TIMESTAMP, columns.IS_TARGET]
         present = [name for name in wanted if name in table.column_names]
         if self.card.time_unit is None:
@@ -158,10 +182,37 @@ class Dataset:
         """A column of the files' timestamps in seconds, whatever unit the source has."""
         return timestamps // 1000 if self.card.time_unit == "ms" else timestamps
 
-    def _histories(self, events: dict[str, np.ndarray]) -> Histories:
-        users, starts, counts = np.unique(events[columns.USER], return_index=True, return_counts=True)
-        starts = starts.astype(np.int64)
-        return Histories(users, events[columns.ITEM], events.get(columns.TIMESTAMP), starts, starts + counts)
+
+def histories_of(user: np.ndarray, item: np.ndarray, time: np.ndarray | None) -> Histories:
+    """A row a user, from events sorted by user and then in sequence order."""
+    users, starts, counts = np.unique(user, return_index=True, return_counts=True)
+    starts = starts.astype(np.int64)
+    return Histories(users, item, time, starts, starts + counts)
+
+
+def queries_of(
+    histories: Histories, is_target: np.ndarray, in_window: np.ndarray, split: Split, *, together: bool
+) -> Queries:
+    """A query a target, in order of the events.
+
+    Args:
+        histories: a row a user, without gaps; the last event of a row is the newest.
+        is_target: (E,) which events are asked for.
+        in_window: (E,) which events belong to ``split``; no event behind them is among the histories.
+        split: valid or test.
+        together: each query ends before the window, not before its own target.
+    """
+    targets = np.flatnonzero(is_target)
+    row = np.searchsorted(histories.starts, targets, side="right") - 1
+    stops = targets
+    if together:
+        first = np.flatnonzero(in_window)
+        stops = first[np.searchsorted(first, histories.starts[row])]  # the user's first event of the window
+    asked = Histories(
+        histories.users[row], histories.items, histories.times, histories.starts[row], stops.astype(np.int64)
+    )
+    times = None if histories.times is None else histories.times[targets]
+    return Queries(split, asked, histories.items[targets], times, together)
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -181,6 +232,7 @@ def open_dataset(name: str | None, home: Path = HOME) -> Dataset:
     Raises:
         RecbenchError: there is none of that name.
     """
+    mend_all(home)
     known = prepared(home)
     if name is None:
         return Dataset(home / _prepared_last(home, known))

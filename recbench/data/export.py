@@ -1,4 +1,4 @@
-"""A prepared dataset in the formats of others: sequence text, RecBole, CSV."""
+"""A prepared dataset in the formats of others: sequence text, RecBole, CSV, Amazon 2023 splits, Hugging Face."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ import numpy as np
 import pandas as pd
 
 from recbench import columns
-from recbench.data.dataset import Dataset
+from recbench.data import hugging_face
+from recbench.data.dataset import PARTS, Dataset
 from recbench.data.splitting import starts
 from recbench.errors import Exit, RecbenchError, nearest
 from recbench.files import replacing
 
-FORMATS = ("sequences", "recbole", "csv")
+FORMATS = ("sequences", "recbole", "csv", "amazon2023", "huggingface")
+FOLDERS = {"recbole": "RecBole data", "amazon2023": "An Amazon 2023 split", "huggingface": "A Hugging Face dataset"}
+"""Formats of more than one file."""
 USERS_A_CHUNK = 4096
 ROWS_A_CHUNK = 1 << 16
 
@@ -37,20 +40,21 @@ def check_format(name: str) -> None:
 
 
 def export(dataset: Dataset, name: str, output: Path | BinaryIO) -> tuple[str, ...]:
-    """Write ``dataset`` in format ``name`` to a file, a folder (``recbole``) or a stream; says what a user should know.
+    """Write ``dataset`` in format ``name`` to a file, a folder (``FOLDERS``) or a stream; says what a user should know.
 
     Raises:
         RecbenchError: no such format, or the place cannot be written.
     """
     check_format(name)
-    if name == "recbole":
+    if name in FOLDERS:
         if not isinstance(output, Path):
             raise RecbenchError(
-                "RecBole data is a folder.",
+                f"{FOLDERS[name]} is a folder.",
                 why="It has more than one file, so it cannot go to stdout.",
                 fix="--output FOLDER",
             )
-        return _written(output, lambda: _recbole(dataset, output))
+        write = {"recbole": _recbole, "amazon2023": _amazon2023, "huggingface": hugging_face.write}[name]
+        return _written(output, lambda: write(dataset, output))
     chunks = sequences_of(dataset) if name == "sequences" else _csv(dataset)
     if not isinstance(output, Path):
         output.writelines(chunks)
@@ -155,6 +159,39 @@ def _recbole(dataset: Dataset, folder: Path) -> tuple[str, ...]:
     else:
         said = "Timestamps are the source's own; they strictly increase for each user."
     return (said,)
+
+
+def _amazon2023(dataset: Dataset, folder: Path) -> tuple[str, ...]:
+    """``<name>.{train,valid,test}.csv`` as in the benchmark folders of Amazon 2023, ``last_out_w_his``.
+
+    Users in the order of the source, their events oldest first, each with all that its user did before.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    events, users = dataset.interactions(), dataset.users()
+    part = dataset.events().part
+    raw_user, raw_item = _raw(users, events[columns.USER]), _raw(dataset.items(), events[columns.ITEM])
+    rating = _numbers(events[columns.RATING].to_numpy())
+    timed = dataset.card.time_unit is not None
+    time = _numbers(events[columns.TIMESTAMP].to_numpy()) if timed else [""] * len(events)
+    user = events[columns.USER].to_numpy()
+    first = starts(user)
+    stops = np.r_[first[1:], len(user)]
+    in_order = np.argsort(users[columns.ORIGINAL_ORDER].to_numpy(), kind="stable")
+
+    def rows(which: int) -> Iterator[bytes]:
+        yield b"user_id,parent_asin,rating,timestamp,history\n"
+        for chunk in np.array_split(in_order, max(1, len(in_order) // USERS_A_CHUNK)):
+            buffer = io.StringIO(newline="")
+            writer = csv.writer(buffer, lineterminator="\n")
+            for u in chunk.tolist():
+                begin = int(first[u])
+                for at in (begin + np.flatnonzero(part[begin : stops[u]] == which)).tolist():
+                    writer.writerow([raw_user[at], raw_item[at], rating[at], time[at], " ".join(raw_item[begin:at])])
+            yield buffer.getvalue().encode()
+
+    for which, name in enumerate(PARTS):
+        _whole(folder / f"{dataset.name}.{name}.csv", rows(which))
+    return ()
 
 
 def _item_cells(items: pd.DataFrame) -> dict[str, list[str]]:

@@ -140,5 +140,5 @@ def pairs(user: np.ndarray, item: np.ndarray) -> np.ndarray:
 
 
 def _counted(name: str, events: Events, rows: np.ndarray) -> Step:
-    n_users, n_items = (len(np.unique(codes[rows])) for codes in (events.user, events.item))
+    n_users, n_items = (int(np.count_nonzero(np.bincount(codes[rows]))) for codes in (events.user, events.item))
     return Step(step=name, users=n_users, items=n_items, interactions=len(rows))

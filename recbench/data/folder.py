@@ -1,11 +1,8 @@
-"""The folder of a prepared dataset: its Parquet files, and how a new one takes the place of an old one."""
+"""The folder of a prepared dataset: its Parquet files."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,12 +13,11 @@ import pyarrow.parquet as pq
 
 from recbench import columns
 from recbench.data import card as cards
-from recbench.data.dataset import column_bytes
+from recbench.data.dataset import PARTS, column_bytes
 from recbench.data.splitting import TEST, TRAIN, VALID, Split
 from recbench.errors import Exit, RecbenchError
 
-FINGERPRINTED = ("interactions", "train", "valid", "test")
-PARTS = {"train": TRAIN, "valid": VALID, "test": TEST}
+FINGERPRINTED = ("interactions", *PARTS)
 EVENT_TYPES = pa.schema(
     [
         (columns.USER, pa.int32()),
@@ -46,20 +42,24 @@ USER_TYPES = pa.schema(
 )
 
 
-def event_tables(events: Mapping[str, np.ndarray | None], split: Split) -> dict[str, pa.Table]:
-    """``interactions`` and its three parts. A column the source lacks is there, with nothing in it."""
+def event_tables(events: Mapping[str, np.ndarray | None], split: Split) -> Iterator[tuple[str, pa.Table]]:
+    """``interactions`` and its three parts, by name. A column the source lacks is there, with nothing in it.
+
+    One at a time: a part is a copy, and all at once they would be another copy of everything.
+    """
     n = len(split.part)
     arrays = [
         pa.nulls(n, field.type) if (c := events[field.name]) is None else pa.array(c, field.type)
         for field in EVENT_TYPES
     ]
-    tables = {"interactions": pa.Table.from_arrays(arrays, schema=EVENT_TYPES)}
-    for name, part in PARTS.items():
+    whole = pa.Table.from_arrays(arrays, schema=EVENT_TYPES)
+    yield "interactions", whole
+    for name, part in zip(PARTS, (TRAIN, VALID, TEST), strict=True):
         rows = split.part == part
-        tables[name] = tables["interactions"].filter(pa.array(rows))
+        table = whole.filter(pa.array(rows))
         if part != TRAIN:
-            tables[name] = tables[name].append_column(columns.IS_TARGET, pa.array(split.is_target[rows]))
-    return tables
+            table = table.append_column(columns.IS_TARGET, pa.array(split.is_target[rows]))
+        yield name, table
 
 
 def item_table(raw_ids: list[str], metadata: pd.DataFrame | None) -> pa.Table:
@@ -92,23 +92,31 @@ def user_table(raw_ids: list[str], first_rows: np.ndarray) -> pa.Table:
     )
 
 
-def fingerprint(tables: Mapping[str, pa.Table]) -> str:
-    """Hash of the columns of interactions, train, valid and test: of what they hold, not of how the file packs it."""
-    digest = hashlib.sha256()
-    for name in FINGERPRINTED:
-        for column in tables[name].column_names:
-            values = tables[name].column(column)
+class Fingerprint:
+    """Hash of the columns of interactions, train, valid and test: of what they hold, not of how a file packs it."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, name: str, table: pa.Table) -> None:
+        """The next table, in the order of ``FINGERPRINTED``; others add nothing."""
+        if name not in FINGERPRINTED:
+            return
+        for column in table.column_names:
+            values = table.column(column)
             if values.null_count == len(values):
                 continue
-            digest.update(f"{name}.{column}\0".encode())
-            digest.update(column_bytes(values.to_numpy()))
-    return digest.hexdigest()
+            self._digest.update(f"{name}.{column}\0".encode())
+            self._digest.update(column_bytes(values.to_numpy()))
+
+    def hex(self) -> str:
+        """Of all that was added."""
+        return self._digest.hexdigest()
 
 
-def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
-    """One Parquet file a table."""
-    for name, table in tables.items():
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+def write_table(folder: Path, name: str, table: pa.Table) -> None:
+    """One Parquet file."""
+    pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
 
 
 def check_replaceable(folder: Path) -> None:
@@ -121,38 +129,6 @@ def check_replaceable(folder: Path) -> None:
         fix="Another NAME, another --datasets, or move it away.",
         code=Exit.DATA,
     )
-
-
-@contextlib.contextmanager
-def taking_the_place_of(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill. It takes the place of ``folder`` when the block ends well; if not, nothing changes.
-
-    Raises:
-        RecbenchError: it cannot be written: no space, no permission.
-    """
-    work = folder.parent / f".{folder.name}.{os.getpid()}.part"
-    new, old = work / "new", work / "old"
-    try:
-        new.mkdir(parents=True)
-        yield new
-        if folder.exists():
-            folder.replace(old)
-        try:
-            new.replace(folder)
-        except OSError:
-            if old.exists():
-                old.replace(folder)
-            raise
-    except OSError as error:
-        raise RecbenchError(
-            f"{folder} cannot be written.",
-            why=f"{error.strerror or error}."
-            + (" What was prepared before is still there." if folder.exists() else ""),
-            fix="Free some space or mend the permissions, or take another place: --datasets DIR",
-            code=Exit.DATA,
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _or_none(value: object) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,28 @@ import pyarrow as pa
 
 import recbench
 from recbench import columns
-from recbench.data import audit, canonical, catalog, download, filtering, folder, splitting
+from recbench.data import audit, canonical, catalog, describe, download, filtering, folder, replacement, splitting, ties
 from recbench.data.card import Card
 from recbench.data.dataset import HOME, Dataset, mark_last
 from recbench.data.detect import BUILT_IN, check_readable, file_of, open_source
 from recbench.data.export import sequence_sha256
 from recbench.data.filtering import Filters
 from recbench.data.sources.base import Events, Source
-from recbench.errors import RecbenchError
-from recbench.files import sha256
+from recbench.errors import RecbenchError, nearest
+from recbench.files import sha256, write_text
 from recbench.registry import SOURCES
 
 DEFAULT_CORE = 5
 SEED = 0
 """Of the order of ids. One for all: another seed would be another dataset."""
 ID_RULE = f"integers from 1 in a random order (sha256 of raw ids, seed {SEED}); 0 is padding"
-TIE_RULE = "stable sort by time within each user; equal times keep source-file order"
+TIE_RULES = {
+    "source": "stable sort by time within each user; equal times keep source-file order",
+    "hash": "sort by time within each user; equal times in the order of a hash of user, item and seed {seed}",
+}
+"""By tie policy. Part of every run's protocol."""
+README = "README.md"
+"""The card for a person; ``card.json`` is the one that counts."""
 ORACLE = "oracle.parquet"
 """Where the best possible ranking puts each target; generated data only."""
 LIST_RULE = "the order of the source's lists; the source has no times"
@@ -55,6 +61,15 @@ class Request:
     metadata: Path | None = None
     """Amazon item metadata."""
     split: str = "leave-one-out"
+    target: str | None = None
+    quantile: float | None = None
+    valid_from: str | None = None
+    test_from: str | None = None
+    """These four as in :class:`recbench.data.splitting.Plan`."""
+    ties: str = "source"
+    """A key of ``TIE_RULES``: in which order a user's events of one time stand."""
+    tie_seed: int = 0
+    """Of ``hash``."""
     core: int | None = None
     """k of the k-core, 0 for none; None: that of the catalogue, else 5 (0 for synthetic data)."""
     min_rating: float | None = None
@@ -95,8 +110,9 @@ def prepare(
     """
     known = catalog.find(request.name, request.home)
     name = known.name if known else _plain(request.name)
-    splitting.check(request.split)
+    plan = _plan(request)
     place = request.home / name
+    replacement.mend(place)
     folder.check_replaceable(place)
     if request.metadata is not None:
         check_readable(request.metadata, "--metadata")
@@ -107,12 +123,19 @@ def prepare(
     events = source.read(_counting("reading", path, report))
     report("filtering", 0, None)
     rows, steps = filtering.apply(events, filters)
-    ordered = order(events, rows)
-    split = splitting.split(request.split, ordered.user, ordered.timestamp)
+    ordered = order(events, rows, tie_seed=request.tie_seed if request.ties == "hash" else None)
+    events = _without_columns(events)  # they are a copy of everything
+    del rows
+    split = splitting.split(plan, ordered.user, ordered.item, ordered.timestamp, events.time_unit)
     metadata = _metadata(request, ordered, events, report)
     report("writing", 0, None)
     facts = audit.audit(
-        ordered.user, ordered.item, ordered.timestamp, audit.raw_places(ordered.item_ids)[ordered.item - 1], split
+        ordered.user,
+        ordered.item,
+        ordered.timestamp,
+        audit.raw_places(ordered.item_ids)[ordered.item - 1],
+        split,
+        events.time_unit,
     )
     sequences = sequence_sha256(ordered.user, ordered.item, ordered.first_rows)
     verdict = canonical.verdict(known, steps[-1], sequences, filters)
@@ -124,13 +147,13 @@ def prepare(
         filters=asdict(filters) | {"core_from": core_from},
         steps=steps,
         split=split.facts,
-        tie_rule=LIST_RULE if ordered.timestamp is None else TIE_RULE,
+        tie_rule=LIST_RULE if ordered.timestamp is None else TIE_RULES[request.ties].format(seed=request.tie_seed),
         time_unit=events.time_unit,
         users=len(ordered.user_ids),
         items=len(ordered.item_ids),
         interactions=len(ordered.user),
         sequence_sha256=sequences,
-        fingerprint=folder.fingerprint(tables),
+        fingerprint="",
         files={},
         audit=facts,
         recbench=recbench.__version__,
@@ -140,19 +163,36 @@ def prepare(
     return _write(place, card, tables, events)
 
 
-def order(events: Events, rows: np.ndarray) -> Ordered:
+def order(events: Events, rows: np.ndarray, tie_seed: int | None = None) -> Ordered:
     """The events of ``rows`` under their prepared ids, by user and then in sequence order.
 
     An id depends on which raw ids are left and on nothing else: first appearance would tell a model what comes next.
+
+    Args:
+        events: as read.
+        rows: of the events that stay, in source order.
+        tie_seed: equal times of a user stand in the order of a hash with this seed; None: in source order.
+
+    Raises:
+        RecbenchError: a hash is asked for, and the source has no times.
     """
     users, user_ids = _numbered(events.user[rows], events.user_ids, kind=columns.USER)
     items, item_ids = _numbered(events.item[rows], events.item_ids, kind=columns.ITEM)
     time = None if events.timestamp is None else events.timestamp[rows]
     sequence = np.lexsort((users,) if time is None else (time, users))  # stable: equal keys keep source order
+    if tie_seed is not None:
+        if time is None:
+            raise RecbenchError(
+                "--ties hash needs times.",
+                why="The source has none, only an order within each user: nothing is tied.",
+                fix="--ties source",
+            )
+        sequence = sequence[ties.hashed(users[sequence], items[sequence], time[sequence], tie_seed, user_ids, item_ids)]
     rows = rows[sequence]
-    _, first = np.unique(events.user, return_index=True)  # codes come sorted, each with its first event
+    first = np.empty(len(events.user_ids), dtype=np.int64)
+    first[events.user[::-1]] = events.order[::-1]  # of equal codes the last one written stays: the first in the source
     first_rows = np.empty(len(user_ids), dtype=np.int64)
-    first_rows[users[sequence] - 1] = events.order[first][events.user[rows]]
+    first_rows[users[sequence] - 1] = first[events.user[rows]]
     return Ordered(
         user=users[sequence],
         item=items[sequence],
@@ -165,14 +205,44 @@ def order(events: Events, rows: np.ndarray) -> Ordered:
     )
 
 
+def _without_columns(events: Events) -> Events:
+    """What else the source said: notes, metadata, the unit of time."""
+    none, order = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
+    return replace(events, user=none, item=none, rating=None, timestamp=None, order=order, user_ids=[], item_ids=[])
+
+
 def _numbered(codes: np.ndarray, raw_ids: list[str], *, kind: str) -> tuple[np.ndarray, list[str]]:
     """Prepared ids of the codes, and the raw ids in their order: a keyed hash's, which no library version changes."""
-    left = np.unique(codes).tolist()
+    left = np.flatnonzero(np.bincount(codes)).tolist()
     key = f"{SEED} {kind} "
     left.sort(key=lambda code: hashlib.sha256((key + raw_ids[code]).encode()).digest())
     number = np.zeros(len(raw_ids), dtype=np.int32)
     number[left] = np.arange(1, len(left) + 1)
     return number[codes], [raw_ids[code] for code in left]
+
+
+def _plan(request: Request) -> splitting.Plan:
+    """The split that is asked for; tie options that cannot be are refused here, too, before anything is read."""
+    if request.ties not in TIE_RULES:
+        near = nearest(request.ties, list(TIE_RULES))
+        raise RecbenchError(
+            f"Unknown tie policy {request.ties!r}.",
+            why=f"The policies are: {', '.join(TIE_RULES)}.",
+            fix=f"Did you mean --ties {near}?" if near else "--ties source",
+        )
+    if request.ties != "hash" and request.tie_seed:
+        raise RecbenchError(
+            f"--tie-seed {request.tie_seed} does not go with --ties {request.ties}.",
+            why="Only a hash has a seed; the order of the source has none.",
+            fix=f"--ties hash --tie-seed {request.tie_seed}, or leave it out",
+        )
+    return splitting.Plan(
+        name=request.split,
+        target=request.target,
+        quantile=request.quantile,
+        valid_from=request.valid_from,
+        test_from=request.test_from,
+    )
 
 
 def _plain(name: str) -> str:
@@ -266,7 +336,8 @@ def _file_facts(path: Path) -> dict[str, Any]:
     return {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def _tables(ordered: Ordered, split: splitting.Split, metadata: pd.DataFrame | None) -> dict[str, pa.Table]:
+def _tables(ordered: Ordered, split: splitting.Split, metadata: pd.DataFrame | None) -> Iterator[tuple[str, pa.Table]]:
+    """Every table by name, one at a time."""
     events = {
         columns.USER: ordered.user,
         columns.ITEM: ordered.item,
@@ -274,21 +345,25 @@ def _tables(ordered: Ordered, split: splitting.Split, metadata: pd.DataFrame | N
         columns.TIMESTAMP: ordered.timestamp,
         columns.ORIGINAL_ORDER: ordered.order,
     }
-    tables = folder.event_tables(events, split)
-    tables["items"] = folder.item_table(ordered.item_ids, metadata)
-    tables["users"] = folder.user_table(ordered.user_ids, ordered.first_rows)
-    return tables
+    yield from folder.event_tables(events, split)
+    yield "items", folder.item_table(ordered.item_ids, metadata)
+    yield "users", folder.user_table(ordered.user_ids, ordered.first_rows)
 
 
-def _write(place: Path, card: Card, tables: Mapping[str, pa.Table], events: Events) -> Card:
-    with folder.taking_the_place_of(place) as new:
-        folder.write_tables(new, tables)
-        files = [f"{name}.parquet" for name in tables]
-        card = replace(card, files={name: sha256(new / name) for name in files})
+def _write(place: Path, card: Card, tables: Iterable[tuple[str, pa.Table]], events: Events) -> Card:
+    """Write all of it, the card last, and put it in its place once it is whole."""
+    fingerprint, files = folder.Fingerprint(), {}
+    with replacement.taking_the_place_of(place) as new:
+        for name, table in tables:
+            folder.write_table(new, name, table)
+            fingerprint.add(name, table)
+            files[f"{name}.parquet"] = sha256(new / f"{name}.parquet")
+        card = replace(card, files=files, fingerprint=fingerprint.hex())
         card.write(new)
         if "oracle" in events.extra:
             card = _with_oracle(card, new, events)
             card.write(new)
+        write_text(new / README, describe.markdown(card))
     mark_last(card.name, place.parent)
     return card
 
@@ -298,9 +373,13 @@ def _with_oracle(card: Card, place: Path, events: Events) -> Card:
 
     Only where no event was dropped: a history with holes is not one the generator speaks of.
     """
-    if card.interactions < len(events):
-        said = "The best possible ranking is not known: the filters dropped events, and it needs whole histories."
-        return replace(card, notes=(*card.notes, said))
+    unknown = ""
+    if card.interactions < card.steps[0].interactions:
+        unknown = "the filters dropped events, and it needs whole histories"
+    elif card.split.get("target") in ("all", "successive"):
+        unknown = "it speaks of one target a user"
+    if unknown:
+        return replace(card, notes=(*card.notes, f"The best possible ranking is not known: {unknown}."))
     from recbench.data.oracle import oracle_table
 
     dataset = Dataset(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from recbench import columns
 from recbench.errors import Exit, RecbenchError
-from recbench.evaluation.metrics import Metric, Ties, of_several
+from recbench.evaluation.metrics import Metric, Ties, of_several, of_users
 from recbench.runs.folder import UNLISTED, Run
 
 COUNTS = {"all": (columns.ABOVE, columns.TIED), "unseen": (columns.ABOVE_UNSEEN, columns.TIED_UNSEEN)}
@@ -77,7 +78,14 @@ class Places:
             if ties != "expected":
                 raise self._refusal("With several targets a query only expected ties are defined.", "--ties expected")
             return of_several(metric, above, tied, self.of_user, above == UNLISTED)
-        return self._mean(metric.values(above, tied, ties))
+        user = self.frame[columns.USER].to_numpy()
+        return of_users(metric, above, tied, user, together=self._together, ties=ties)
+
+    @property
+    def _together(self) -> bool:
+        """Are the targets of a user one set, as the run's protocol says?"""
+        split = self.run.manifest.protocol.get("split")
+        return isinstance(split, Mapping) and split.get("target") == "all"
 
     def _measured(self, metric: Metric, candidates: str) -> np.ndarray:
         if str(metric) not in self.frame:

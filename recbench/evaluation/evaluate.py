@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from recbench import columns
 from recbench.data.batching import query_batches
 from recbench.data.dataset import Histories, Queries, ranges
-from recbench.evaluation.metrics import metric
+from recbench.evaluation.metrics import of_users, parse
 from recbench.recommender import Ask, Recommender, Seen
 
 USERS_A_BATCH = 1024
@@ -22,7 +22,7 @@ USERS_A_BATCH = 1024
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Where each query's target stands. All arrays (Q,), in the order of the queries."""
+    """Where each query's target stands. All arrays (Q,), in the order of the queries; a user may have several rows."""
 
     split: str
     users: np.ndarray
@@ -39,6 +39,8 @@ class Ranks:
     top_items: np.ndarray | None = None
     """(Q, K) the best items, best first."""
     top_scores: np.ndarray | None = None
+    together: bool = False
+    """Are the rows of a user one question with a set of targets?"""
 
     def frame(self) -> pd.DataFrame:
         """The columns of ``users.parquet``."""
@@ -55,16 +57,19 @@ class Ranks:
         )
 
     def top_frame(self) -> pd.DataFrame:
-        """The columns of ``topk.parquet``; places that could not be filled are left out."""
+        """The columns of ``topk.parquet``, one list a user: that of its last query. Places that could not be filled are left
+        out."""
         if self.top_items is None or self.top_scores is None:
             raise ValueError("no lists were asked for")
-        Q, K = self.top_items.shape
+        last = np.r_[self.users[1:] != self.users[:-1], True][: len(self.users)]
+        items, scores = self.top_items[last], self.top_scores[last]
+        U, K = items.shape
         frame = pd.DataFrame(
             {
-                columns.USER: np.repeat(self.users.astype(np.int32), K),
-                columns.POSITION: np.tile(np.arange(1, K + 1, dtype=np.int16), Q),
-                columns.ITEM: self.top_items.reshape(-1).astype(np.int32),
-                columns.SCORE: self.top_scores.reshape(-1).astype(np.float32),
+                columns.USER: np.repeat(self.users[last].astype(np.int32), K),
+                columns.POSITION: np.tile(np.arange(1, K + 1, dtype=np.int16), U),
+                columns.ITEM: items.reshape(-1).astype(np.int32),
+                columns.SCORE: scores.reshape(-1).astype(np.float32),
             }
         )
         return frame[frame[columns.ITEM] > 0]
@@ -72,7 +77,11 @@ class Ranks:
     def means(self, names: Sequence[str], *, unseen: bool = False) -> dict[str, float]:
         """Each metric's mean over users, expected under random ties. For stopping and for show; the evidence is the counts."""
         above, tied = (self.above_unseen, self.tied_unseen) if unseen else (self.above, self.tied)
-        return {name: float(metric(name, above, tied).mean()) if len(above) else float("nan") for name in names}
+        if not len(above):
+            return dict.fromkeys(names, float("nan"))
+        return {
+            name: float(of_users(parse(name), above, tied, self.users, together=self.together).mean()) for name in names
+        }
 
 
 def evaluate(
@@ -121,6 +130,7 @@ def evaluate(
         seconds=perf_counter() - began,
         top_items=lists[0] if top else None,
         top_scores=lists[1] if top else None,
+        together=queries.together,
     )
 
 

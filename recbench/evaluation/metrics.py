@@ -101,6 +101,45 @@ def metric(name: str, above: np.ndarray, tied: np.ndarray, ties: Ties = "expecte
     return parse(name).values(above, tied, ties)
 
 
+def of_users(
+    which: Metric, above: np.ndarray, tied: np.ndarray, user: np.ndarray, *, together: bool, ties: Ties = "expected"
+) -> np.ndarray:
+    """The metric of each user, ``(U,)`` float64, users ascending: the unit of every mean and of every paired test.
+
+    A user with several targets counts once. Its targets are questions of their own and averaged, or, ``together``, one
+    question with a set of targets (protocol 1.4).
+
+    Args:
+        which: the metric.
+        above: ``(N,)`` for each target the items that beat it.
+        tied: ``(N,)`` the other items that equal it.
+        user: ``(N,)`` whose target it is.
+        together: are the targets of a user one set?
+        ties: how ties are broken.
+
+    Raises:
+        RecbenchError: sets of targets with ties at one place; only the expectation is defined for them.
+    """
+    users, place, n_targets = np.unique(user, return_inverse=True, return_counts=True)
+    if not together:
+        return np.bincount(place, weights=which.values(above, tied, ties), minlength=len(users)) / n_targets
+    if ties != "expected":
+        raise RecbenchError(
+            f"Ties cannot be broken as {ties!r} where a user has a set of targets.",
+            why="Targets that tie with one another have no one place; their expectation over random ties has a formula.",
+            fix="--ties expected",
+        )
+    return of_several(which, above, tied, place, _lost(which, above, tied, place))
+
+
+def _lost(which: Metric, above: np.ndarray, tied: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """True for targets that add nothing: beyond the cut-off, or, as only a NaN or a repeated target can be, in a group of
+    equals that has no room for them."""
+    pair = query * (int(above.max(initial=0)) + 1) + above
+    _, group, members = np.unique(pair, return_inverse=True, return_counts=True)
+    return (above >= which.k) | (members[group] > tied + 1)
+
+
 def _expected(which: Metric, above: np.ndarray, tied: np.ndarray) -> np.ndarray:
     """(C(hi) - C(lo)) / g, with C the cumulative gain, lo = min(a, k), hi = min(a + t + 1, k), g = t + 1."""
     total = cumulative_gain(which, above, tied)

@@ -7,6 +7,7 @@ from math import isfinite
 
 from recbench.comparison import Across, Contrast, Cost, Row, Settings, Slice, Table, Verdict
 from recbench.comparison.model import TEST_NAMES
+from recbench.data.describe import split_name
 from recbench.evaluation.metrics import Metric
 from recbench.stats.corrections import NAMES
 
@@ -141,7 +142,7 @@ def seeds(row: Row) -> str:
 def title(table: Table) -> str:
     """Dataset, split and, where all trained systems share it, the loss."""
     split = table.protocol.get("split")
-    name = split.get("name") if isinstance(split, Mapping) else split
+    name = split_name(split) if isinstance(split, Mapping) else split
     losses = {s.loss for s in table.systems if not s.deterministic}
     parts = [table.dataset, *([str(name)] if name else []), *([f"loss: {losses.pop()}"] if len(losses) == 1 else [])]
     return ", ".join(parts)

@@ -18,7 +18,7 @@ import recbench
 from recbench import columns
 from recbench.config import Table, as_table, build, digest, known_tables
 from recbench.data.dataset import Dataset, column_bytes
-from recbench.data.folder import taking_the_place_of
+from recbench.data.replacement import taking_the_place_of
 from recbench.data.vectors import VectorConfig, Vectors, fingerprint, item_vectors
 from recbench.errors import Exit, RecbenchError
 from recbench.files import sha256, write_text

@@ -33,6 +33,22 @@ def test_the_k_core_is_that_of_a_naive_loop(pairs: list[tuple[int, int]], k: int
     assert list(zip(user[kept].tolist(), item[kept].tolist(), strict=True)) == naive_core(pairs, k)
 
 
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=60), st.integers(1, 4))
+def test_the_k_core_of_a_k_core_is_itself_and_that_of_a_smaller_k_holds_it(
+    pairs: list[tuple[int, int]], k: int
+) -> None:
+    user = np.array([u for u, _ in pairs], dtype=np.int32)
+    item = np.array([i for _, i in pairs], dtype=np.int32)
+    kept, rounds = k_core(user, item, k)
+    again, no_rounds = k_core(user[kept], item[kept], k)
+    assert again.all()
+    assert no_rounds == 0
+    assert (rounds == 0) == kept.all()
+    assert not (kept & ~k_core(user, item, k - 1)[0]).any()
+    shuffled = np.random.default_rng(len(pairs)).permutation(len(pairs))
+    assert (k_core(user[shuffled], item[shuffled], k)[0] == kept[shuffled]).all()
+
+
 def events(rows: list[tuple[int, int, float, int]]) -> Events:
     table = np.array(rows)
     return Events(

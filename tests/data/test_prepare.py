@@ -112,6 +112,61 @@ def test_beauty_split_in_time_has_the_published_counts(shared_data: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("target", "n_valid", "n_test", "n_test_targets"),
+    [("first", 5_462, 5_517, 5_517), ("all", 5_462, 5_517, None), ("successive", 6_188, 6_110, 19_235)],
+)
+def test_the_other_targets_of_a_temporal_split_of_beauty(
+    target: str, n_valid: int, n_test: int, n_test_targets: int | None, shared_data: Path, tmp_path: Path
+) -> None:
+    source = shared_data / "amazon2014" / "rebuilt" / "reviews_Beauty_5.rebuilt.json.gz"
+    card = prepare(Request(name="beauty", home=tmp_path, source=source, split="temporal", target=target))
+    assert (card.split["n_valid"], card.split["n_test"]) == (n_valid, n_test)
+    queries = open_dataset("beauty", tmp_path).queries("test")
+    assert len(np.unique(queries.histories.users)) == n_test
+    if n_test_targets is not None:
+        assert len(queries) == n_test_targets
+    if target == "successive":  # an event in the window is a query, or has nothing before it
+        assert card.split["not_evaluated"]["test events with nothing before them"] == 19_828 - 19_235
+    if target == "all":  # every distinct item of a user that was there before the cut
+        test = pd.read_parquet(tmp_path / "beauty" / "test.parquet")
+        known = test[test["user"].isin(queries.histories.users)]
+        assert len(queries) == len(known.drop_duplicates(["user", "item"])) == card.split["n_test_targets"]
+
+
+def test_hashed_ties_do_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
+    lines = reviews(6, 5)
+    same_day = [line.replace(str(86400 * 3), str(86400 * 2)) for line in lines]
+    cards = []
+    for side, text in (("a", same_day), ("b", same_day[::-1])):
+        (tmp_path / side).mkdir()
+        cards.append(made(tmp_path / side, "\n".join(text), ties="hash", tie_seed=1))
+    events = [pd.read_parquet(tmp_path / side / "x" / "interactions.parquet")[["user", "item"]] for side in "ab"]
+    pd.testing.assert_frame_equal(*events)
+    assert "seed 1" in cards[0].tie_rule
+    (tmp_path / "c").mkdir()
+    assert made(tmp_path / "c", "\n".join(same_day)).tie_rule.startswith("stable sort")
+
+
+def test_ties_that_are_not_known_or_have_no_times_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecbenchError, match="Unknown tie policy 'hsah'") as error:
+        made(tmp_path, "\n".join(reviews()), ties="hsah")
+    assert "--ties hash" in error.value.fix
+    with pytest.raises(RecbenchError, match="--ties hash needs times"):
+        made(tmp_path, "1 1 2 3\n2 4 2 5 1\n", "lists.txt", ties="hash")
+
+
+def test_the_data_card_says_what_the_terminal_says_and_draws_histograms(tmp_path: Path) -> None:
+    card = made(tmp_path, "\n".join(reviews()))
+    text = (tmp_path / "x" / "README.md").read_text()
+    assert text.startswith("# x\n")
+    for words in ("leave-one-out: train 8, valid 4, test 4 events", "## Length", "## Popularity", "## Time", "#" * 40):
+        assert words in text
+    assert card.fingerprint in text
+    assert str(tmp_path) not in text  # a card may be passed on
+    assert "raw.json" in text
+
+
+@pytest.mark.parametrize(
     ("file", "options", "counts"),
     [
         ("amazon2014/raw/reviews_Musical_Instruments_5.json.gz", {"core": 5}, (1_429, 900, 10_261)),
@@ -139,11 +194,28 @@ def test_a_sequence_file_survives_the_round_trip(tmp_path: Path) -> None:
     assert stream.getvalue().decode() == text
 
 
+def test_sequences_come_in_the_order_in_which_users_first_stand_in_the_source(tmp_path: Path) -> None:
+    # u2 stands first and last: its first row counts. Times run against the file, so the order within a user is by time.
+    rows = [
+        ("u2", "a", 3),
+        ("u1", "b", 9),
+        ("u1", "a", 8),
+        ("u1", "c", 7),
+        ("u2", "b", 2),
+        ("u2", "c", 1),
+        ("u2", "d", 0),
+    ]
+    made(tmp_path, "user,item,timestamp\n" + "".join(f"{u},{i},{t}\n" for u, i, t in rows), "t.csv")
+    stream = io.BytesIO()
+    export(open_dataset("x", tmp_path), "sequences", stream)
+    assert stream.getvalue().decode() == "1 1 2 3 4\n2 2 4 3\n"  # u2: d c b a; u1: c a b
+
+
 def test_the_prepared_folder_holds_what_the_contract_says(tmp_path: Path) -> None:
     made(tmp_path, "\n".join(reviews()))
     names = {path.name for path in (tmp_path / "x").iterdir()}
     parts = ("interactions", "items", "users", "train", "valid", "test")
-    assert names == {"card.json", *(f"{part}.parquet" for part in parts)}
+    assert names == {"card.json", "README.md", *(f"{part}.parquet" for part in parts)}
     events = pd.read_parquet(tmp_path / "x" / "interactions.parquet")
     assert list(events) == ["user", "item", "rating", "timestamp", "original_order"]
     assert len(pd.read_parquet(tmp_path / "x" / "train.parquet")) == 8
