@@ -132,9 +132,10 @@ class _Ids:
         self.distinct: list[str] = encoded.dictionary.to_pylist()
         self.indices: np.ndarray = encoded.indices.to_numpy()
         self.wrong: dict[int, str] = {}
-        for place, raw in enumerate(self.distinct):
-            if complaint := _complaint(raw):
-                self.wrong |= dict.fromkeys(np.flatnonzero(self.indices == place).tolist(), complaint)
+        if _suspicious(encoded.dictionary):
+            for place, raw in enumerate(self.distinct):
+                if complaint := _complaint(raw):
+                    self.wrong |= dict.fromkeys(np.flatnonzero(self.indices == place).tolist(), complaint)
 
     def rows_of(self, raw: str) -> np.ndarray:
         """Rows that hold exactly this text."""
@@ -148,6 +149,18 @@ class _Ids:
             return self.distinct, self.indices
         left, indices = np.unique(self.indices[good], return_inverse=True)
         return [self.distinct[place] for place in left.tolist()], indices
+
+
+def _suspicious(ids: pa.Array) -> bool:
+    """Is any of them no id? All at once: most files have none."""
+    lengths = pc.utf8_length(ids)
+    longest = pc.max(lengths).as_py() or 0
+    return bool(
+        ids.null_count
+        or longest > LONGEST_ID
+        or (pc.min(lengths).as_py() == 0)
+        or pc.any(pc.utf8_is_space(ids)).as_py()
+    )
 
 
 def _complaint(raw: str | None) -> str | None:

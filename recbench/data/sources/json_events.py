@@ -47,12 +47,13 @@ class JsonEvents(Source):
         builder = Builder(self.file, self.bad)
         n_blank = 0
         for number, lines, last in batches(self.file, progress):
-            builder.add(*self._columns(number, lines, last))
-            n_blank += sum(not line or line.isspace() for line in lines)
+            columns, at, blank = self._columns(number, lines, last)
+            builder.add(columns, at)
+            n_blank += blank
         return builder.finish((f"{n_blank:,} blank lines in the source hold no event.",) if n_blank else ())
 
-    def _columns(self, number: int, lines: list[bytes], last: bool) -> tuple[dict[str, pa.Array], Lines]:
-        """The columns of a batch, and the line of each row. All at once; line by line only where that fails."""
+    def _columns(self, number: int, lines: list[bytes], last: bool) -> tuple[dict[str, pa.Array], Lines, int]:
+        """The columns of a batch, the line of each row, and how many lines are blank. All at once; line by line only where that fails."""
         loads = orjson.loads
         names = [options[0] for options in self.fields.values()]
         try:
@@ -61,13 +62,15 @@ class JsonEvents(Source):
             arrays = [_array(role, values) for role, values in zip(self.fields, columns, strict=True)]
         except (ValueError, KeyError, TypeError, pa.ArrowException, OverflowError):
             return self._slowly(number, lines, last)
-        return dict(zip(self.fields, arrays, strict=True)), range(number, number + len(lines))
+        return dict(zip(self.fields, arrays, strict=True)), range(number, number + len(lines)), 0
 
-    def _slowly(self, number: int, lines: list[bytes], last: bool) -> tuple[dict[str, pa.Array], Lines]:
+    def _slowly(self, number: int, lines: list[bytes], last: bool) -> tuple[dict[str, pa.Array], Lines, int]:
+        n_blank = 0
         rows: list[list[str]] = []
         at: list[int] = []
         for place, line in enumerate(lines, start=number):
             if not line.strip():
+                n_blank += 1
                 continue
             row = self._row(place, line, last=last and line is lines[-1])
             if row is not None:
@@ -76,7 +79,7 @@ class JsonEvents(Source):
         columns = {
             role: pa.array([row[place] for row in rows], pa.string()) for place, role in enumerate(self.fields)
         }  # text of any kind: the builder tells what is no number or time
-        return columns, np.array(at, dtype=np.int64)
+        return columns, np.array(at, dtype=np.int64), n_blank
 
     def _row(self, number: int, line: bytes, *, last: bool) -> list[str] | None:
         """One record's fields as text, None where it is a bad row.
