@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def find_format(file: File) -> str:
     for name in SOURCES.entries():
         if name != BUILT_IN and SOURCES.load(name).recognises(file, head):
             return name
-    why, fix = _hint(head)
+    why, fix = _hint(head_of(file, strict=True))  # where it is damaged, that is the reason
     raise RecbenchError(f"The format of {file} is not known.", why=why, fix=fix, code=Exit.DATA)
 
 
@@ -175,6 +176,8 @@ def _hint(head: bytes) -> tuple[str, str]:
         )
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "It is a web page, probably an error page saved in place of the file.", "Get the file again."
+    if re.match(rb'\s*\{\s*"\d+"\s*:\s*[\[{]', head):
+        return "It looks like attributes or texts of items, which hold no events.", "--source EVENTS --metadata THIS_FILE"
     if b"asin" in head and b"title" in head and b"reviewerID" not in head:
         return "It looks like Amazon item metadata, which holds no events.", "--source REVIEWS --metadata THIS_FILE"
     return f"No format fits its first line: {shown(head.partition(bytes([10]))[0])}", fix

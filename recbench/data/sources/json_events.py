@@ -53,7 +53,7 @@ class JsonEvents(Source):
         return builder.finish((f"{n_blank:,} blank lines in the source hold no event.",) if n_blank else ())
 
     def _columns(self, number: int, lines: list[bytes], last: bool) -> tuple[dict[str, pa.Array], Lines, int]:
-        """The columns of a batch, the line of each row, and how many lines are blank. All at once; line by line only where that fails."""
+        """The columns of a batch, the line of each row, and how many lines are blank. Line by line only where need be."""
         loads = orjson.loads
         names = [options[0] for options in self.fields.values()]
         try:
@@ -99,7 +99,7 @@ class JsonEvents(Source):
             value = next((record[name] for name in names if record.get(name) not in (None, "")), None)
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 had = ", ".join(map(str, record))[:200] or "nothing"
-                self._bad(number, f"has no {names[0]}", f"A {role} is needed; the record has: {had}.")
+                self._bad(number, f"has no {names[0]}", f"Every event needs its {role}; the record has: {had}.")
                 return None
             text = repr(value) if isinstance(value, float) else str(value)
             if not text.isascii() and not _encodable(text):

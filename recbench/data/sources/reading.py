@@ -44,8 +44,12 @@ def _upto(n_lines: int, recent: bytes, error: DamageError) -> str:
     return f"It is {upto}, then {'stops' if error.cut else 'breaks'}."
 
 
-def head_of(file: File) -> bytes:
-    """The first 64 KiB, packing undone; shorter where the file is, or where its stream breaks."""
+def head_of(file: File, *, strict: bool = False) -> bytes:
+    """The first 64 KiB, packing undone; shorter where the file is.
+
+    Raises:
+        RecbenchError: if ``strict``, that its stream breaks there; else the head ends where it breaks.
+    """
     head = b""
     try:
         for block in blocks(file, lambda _: None):
@@ -53,7 +57,8 @@ def head_of(file: File) -> bytes:
             if len(head) >= HEAD:
                 break
     except RecbenchError:
-        pass  # reading the file in full says where it breaks
+        if strict:
+            raise
     return head[:HEAD]
 
 
