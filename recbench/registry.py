@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -21,6 +22,12 @@ class Entry:
     summary: str
 
 
+@cache
+def _third_party(group: str) -> tuple[tuple[str, str], ...]:
+    """Names and targets of a group of entry points. Looked up once: it reads the metadata of all that is installed."""
+    return tuple((point.name, point.value) for point in entry_points(group=group))
+
+
 class Registry:
     """A table of names, with a did-you-mean and room for third parties.
 
@@ -36,8 +43,8 @@ class Registry:
     def entries(self) -> dict[str, Entry]:
         """Every known name, ours first. A third party cannot replace one of ours."""
         found = dict(self._own)
-        for point in entry_points(group=f"recbench.{self.plural}"):
-            found.setdefault(point.name, Entry(point.value, "third party", f"from {point.value}"))
+        for name, target in _third_party(f"recbench.{self.plural}"):
+            found.setdefault(name, Entry(target, "third party", f"from {target}"))
         return found
 
     def entry(self, name: str) -> Entry:

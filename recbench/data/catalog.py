@@ -73,7 +73,7 @@ class DatasetCard:
     sequence_sha256: str | None = None
     """Hash of ``export --format sequences`` where the canonical order is known."""
     size: str = ""
-    """Published size in words, where exact counts are not published: ``94.8K users, 25.6K items, 814.6K events``."""
+    """Users, items and events in rounded numbers, where exact counts are not published: ``94.8K / 25.6K / 814.6K``."""
     duplicates: str = "keep"
     """What becomes of a user's repeated events with one item, as published: ``keep``, ``first`` or ``last``."""
     since: str | None = None
@@ -92,10 +92,10 @@ class DatasetCard:
 def check_of(card: DatasetCard) -> str:
     """How a download of the card is checked, in a word or two."""
     if card.sha256:
-        return "sha256" if card.sha256_confirmed else "sha256, unconfirmed"
+        return "sha256" if card.sha256_confirmed else "unconfirmed"
     if card.md5:
         return "md5"
-    return "no published checksum" if card.urls else ""
+    return "none published"
 
 
 def find(name: str, home: Path) -> DatasetCard | None:
@@ -119,10 +119,11 @@ def require(name: str, home: Path) -> DatasetCard:
     card = find(name, home)
     if card is not None:
         return card
-    near = nearest(name, [*names(home), *(alias for card in _shipped() for alias in card.aliases)])
+    known = names(home)
+    near = nearest(name, [*known, *(alias for card in _shipped() for alias in card.aliases)])
     raise RecbenchError(
         f"Unknown dataset {name!r}.",
-        why=f"The datasets known by name are: {', '.join(names(home))}.",
+        why=f"{len(known)} datasets are known by name, {', '.join(known[:3])} among them: recbench list datasets",
         fix=f"{f'Did you mean {near}? Or a' if near else 'A'} file of your own: recbench prepare NAME --source PATH",
     )
 

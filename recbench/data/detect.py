@@ -166,9 +166,6 @@ def _hint(head: bytes) -> tuple[str, str]:
             "It unpacks to nothing but blanks, or its packed stream breaks at the start.",
             "Get the file again; gzip -t or unzip -t checks it.",
         )
-    packed = next((kind for magic, kind in OTHERS.items() if head.startswith(magic)), None)
-    if packed:
-        return f"It is packed with {packed}; gzip, zstandard, zip and tar are read.", "Unpack it first."
     if b"\0" in head:
         return (
             f"It is binary, and none of gzip, zstandard, zip, tar and Parquet: it starts with {head[:8].hex(' ')}.",
@@ -177,7 +174,25 @@ def _hint(head: bytes) -> tuple[str, str]:
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "It is a web page, probably an error page saved in place of the file.", "Get the file again."
     if re.match(rb'\s*\{\s*"\d+"\s*:\s*[\[{]', head):
-        return "It looks like attributes or texts of items, which hold no events.", "--source EVENTS --metadata THIS_FILE"
+        return (
+            "It looks like attributes or texts of items, which hold no events.",
+            "--source EVENTS --metadata THIS_FILE",
+        )
     if b"asin" in head and b"title" in head and b"reviewerID" not in head:
         return "It looks like Amazon item metadata, which holds no events.", "--source REVIEWS --metadata THIS_FILE"
     return f"No format fits its first line: {shown(head.partition(bytes([10]))[0])}", fix
+
+
+def _describes(head: bytes) -> str | None:
+    """What a file describes that is about items alone."""
+    if re.match(rb'\s*\{\s*"\d+"\s*:\s*[\[{]', head):
+        return "attributes or texts of items"
+    return "lines of item metadata" if b"asin" in head and b"title" in head and b"reviewerID" not in head else None
+
+
+def _binary(head: bytes) -> str:
+    packed = next((kind for magic, kind in OTHERS.items() if head.startswith(magic)), None)
+    read = "gzip, zstandard, zip, tar and Parquet"
+    if packed:
+        return f"It is packed with {packed}; {read} are read."
+    return f"It is binary, and none of {read}: it starts with {head[:8].hex(' ')}."

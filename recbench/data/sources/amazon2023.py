@@ -15,6 +15,7 @@ from recbench.data.sources.base import Events, Progress, Source
 from recbench.data.sources.delimited import Layout, first_row, read_delimited
 from recbench.data.sources.json_events import Fields, JsonEvents
 from recbench.data.sources.places import File, name_of
+from recbench.data.sources.reading import head_of
 from recbench.data.sources.siblings import sibling
 from recbench.errors import Exit, RecbenchError
 
@@ -113,12 +114,17 @@ def _header(head: bytes) -> list[str]:
 
 
 def _header_of(file: File) -> list[str]:
-    from recbench.data.sources.reading import head_of
-
     return _header(head_of(file))
 
 
 def _read(source: Source, file: File, columns: list[str], progress: Progress) -> Events:
+    if columns[: len(COLUMNS)] != COLUMNS or _header_of(file) != columns:
+        raise RecbenchError(
+            f"{file} does not begin with the header of Amazon 2023.",
+            why=f"Expected {','.join(COLUMNS)}; its first line reads: {', '.join(_header_of(file))[:200]}.",
+            fix="Name another --source-format, or --source-format table --columns user=...,item=...",
+            code=Exit.DATA,
+        )
     layout = Layout(separator=",", header=columns, n_columns=len(columns), place=PLACE)
     return read_delimited(file, layout, progress, source.bad)
 

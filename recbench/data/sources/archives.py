@@ -123,24 +123,22 @@ def stored(file: File, progress: Progress) -> Iterator[BinaryIO]:
         return
     with stored(file.archive, progress) as raw:
         if isinstance(file.archive, Path) and _is_zip(_start(raw)):
-            with zipfile.ZipFile(raw) as packed:
-                info = packed.getinfo(file.name)
-                with packed.open(info) as inner:
-                    yield io.BufferedReader(Stream(_zip_blocks(inner, info)))
+            yield io.BufferedReader(Stream(_zip_blocks(raw, file.name)))
         else:
             with _tar(raw) as tar:
                 yield _tar_member(tar, file)
 
 
-def _zip_blocks(inner: Any, info: zipfile.ZipInfo) -> Iterator[bytes]:
+def _zip_blocks(raw: BinaryIO, name: str) -> Iterator[bytes]:
     """Unpacked blocks of a member; the ratio is held against what the archive says it stores."""
     guard = Guard("zip")
-    guard.take(info.compress_size, 0)
     try:
-        while block := inner.read(1 << 20):
-            guard.take(0, len(block))
-            yield block
-    except BROKEN_ZIP as error:
+        with zipfile.ZipFile(raw) as packed, packed.open(info := packed.getinfo(name)) as inner:
+            guard.take(info.compress_size, 0)
+            while block := inner.read(1 << 20):
+                guard.take(0, len(block))
+                yield block
+    except (*BROKEN_ZIP, KeyError) as error:
         raise DamageError("zip", str(error), cut=isinstance(error, EOFError)) from error
 
 

@@ -154,18 +154,16 @@ class _Ids:
 def _suspicious(ids: pa.Array) -> bool:
     """Is any of them no id? All at once: most files have none."""
     lengths = pc.utf8_length(ids)
-    longest = pc.max(lengths).as_py() or 0
-    return bool(
-        ids.null_count
-        or longest > LONGEST_ID
-        or (pc.min(lengths).as_py() == 0)
-        or pc.any(pc.utf8_is_space(ids)).as_py()
-    )
+    if ids.null_count or (pc.max(lengths).as_py() or 0) > LONGEST_ID or pc.min(lengths).as_py() == 0:
+        return True
+    return bool(pc.any(pc.utf8_is_space(ids)).as_py() or pc.any(pc.match_substring(ids, "\0")).as_py())
 
 
 def _complaint(raw: str | None) -> str | None:
     if raw is None or not raw or raw.isspace():
         return "no"
+    if "\0" in raw:
+        return "an unreadable"
     return "an endless" if len(raw) > LONGEST_ID else None
 
 

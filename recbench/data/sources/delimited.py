@@ -17,7 +17,7 @@ from recbench.data.sources.bad import BadRow, BadRows
 from recbench.data.sources.base import Events, Progress
 from recbench.data.sources.building import Builder, Lines
 from recbench.data.sources.places import File
-from recbench.data.sources.reading import shown, stream
+from recbench.data.sources.reading import blocks, shown, text_stream
 from recbench.errors import Exit, RecbenchError
 
 SEPARATORS = (",", "\t", ";", "|")
@@ -67,7 +67,7 @@ def read_delimited(
     """
     header = None if layout.header is None else {role: layout.header[at] for role, at in layout.place.items()}
     builder = Builder(file, bad, header)
-    for columns, lines in _batches(file, layout, bad, opened or stream(file, progress)):
+    for columns, lines in _batches(file, layout, bad, opened or text_stream(blocks(file, progress))):
         builder.add(columns, lines)
     return builder.finish(notes)
 
@@ -84,7 +84,7 @@ def _batches(file: File, layout: Layout, bad: BadRows, opened: BinaryIO) -> Iter
             lines = skipped.lines(line, n)
             line = int(lines[-1]) + 1 if n else line
             skipped.count(bad, line)
-            columns = {role: _text(batch.column(name)) for role, name in wanted.items()}
+            columns = {role: batch.column(name) for role, name in wanted.items()}
             yield _without_blank(columns, lines)
         skipped.count(bad, None)
     except pa.ArrowInvalid as error:
@@ -108,7 +108,7 @@ def _reader(
                 invalid_row_handler=skipped,
             ),
             convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(wanted.values(), pa.binary()), include_columns=list(wanted.values())
+                column_types=dict.fromkeys(wanted.values(), pa.string()), include_columns=list(wanted.values())
             ),
         )
     except pa.ArrowInvalid as error:
@@ -168,21 +168,6 @@ def _without_blank(columns: dict[str, pa.Array], lines: Lines) -> tuple[dict[str
 
 def _lengths(column: pa.Array) -> np.ndarray:
     return pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-
-
-def _text(column: pa.Array) -> pa.Array:
-    """Bytes as text; what is not UTF-8 becomes null, and its row a bad one."""
-    try:
-        return column.cast(pa.string())
-    except pa.ArrowInvalid:
-        return pa.array([_decoded(value) for value in column.to_pylist()], pa.string())
-
-
-def _decoded(value: bytes | None) -> str | None:
-    try:
-        return None if value is None else value.decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def _separator(layout: Layout) -> str:

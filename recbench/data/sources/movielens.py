@@ -5,16 +5,14 @@ No file is in time order, and ratings were entered in batches: order inside a se
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from typing import ClassVar, final
 
 from recbench.data.sources.base import Events, Progress, Source
 from recbench.data.sources.delimited import Layout, first_row, read_delimited
-from recbench.data.sources.packing import PLAIN_BLOCK, Stream
 from recbench.data.sources.places import File
-from recbench.data.sources.reading import blocks, head_of
+from recbench.data.sources.reading import blocks, head_of, text_stream
 from recbench.data.sources.siblings import sibling
 
 HEADER = ["userid", "movieid", "rating", "timestamp"]
@@ -45,7 +43,7 @@ class MovieLens(Source):
         layout = Layout(separator="\t", header=None, n_columns=4, place=PLACE, quotes=False)
         opened = None
         if kind == "colons":
-            opened = io.BufferedReader(Stream(_tabs(blocks(self.file, progress))), buffer_size=PLAIN_BLOCK)
+            opened = text_stream(_tabs(blocks(self.file, progress)))
         return read_delimited(self.file, layout, progress, self.bad, opened=opened)
 
     def metadata(self) -> File | None:

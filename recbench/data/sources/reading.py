@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import io
+import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from recbench.data.sources.places import File
 from recbench.errors import Exit, RecbenchError
 
 HEAD = 1 << 16
+WRONG = re.compile("[\udc80-\udcff]")
+"""What the decoder makes of bytes that are not UTF-8."""
 LONGEST = 1 << 26
 """Bytes of a line. A longer one is no record, and would be held in memory as a whole."""
 
@@ -86,9 +90,19 @@ def lines(file: File, progress: Progress) -> Iterator[list[bytes]]:
         yield [rest]
 
 
-def stream(file: File, progress: Progress) -> BinaryIO:
-    """The content as a file object, for readers that want one."""
-    return io.BufferedReader(Stream(blocks(file, progress)), buffer_size=PLAIN_BLOCK)
+def text_stream(source: Iterator[bytes]) -> BinaryIO:
+    """Blocks as a file object that is UTF-8 for certain: a byte that is none becomes NUL, which no id may hold."""
+    return io.BufferedReader(Stream(_valid(source)), buffer_size=PLAIN_BLOCK)
+
+
+def _valid(source: Iterator[bytes]) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    for block in source:
+        if block.isascii() and not decoder.getstate()[0]:
+            yield block
+            continue
+        yield WRONG.sub("\0", decoder.decode(block)).encode()
+    yield WRONG.sub("\0", decoder.decode(b"", final=True)).encode()
 
 
 def shown(line: bytes, width: int = 60) -> str:

@@ -44,7 +44,7 @@ class RecBole(Source):
     def read(self, progress: Progress) -> Events:
         cells = header(head_of(self.file))
         names = [cell.partition(":")[0].lower() for cell in cells]
-        if "item_id_list" in names and "item_id" in names:
+        if {"user_id", "item_id_list", "item_id"} <= set(names):
             return self._prefixes(names, progress)
         place = {role: names.index(name) for role, known in ROLES.items() for name in known[:1] if name in names}
         for role, known in ROLES.items():

@@ -73,7 +73,8 @@ def test_a_bad_review_is_named_by_its_line_and_left_out_when_that_is_allowed(
         ("u,i,1,nan", "holds 'nan' as its time"),
         ("u,i,1,-1", "has the time -1, before 1970"),
         (f"u,i,1,{FUTURE}", "in the future"),
-        ("\udcff,i,1,2", "has no user"),
+        ("\udcff,i,1,2", "has an unreadable user"),
+        ("\udcff,i", "has 2 columns in place of 4"),
     ],
 )
 def test_a_bad_row_of_a_table_is_named_by_its_line(line: str, what: str, tmp_path: Path) -> None:
