@@ -119,13 +119,17 @@ def require(name: str, home: Path) -> DatasetCard:
     card = find(name, home)
     if card is not None:
         return card
-    known = names(home)
-    near = nearest(name, [*known, *(alias for card in _shipped() for alias in card.aliases)])
+    known, near = names(home), like(name, home)
     raise RecbenchError(
         f"Unknown dataset {name!r}.",
         why=f"{len(known)} datasets are known by name, {', '.join(known[:3])} among them: recbench list datasets",
         fix=f"{f'Did you mean {near}? Or a' if near else 'A'} file of your own: recbench prepare NAME --source PATH",
     )
+
+
+def like(name: str, home: Path) -> str | None:
+    """The name or alias of a dataset that a user most likely meant."""
+    return nearest(name, [*names(home), *(alias for card in _shipped() for alias in card.aliases)])
 
 
 def names(home: Path) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from recbench.data.sources.archives import is_archive, members
 from recbench.data.sources.bad import BadRows
 from recbench.data.sources.base import Source
+from recbench.data.sources.json_events import has_field
 from recbench.data.sources.packing import OTHERS
 from recbench.data.sources.places import File, name_of
 from recbench.data.sources.reading import head_of, shown
@@ -159,40 +160,29 @@ def _near(path: Path) -> str:
 
 def _hint(head: bytes) -> tuple[str, str]:
     """Why no format fits, and what to do, for the cases people meet."""
-    formats = ", ".join(SOURCES.entries())
-    fix = f"Say what it is: --source-format one of {formats}"
     if not head.strip():
-        return (
-            "It unpacks to nothing but blanks, or its packed stream breaks at the start.",
-            "Get the file again; gzip -t or unzip -t checks it.",
-        )
-    if b"\0" in head:
-        return (
-            f"It is binary, and none of gzip, zstandard, zip, tar and Parquet: it starts with {head[:8].hex(' ')}.",
-            fix,
-        )
+        return "It holds nothing but blanks.", "Get the file again."
+    if b"\0" in head or head.startswith(tuple(OTHERS)):
+        return _binary(head), "Unpack it first, or get the file again."
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "It is a web page, probably an error page saved in place of the file.", "Get the file again."
-    if re.match(rb'\s*\{\s*"\d+"\s*:\s*[\[{]', head):
-        return (
-            "It looks like attributes or texts of items, which hold no events.",
-            "--source EVENTS --metadata THIS_FILE",
-        )
-    if b"asin" in head and b"title" in head and b"reviewerID" not in head:
-        return "It looks like Amazon item metadata, which holds no events.", "--source REVIEWS --metadata THIS_FILE"
-    return f"No format fits its first line: {shown(head.partition(bytes([10]))[0])}", fix
+    if described := _describes(head):
+        return f"It looks like {described}, which hold no events.", "--source EVENTS --metadata THIS_FILE"
+    formats = ", ".join(name for name in SOURCES.entries() if name != BUILT_IN)
+    first = shown(head.partition(bytes([10]))[0])
+    return f"No format fits its first line: {first}", f"Say what it is: --source-format one of {formats}"
+
+
+def _binary(head: bytes) -> str:
+    packed = next((kind for magic, kind in OTHERS.items() if head.startswith(magic)), None)
+    if packed:
+        return f"It is packed with {packed}; gzip, zstandard, zip and tar are read."
+    return f"It is binary, and none of gzip, zstandard, zip, tar and Parquet: it starts with {head[:8].hex(' ')}."
 
 
 def _describes(head: bytes) -> str | None:
     """What a file describes that is about items alone."""
     if re.match(rb'\s*\{\s*"\d+"\s*:\s*[\[{]', head):
         return "attributes or texts of items"
-    return "lines of item metadata" if b"asin" in head and b"title" in head and b"reviewerID" not in head else None
-
-
-def _binary(head: bytes) -> str:
-    packed = next((kind for magic, kind in OTHERS.items() if head.startswith(magic)), None)
-    read = "gzip, zstandard, zip, tar and Parquet"
-    if packed:
-        return f"It is packed with {packed}; {read} are read."
-    return f"It is binary, and none of {read}: it starts with {head[:8].hex(' ')}."
+    about_items = has_field(head, b"asin") and has_field(head, b"title") and not has_field(head, b"reviewerID")
+    return "lines of item metadata" if about_items else None

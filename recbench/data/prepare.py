@@ -101,7 +101,7 @@ def prepare(
         RecbenchError: the source is missing, damaged or unknown, or nothing is left of it.
     """
     known = catalog.find(request.name, request.home)
-    name = known.name if known else _plain(request.name)
+    name = known.name if known else _plain(request)
     splitting.check(request.split)
     place = request.home / name
     folder.check_replaceable(place)
@@ -184,12 +184,16 @@ def _numbered(codes: np.ndarray, raw_ids: list[str], *, kind: str) -> tuple[np.n
     return number[codes], [raw_ids[code] for code in left]
 
 
-def _plain(name: str) -> str:
+def _plain(request: Request) -> str:
+    name = request.name
     if not catalog.PLAIN.fullmatch(name):
+        near = catalog.like(name, request.home)
         raise RecbenchError(
             f"{name!r} cannot be the name of a dataset.",
             why="It becomes the name of a folder: letters, digits, '.', '_' and '-', beginning with a letter or digit.",
-            fix="recbench prepare my-data --source PATH",
+            fix=f"Did you mean {near}? A source of your own: recbench prepare my-data --source PATH"
+            if near
+            else "recbench prepare my-data --source PATH",
         )
     return name
 

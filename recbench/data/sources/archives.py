@@ -192,7 +192,8 @@ def damaged(file: File, error: DamageError, upto: str = "Nothing of it can be us
     """The error for a packed file or archive that cannot be trusted."""
     root = file if isinstance(file, Path) else file.root
     if isinstance(error, BombError):
-        return _refused(file, "unpacks to more than any dataset would", f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        why = f"{str(error)[:1].upper()}{str(error)[1:]}, so it is probably made to fill a disk or a memory."
+        return _refused(file, "unpacks to more than any dataset would", why)
     stream = f"its {error.kind} stream has no end" if error.cut else f"its {error.kind} stream does not check"
     why = f"{upto} Half a file would be another dataset."
     return RecbenchError(
@@ -205,7 +206,7 @@ def damaged(file: File, error: DamageError, upto: str = "Nothing of it can be us
 
 def _refused(file: File, what: str, why: str) -> RecbenchError:
     return RecbenchError(
-        f"{file} {what}.", why=why, fix="Get the archive again from its publisher, or unpack it yourself and name the "
+        f"{file} {what}.", why=why, fix="Get it again from its publisher. If you trust it all the same, unpack it and name the "
         "file inside: --source FILE", code=Exit.DATA,
     )  # fmt: skip
 

@@ -74,7 +74,8 @@ def read_metadata(file: File, wanted: Collection[str], progress: Progress, bad: 
             fix="--metadata the file of the same category and edition",
             code=Exit.DATA,
         )
-    facts = {"described": len(found), "not_described": len(wanted) - len(found), "repeated": n_again,
+    titled = sum(item.title is not None for item in found.values())
+    facts = {"described": len(found), "with_title": titled, "not_described": len(wanted) - len(found), "repeated": n_again,
              "repeated_and_different": n_other, "bad_rows": bad.facts()}  # fmt: skip
     return Metadata(
         pd.DataFrame([as_row(item) for item in found.values()], columns=list(FIELDS)), facts, _notes(facts, bad)
@@ -82,14 +83,15 @@ def read_metadata(file: File, wanted: Collection[str], progress: Progress, bad: 
 
 
 def _notes(facts: dict[str, Any], bad: BadRows) -> tuple[str, ...]:
-    found = []
+    n = facts["described"] + facts["not_described"]
+    found = [
+        f"{facts['described']:,} of {n:,} items are described by the metadata, {facts['with_title']:,} with a title."
+    ]
     if facts["repeated"]:
         found.append(
             f"{facts['repeated']:,} rows of the metadata repeat an item; the first row of each is used "
             f"({facts['repeated_and_different']:,} of the others differ from it)."
         )
-    if facts["not_described"]:
-        found.append(f"{facts['not_described']:,} items are not in the metadata.")
     return (*found, *bad.notes())
 
 

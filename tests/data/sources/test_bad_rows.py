@@ -152,7 +152,7 @@ def test_bad_metadata_is_counted_too(tmp_path: Path) -> None:
         prepare(Request(name="x", home=tmp_path / "h", source=path, metadata=meta, core=0, max_bad_rows="0"))
     card = prepare(Request(name="x", home=tmp_path / "h", source=path, metadata=meta, core=0, max_bad_rows="1"))
     assert card.source["metadata_rows"]["bad_rows"]["count"] == 1
-    assert any("1 items are not in the metadata" in note for note in card.notes)
+    assert any("1 of 2 items are described by the metadata, 1 with a title" in note for note in card.notes)
 
 
 def test_a_bad_date_leaves_the_other_dates_alone(tmp_path: Path) -> None:

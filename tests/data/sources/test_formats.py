@@ -191,7 +191,7 @@ def test_movielens_1m_is_read_from_its_zip_with_titles_in_their_own_encoding(tmp
     items = open_dataset("x", tmp_path).items().set_index("raw_id")
     assert items["title"]["661"] == "Amélie (2001)"
     assert list(items["categories"]["661"]) == ["Animation", "Children's"]
-    assert any("1 items are not in the metadata" in note for note in card.notes)
+    assert any("of 3 items are described" in note for note in card.notes)
 
 
 def test_movielens_100k_has_its_genres(tmp_path: Path) -> None:
