@@ -112,6 +112,8 @@ def prepare(
     core, core_from = _core(request, known, source_format)
     filters = _filters(request, known, core)
     events = source.read(_counting("reading", path, report))
+    if events.timestamp is None and not (request.since or request.until):
+        filters = replace(filters, since=None, until=None)  # the catalogue's window: lists were cut by who made them
     report("filtering", 0, None)
     rows, steps = filtering.apply(events, filters)
     ordered = order(events, rows)

@@ -47,3 +47,9 @@ def test_an_empty_window_names_its_filter(tmp_path: Path) -> None:
     with pytest.raises(RecbenchError, match="Nothing is left after the filter 'since 2019-01-01'") as error:
         prepare(Request(name="x", home=home, source=home / "t.csv", core=0, since="2019-01-01"))
     assert "an earlier --since" in error.value.fix
+
+
+def test_the_catalogues_window_is_not_asked_of_lists_without_times(tmp_path: Path) -> None:
+    (tmp_path / "Yelp.txt").write_text("1 1 2 3\n2 2 3 1\n")
+    card = prepare(Request(name="yelp", home=tmp_path, source=tmp_path / "Yelp.txt", core=0))
+    assert (card.interactions, card.filters["since"]) == (6, None)

@@ -56,7 +56,7 @@ class BadRows:
             RecbenchError: so it is.
         """
         if self.share is not None and self.n > self.share * n_rows:
-            raise self._refusal(f"{self.n:,} of {n_rows:,} rows, and at most {self.share:.0%} may be left out")
+            raise self._refusal(f"{self.n:,} of {n_rows:,} rows, and at most {100 * self.share:g} % may be left out")
 
     def _refusal(self, limit: str) -> RecbenchError:
         first = self.first[0]

@@ -58,7 +58,7 @@ def read_metadata(file: File, wanted: Collection[str], progress: Progress, bad: 
     rows = reader_of(head_of(file))
     found: dict[str, Described] = {}
     n = n_again = n_other = 0
-    for item in rows(file, progress) if rows else _records(file, wanted, progress, bad):
+    for item in rows(file, progress, bad) if rows else _records(file, wanted, progress, bad):
         n += 1
         if item.raw not in wanted:
             continue

@@ -115,6 +115,8 @@ def test_nothing_is_left_out_of_a_small_file_unless_that_is_said(tmp_path: Path)
     assert len(read(path, None, parse_limit("1"))) == 3
     assert len(read(path, None, parse_limit("25%"))) == 3
     assert "Line 4" in refused(path, None, parse_limit("24%")).what
+    path = put(tmp_path, "r", REVIEWS_2014 + "{}\n{}\n")
+    assert "2 of 5 rows, and at most 0.5 % may be left out" in refused(path, None, parse_limit("0.5%")).what
 
 
 def test_a_large_file_may_have_ten_bad_rows_and_no_more(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from recbench.data.prepare import Request, prepare
+from recbench.data.sources.bad import BadRows
 from recbench.data.sources.metadata import LONGEST_TEXT, read_metadata
 from recbench.errors import RecbenchError
 from tests.data.sources.files import BUSINESSES, K, put, rows
@@ -58,6 +59,24 @@ def test_repeats_are_counted_and_the_first_row_stays(tmp_path: Path) -> None:
     assert (read.facts["repeated"], read.facts["repeated_and_different"], read.facts["not_described"]) == (2, 1, 1)
     assert "1 of 2 items are described by the metadata, 1 with a title" in read.notes[0]
     assert "2 rows of the metadata repeat an item" in read.notes[1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"movieId,title,genres\n{K},a,b\n1,only\n",
+        f"{K}::a::b\n1::only\n".replace(K, "0205"),
+        "item_id:token\ttitle:token\n0205\ta\n1\n",
+    ],
+)
+def test_a_row_of_a_table_of_items_that_is_none_is_counted(content: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "m", content)
+    bad = BadRows(limit=1, share=None)
+    read_metadata(path, [K, "0205"], lambda _: None, bad)
+    line = content.count("\n")
+    assert (bad.n, bad.first[0].line) == (1, line)
+    with pytest.raises(RecbenchError, match=f"Line {line} of"):
+        read_metadata(path, [K, "0205"], lambda _: None, BadRows(limit=0))
 
 
 def test_a_long_text_is_cut(tmp_path: Path) -> None:
