@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,8 @@ def read_metadata(file: File, wanted: Collection[str], progress: Progress, bad: 
     rows = reader_of(head_of(file))
     found: dict[str, Described] = {}
     n = n_again = n_other = 0
-    for item in rows(file, progress, bad) if rows else _records(file, wanted, progress, bad):
+    passed: Counter[str] = Counter()
+    for item in rows(file, progress, bad) if rows else _records(file, wanted, progress, bad, passed):
         n += 1
         if item.raw not in wanted:
             continue
@@ -67,6 +69,7 @@ def read_metadata(file: File, wanted: Collection[str], progress: Progress, bad: 
             n_other += item != found[item.raw]
         else:
             found[item.raw] = item
+    bad.check(n + bad.n + passed["lines"])
     if not found:
         raise RecbenchError(
             f"{file} describes none of the items.",
@@ -95,11 +98,15 @@ def _notes(facts: dict[str, Any], bad: BadRows) -> tuple[str, ...]:
     return (*found, *bad.notes())
 
 
-def _records(file: File, wanted: Collection[str], progress: Progress, bad: BadRows) -> Iterator[Described]:
+def _records(
+    file: File, wanted: Collection[str], progress: Progress, bad: BadRows, passed: Counter[str]
+) -> Iterator[Described]:
+    """Every record of a wanted item; ``passed`` counts the lines that are not looked into."""
     for number, lines, last in batches(file, progress):
         for at, line in enumerate(lines, start=number):
             ids = {match.decode("utf-8", "replace") for match in ID.findall(line)}
             if (ids and ids.isdisjoint(wanted)) or not line.strip():
+                passed["lines"] += 1
                 continue
             try:
                 record = parse(line)

@@ -79,6 +79,14 @@ def test_a_row_of_a_table_of_items_that_is_none_is_counted(content: str, tmp_pat
         read_metadata(path, [K, "0205"], lambda _: None, BadRows(limit=0))
 
 
+def test_a_share_of_bad_lines_is_held_against_all_lines_of_the_metadata(tmp_path: Path) -> None:
+    other = [{"asin": f"other{n}"} for n in range(97)]
+    path = put(tmp_path, "m", rows({"asin": K, "title": "t"}, *other) + f'{{"asin": "{K}", x}}\n' * 2)
+    read_metadata(path, [K], lambda _: None, BadRows(limit=1 << 62, share=0.02))
+    with pytest.raises(RecbenchError, match=r"2 of 100 rows, and at most 1.9 %"):
+        read_metadata(path, [K], lambda _: None, BadRows(limit=1 << 62, share=0.019))
+
+
 def test_a_long_text_is_cut(tmp_path: Path) -> None:
     read = read_metadata(put(tmp_path, "m", rows({"asin": K, "description": "word " * 9000})), [K], lambda _: None)
     assert len(read.items["text"][0]) == LONGEST_TEXT
@@ -88,7 +96,7 @@ def test_a_long_text_is_cut(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (rows({"asin": "other"}), "describes none of the items"),
-        ('{"1": {"title": 1}', "describes none of the items"),
+        ('{"1": {"title": 1}', "is neither JSON"),
         ('{"1": [1, "x"]}', "cannot be read as attributes"),
         ('{"1": [1, 2', "cannot be read as attributes"),
         (rows({"asin": K})[:-3], "ends in the middle of a record"),
