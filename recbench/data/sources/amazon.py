@@ -59,7 +59,7 @@ def id_order(head: bytes) -> tuple[str, str] | None:
     rows = [line.split(",") for line in text.splitlines()[:500] if line.strip()]
     rows = rows[:-1] if len(rows) > 1 else rows  # the last one may be cut where the head ends
     fits = [len(row) == 4 for row in rows]
-    if not rows or sum(fits) < CERTAIN * len(rows):
+    if not rows or sum(fits) < CERTAIN * len(rows) or _is_header(rows[0]):
         return None
     first, second = ([row[place].strip('" ') for row in rows if len(row) == 4] for place in (0, 1))
     if _share(USER_ID, first) >= CERTAIN and _share(ITEM_ID, second) >= CERTAIN:
@@ -67,6 +67,15 @@ def id_order(head: bytes) -> tuple[str, str] | None:
     if _share(ITEM_ID, first) >= CERTAIN and _share(USER_ID, second) >= CERTAIN:
         return "item", "user"
     return None
+
+
+def _is_header(row: list[str]) -> bool:
+    """Does the first line name its columns? Then the file is a table."""
+    try:
+        float(row[-1].strip('" '))
+    except ValueError:
+        return True
+    return False
 
 
 def _share(pattern: re.Pattern[str], ids: Iterable[str]) -> float:

@@ -21,6 +21,7 @@ WHYS = {
     "rating": "A rating is a number, or empty.",
     "timestamp": f"An event without a time has no place in its user's sequence. {RIGHT}",
 }
+BLANKS = (b" ", b"\t", b"\r", b"\n", b"\v", b"\f", b"\x1c", b"\x1d", b"\x1e", b"\x1f")
 Lines = range | np.ndarray
 """The line of each row of a batch, counted from 1."""
 
@@ -156,7 +157,12 @@ def _suspicious(ids: pa.Array) -> bool:
     lengths = pc.utf8_length(ids)
     if ids.null_count or (pc.max(lengths).as_py() or 0) > LONGEST_ID or pc.min(lengths).as_py() == 0:
         return True
-    return bool(pc.any(pc.utf8_is_space(ids)).as_py() or pc.any(pc.match_substring(ids, "\0")).as_py())
+    buffer = ids.buffers()[2]
+    data = b"" if buffer is None else buffer.to_pybytes()
+    if b"\0" in data:
+        return True
+    blanks = not data.isascii() or any(blank in data for blank in BLANKS)
+    return blanks and bool(pc.any(pc.utf8_is_space(ids)).as_py())
 
 
 def _complaint(raw: str | None) -> str | None:
@@ -179,7 +185,12 @@ def _without(column: pa.Array, rows: np.ndarray) -> pa.Array:
 def _ratings(column: pa.Array, wrong: dict[int, tuple[str, str]]) -> np.ndarray:
     """Ratings of a batch, NaN where there is none; what is no number goes to ``wrong``."""
     try:
-        values = column.cast(pa.float32()).to_numpy(zero_copy_only=False)
+        if pa.types.is_string(column.type):  # few different ones: each is read once
+            encoded = column.dictionary_encode()
+            column_values = encoded.dictionary.cast(pa.float32()).take(encoded.indices)
+        else:
+            column_values = column.cast(pa.float32())
+        values = column_values.to_numpy(zero_copy_only=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         texts = pc.utf8_trim_whitespace(column.cast(pa.string())).fill_null("").to_pandas()
         values = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float32)

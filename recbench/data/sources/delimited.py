@@ -158,6 +158,8 @@ class _Skipped:
 
 def _without_blank(columns: dict[str, pa.Array], lines: Lines) -> tuple[dict[str, pa.Array], Lines]:
     """The columns without rows that hold nothing at all: blank lines."""
+    if not (_lengths(columns["user"]) == 0).any():
+        return columns, lines  # nearly every batch
     empty = [np.asarray(column.is_null()) | (_lengths(column) == 0) for column in columns.values()]
     blank = np.logical_and.reduce(empty)
     if not blank.any():

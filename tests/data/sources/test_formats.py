@@ -269,6 +269,13 @@ def test_ids_keep_blanks_and_any_script(tmp_path: Path) -> None:
     ]
 
 
+def test_amazons_ids_under_a_header_are_a_table_and_the_header_is_no_row(tmp_path: Path) -> None:
+    path = put(tmp_path, "t.csv", "user,item,rating,timestamp\n" + RATINGS * 20)
+    name, source = open_source(path, None, {})
+    events = source.read(lambda _: None)
+    assert (name, len(events), source.bad.n) == ("table", 60, 0)
+
+
 def test_header_lines_further_down_are_counted_and_left_out(tmp_path: Path) -> None:
     content = OF_2023 + OF_2023.replace(UK, VK)
     events = read(put(tmp_path, "t", content))
