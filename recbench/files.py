@@ -30,7 +30,12 @@ def write_text(path: Path, text: str) -> None:
 
 def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
     """Hex sha256 of a file, read in blocks of 1 MiB; ``progress`` is told the bytes of each block."""
-    digest = hashlib.sha256()
+    return file_hash(path, "sha256", progress)
+
+
+def file_hash(path: Path, kind: str, progress: Callable[[int], None] | None = None) -> str:
+    """Hex hash of a file, of any kind hashlib knows; md5 is good against mishaps only."""
+    digest = hashlib.new(kind, usedforsecurity=False)
     with path.open("rb") as handle:
         while block := handle.read(1 << 20):
             digest.update(block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -21,6 +22,12 @@ class Entry:
     summary: str
 
 
+@cache
+def _third_party(group: str) -> tuple[tuple[str, str], ...]:
+    """Names and targets of a group of entry points. Looked up once: it reads the metadata of all that is installed."""
+    return tuple((point.name, point.value) for point in entry_points(group=group))
+
+
 class Registry:
     """A table of names, with a did-you-mean and room for third parties.
 
@@ -36,8 +43,8 @@ class Registry:
     def entries(self) -> dict[str, Entry]:
         """Every known name, ours first. A third party cannot replace one of ours."""
         found = dict(self._own)
-        for point in entry_points(group=f"recbench.{self.plural}"):
-            found.setdefault(point.name, Entry(point.value, "third party", f"from {point.value}"))
+        for name, target in _third_party(f"recbench.{self.plural}"):
+            found.setdefault(name, Entry(target, "third party", f"from {target}"))
         return found
 
     def entry(self, name: str) -> Entry:
@@ -148,11 +155,46 @@ SOURCES = Registry(
     "formats",
     {
         "amazon2014-reviews": Entry(
-            "recbench.data.sources.amazon:Reviews", "json lines", "reviews_<Category>.json(.gz)"
+            "recbench.data.sources.amazon2014:Reviews2014",
+            "json lines",
+            "reviews_<Category>_5.json(.gz), JSON or Python-dict text",
         ),
-        "amazon2014-ratings": Entry("recbench.data.sources.amazon:Ratings", "csv", "ratings_<Category>.csv, no header"),
+        "amazon2014-ratings": Entry(
+            "recbench.data.sources.amazon2014:Ratings2014", "csv", "ratings_<Category>.csv, no header, user first"
+        ),
+        "amazon2018-reviews": Entry(
+            "recbench.data.sources.amazon2018:Reviews2018", "json lines", "<Category>_5.json(.gz) of 2018"
+        ),
+        "amazon2018-ratings": Entry(
+            "recbench.data.sources.amazon2018:Ratings2018", "csv", "<Category>.csv of 2018, no header, item first"
+        ),
+        "amazon2023-reviews": Entry(
+            "recbench.data.sources.amazon2023:Reviews2023", "json lines", "raw <Category>.jsonl(.gz) of 2023"
+        ),
+        "amazon2023-ratings": Entry(
+            "recbench.data.sources.amazon2023:Ratings2023", "csv", "rating_only/<Category>.csv(.gz) of 2023"
+        ),
+        "amazon2023-split": Entry(
+            "recbench.data.sources.amazon2023:Split2023", "csv", "official train, valid and test of 2023, as one log"
+        ),
+        "yelp": Entry(
+            "recbench.data.sources.yelp:Yelp", "json lines", "review file, tar or zip of the Yelp Open Dataset"
+        ),
+        "movielens": Entry(
+            "recbench.data.sources.movielens:MovieLens",
+            "text, csv",
+            "u.data, ratings.dat or ratings.csv; zip or folder",
+        ),
+        "steam": Entry("recbench.data.sources.steam:Steam", "json lines", "steam_reviews.json(.gz), Python-dict text"),
+        "recbole": Entry(
+            "recbench.data.sources.recbole:RecBole",
+            "tsv",
+            "X.inter with a typed header, whole or split; X.item beside it",
+        ),
         "sequences": Entry(
-            "recbench.data.sources.sequences:Sequences", "text", "S3-Rec text: user, then items oldest first"
+            "recbench.data.sources.sequences:Sequences",
+            "text",
+            "S3-Rec text: user, then items oldest first; or `user item` pairs",
         ),
         "letter": Entry(
             "recbench.data.sources.letter:Letter", "json", "LETTER / LC-Rec X.inter.json, with maps and texts beside it"

@@ -47,7 +47,7 @@ def list(  # noqa: A001 - it is the command's name
     for name, rows in found.items():
         if rows:
             cells = [[_text(value) for value in row.values()] for row in rows]
-            left = len(rows[0]) if "what it is" in rows[0] else 2
+            left = len(rows[0]) if "what it is" in rows[0] else 4 if "checksum" in rows[0] else 2
             render.out.print(render.table(name, [*rows[0]], cells, left=left))
         else:
             render.out.print(f"{name}: none yet")
@@ -74,25 +74,41 @@ def _datasets(home: Path) -> Any:
     from recbench.data.describe import split_name
 
     here = {name: Card.read(home / name) for name in prepared(home)}
-    rows = [
-        {
-            "name": name,
-            "here": "prepared",
-            "users": c.users,
-            "items": c.items,
-            "events": c.interactions,
-            "split": split_name(c.split),
-        }
-        for name, c in here.items()
-    ]
-    for card in catalog.cards(home):
-        if card.name not in here:
-            c = card.counts
-            sizes = (c.users, c.items, c.interactions) if c else ("", "", "")
-            rows.append(
-                {"name": card.name, "here": "", "users": sizes[0], "items": sizes[1], "events": sizes[2], "split": ""}
-            )
+    known = {card.name: card for card in catalog.cards(home)}
+    rows = []
+    for name in [*here, *(name for name in known if name not in here)]:
+        card, made = known.get(name), here.get(name)
+        users, items, events = _size(card, made)
+        rows.append(
+            {
+                "name": name,
+                "here": split_name(made.split) if made else "",
+                "terms": card.terms if card else "",
+                "checksum": _download(card) if card else "",
+                "users": users,
+                "items": items,
+                "events": events,
+            }
+        )
     return rows
+
+
+def _size(card: Any, made: Any) -> Any:
+    """Users, items and events: as prepared here, else as published, exact or rounded."""
+    size = made or (card.counts if card else None)
+    if size:
+        return size.users, size.items, size.interactions
+    return card.size.split(" / ") if card and card.size else ("", "", "")
+
+
+def _download(card: Any) -> str:
+    """How a download is checked, or why there is none."""
+    from recbench.data.catalog import check_of
+    from recbench.data.detect import BUILT_IN
+
+    if card.urls:
+        return check_of(card)
+    return "made here" if card.format == BUILT_IN else "own copy"
 
 
 def _runs(home: Path) -> Any:

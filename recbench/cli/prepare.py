@@ -23,14 +23,17 @@ def prepare(
         str, typer.Argument(help="A known dataset (recbench list datasets), or a name for your own source.")
     ],
     source: Annotated[
-        Path | None, typer.Option(help="Read this file (LETTER: or its folder) instead of downloading.")
+        Path | None, typer.Option(help="Read this file, archive or folder instead of downloading.")
     ] = None,
     source_format: Annotated[str | None, typer.Option(help="Its format; default: found from the content.")] = None,
     columns: Annotated[
         str | None,
         typer.Option(help="Columns of a table: user=...,item=...,timestamp=...,rating=...; numbers without header."),
     ] = None,
-    metadata: Annotated[Path | None, typer.Option(help="Amazon item metadata, meta_<Category>.json(.gz).")] = None,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="Item metadata, e.g. meta_<Category>.json(.gz); default: a file beside the source."),
+    ] = None,
     split: Annotated[str, typer.Option(help="leave-one-out or temporal.")] = "leave-one-out",
     target: Annotated[
         str | None, typer.Option(help="Temporal: last, first, all or successive events of a window. Default: last.")
@@ -52,8 +55,21 @@ def prepare(
     ] = None,
     min_rating: Annotated[float | None, typer.Option(help="Events rated lower go.")] = None,
     duplicates: Annotated[
-        str, typer.Option(help="A user's repeated events with one item: keep, first or last.")
-    ] = "keep",
+        str | None,
+        typer.Option(
+            help="A user's repeated events with one item: keep, first or last. Default: as published, else keep."
+        ),
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="Earlier events go: 2019-01-01, or a date and time, UTC.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Later events go: a date (to its end), or a date and time, UTC.")
+    ] = None,
+    max_bad_rows: Annotated[
+        str | None,
+        typer.Option(
+            help="Bad rows that may be left out: a number, or a share such as 0.5%. Default: 10, and 1 % of all."
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of the synthetic data, e.g. users=2000. Repeatable.")
     ] = None,
@@ -92,6 +108,9 @@ def prepare(
         core=core,
         min_rating=min_rating,
         duplicates=duplicates,
+        since=since,
+        until=until,
+        max_bad_rows=max_bad_rows,
         accept_changed=accept_changed,
     )
     before = {path.parent.name for path in datasets.glob(f"*/{NAME}")}

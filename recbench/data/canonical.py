@@ -36,8 +36,13 @@ def _cause(known: DatasetCard, filters: Filters) -> str:
         asked.append(f"--core {filters.core} (published: {known.core})")
     if filters.min_rating is not None:
         asked.append(f"--min-rating {filters.min_rating:g} (published: none)")
-    if filters.duplicates != "keep":
-        asked.append(f"--duplicates {filters.duplicates} (published: keep)")
+    if filters.duplicates != known.duplicates:
+        asked.append(f"--duplicates {filters.duplicates} (published: {known.duplicates})")
+    asked += [
+        f"--{name} {getattr(filters, name)} (published: {getattr(known, name) or 'none'})"
+        for name in ("since", "until")
+        if getattr(filters, name) != getattr(known, name)
+    ]
     if asked:
         return f"likely cause: {', '.join(asked)}"
-    return "likely cause: another edition or another category of the source"
+    return f"likely cause: {known.cause or 'another edition or another category of the source'}"

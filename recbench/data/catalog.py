@@ -2,8 +2,8 @@
 
 The shipped cards stand in ``cards/<family>.toml``. One file holds a family, not one dataset: the 24 Amazon categories
 differ in a name and three counts, and mirrors, licence and citation said once cannot drift apart. Keys above the first
-``[[datasets]]`` hold for every entry of the file, an entry may override them, and ``{name}`` and ``{category}`` are
-filled in.
+``[[datasets]]`` hold for every entry of the file, an entry may override them, and ``{name}``, ``{category}`` and
+``{short}`` (the category as written in names) are filled in.
 
 A user's own card is one dataset in ``<home>/<name>.toml``, with the fields of :class:`DatasetCard` as keys; the file
 name is the dataset's name, and only ``format`` is needed. It adds a dataset, it never replaces one that comes with
@@ -16,6 +16,7 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from datetime import datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -25,9 +26,12 @@ from urllib.parse import unquote, urlsplit
 from recbench.errors import Exit, RecbenchError, nearest
 from recbench.registry import SOURCES
 
+DUPLICATES = ("keep", "first", "last")
+"""What can become of a user's second event with an item: it stays, goes, or replaces the earlier one."""
 PLAIN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
 """What a dataset's name may be: it becomes the name of a folder."""
 HEX = re.compile(r"[0-9a-f]{64}")
+MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,8 @@ class DatasetCard:
     """Mirrors of one file, tried in this order. Empty: the file cannot be downloaded, or nothing needs to be."""
     sha256: str | None = None
     """Of the file as downloaded."""
+    md5: str | None = None
+    """Of the file as downloaded, where its publisher gives that and no sha256."""
     bytes: int | None = None
     """Length of the file as downloaded."""
     sha256_confirmed: bool = True
@@ -66,10 +72,30 @@ class DatasetCard:
     """Published counts after preparation with ``core``."""
     sequence_sha256: str | None = None
     """Hash of ``export --format sequences`` where the canonical order is known."""
+    size: str = ""
+    """Users, items and events in rounded numbers, where exact counts are not published: ``94.8K / 25.6K / 814.6K``."""
+    duplicates: str = "keep"
+    """What becomes of a user's repeated events with one item, as published: ``keep``, ``first`` or ``last``."""
+    since: str | None = None
+    """The published set has no earlier events: a date, or a date and time, UTC."""
+    until: str | None = None
+    cause: str = ""
+    """Why a preparation most likely differs from the published counts, where the set has a cause of its own."""
+    terms: str = ""
+    """The licence in a few words, for lists."""
     licence: str = ""
     citation: str = ""
     how_to_get: str = ""
     """A sentence for those who must fetch the file themselves."""
+
+
+def check_of(card: DatasetCard) -> str:
+    """How a download of the card is checked, in a word or two."""
+    if card.sha256:
+        return "sha256" if card.sha256_confirmed else "unconfirmed"
+    if card.md5:
+        return "md5"
+    return "none published"
 
 
 def find(name: str, home: Path) -> DatasetCard | None:
@@ -93,12 +119,17 @@ def require(name: str, home: Path) -> DatasetCard:
     card = find(name, home)
     if card is not None:
         return card
-    near = nearest(name, [*names(home), *(alias for card in _shipped() for alias in card.aliases)])
+    known, near = names(home), like(name, home)
     raise RecbenchError(
         f"Unknown dataset {name!r}.",
-        why=f"The datasets known by name are: {', '.join(names(home))}.",
+        why=f"{len(known)} datasets are known by name, {', '.join(known[:3])} among them: recbench list datasets",
         fix=f"{f'Did you mean {near}? Or a' if near else 'A'} file of your own: recbench prepare NAME --source PATH",
     )
+
+
+def like(name: str, home: Path) -> str | None:
+    """The name or alias of a dataset that a user most likely meant."""
+    return nearest(name, [*names(home), *(alias for card in _shipped() for alias in card.aliases)])
 
 
 def names(home: Path) -> list[str]:
@@ -132,8 +163,8 @@ def _family(raw: dict[str, Any]) -> list[DatasetCard]:
 
 
 def _filled(raw: dict[str, Any]) -> dict[str, Any]:
-    """``raw`` without ``category``, and with it and the name put where the text asks for them."""
-    names = {"name": raw["name"], "category": raw.pop("category", raw["name"])}
+    """``raw`` without ``category`` and ``short``, and with them and the name put where the text asks for them."""
+    names = {"name": raw["name"], "category": raw.pop("category", raw["name"]), "short": raw.pop("short", raw["name"])}
 
     def fill(value: Any) -> Any:
         if isinstance(value, list):
@@ -228,6 +259,22 @@ def _hash(value: Any) -> str | None:
     return None if good else "A sha256 is 64 characters from 0-9 and a-f."
 
 
+def _md5(value: Any) -> str | None:
+    return None if isinstance(value, str) and MD5.fullmatch(value) else "An md5 is 32 characters from 0-9 and a-f."
+
+
+def _duplicates(value: Any) -> str | None:
+    return None if value in DUPLICATES else f"It is one of: {', '.join(DUPLICATES)}."
+
+
+def _moment(value: Any) -> str | None:
+    try:
+        datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return 'It is a date in quotes: "2019-01-01", or "2019-01-01 00:00:00".'
+    return None
+
+
 def _format(value: Any) -> str | None:
     known = list(SOURCES.entries())
     if value in known:
@@ -265,6 +312,10 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "sha256": _hash,
     "sequence_sha256": _hash,
     "sha256_confirmed": _flag,
+    "md5": _md5,
+    "duplicates": _duplicates,
+    "since": _moment,
+    "until": _moment,
     "bytes": _whole,
     "core": _whole,
     "counts": _counts,

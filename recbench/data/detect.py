@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recbench.data.sources.archives import is_archive, members
+from recbench.data.sources.bad import BadRows
 from recbench.data.sources.base import Source
+from recbench.data.sources.json_events import has_field
+from recbench.data.sources.packing import OTHERS
+from recbench.data.sources.places import File, name_of
 from recbench.data.sources.reading import head_of, shown
+from recbench.data.sources.siblings import fits
 from recbench.errors import Exit, RecbenchError
 from recbench.registry import SOURCES
 
@@ -15,40 +22,98 @@ BUILT_IN = "synthetic"
 """The one format that needs no file."""
 
 
-def open_source(path: Path | None, source_format: str | None, options: Mapping[str, Any]) -> tuple[str, Source]:
+def open_source(
+    path: Path | None, source_format: str | None, options: Mapping[str, Any], bad: BadRows | None = None
+) -> tuple[str, Source]:
     """The name of the format and a source ready to read.
 
+    Args:
+        path: a file, an archive, or a folder that stands for one file; None for the built-in format.
+        source_format: None to find it from the content.
+        options: for the source.
+        bad: how many bad rows are bearable.
+
     Raises:
-        RecbenchError: no such path, nothing in it, or a content no format fits.
+        RecbenchError: no such path, nothing in it, a content no format fits, or an option that the format lacks.
     """
     if path is None:
         if source_format is None:
             raise ValueError("a path or a format is needed")
-        return source_format, SOURCES.load(source_format)(None, dict(options))
+        return source_format, SOURCES.load(source_format)(None, dict(options), bad)
     check_readable(path)
+    file = _inside(path, source_format)
     if source_format is None:
-        source_format = "table" if options.get("columns") else find_format(path)
-    return source_format, SOURCES.load(source_format)(path, dict(options))
+        source_format = "table" if options.get("columns") else find_format(file)
+    made = SOURCES.load(source_format)(file, dict(options), bad)
+    _check_options(source_format, made, options)
+    return source_format, made
 
 
-def find_format(path: Path) -> str:
+def _check_options(name: str, source: Source, options: Mapping[str, Any]) -> None:
+    unknown = [option for option in options if option not in source.takes]
+    if not unknown:
+        return
+    if unknown[0] == "columns":
+        raise RecbenchError(
+            f"--columns cannot be used with the format {name}.",
+            why=f"{name} knows its own columns; only tables have to be told.",
+            fix="Leave --columns out, or say --source-format table",
+        )
+    raise RecbenchError(
+        f"The format {name} has no setting {unknown[0]!r}.",
+        why=f"Settings of a source are: {', '.join(source.takes) or 'none at all'}.",
+        fix="Leave --set out; it is for the synthetic data.",
+    )
+
+
+def find_format(file: File) -> str:
     """The first format in the table that recognises the file."""
-    head = head_of(path)
+    head = head_of(file)
     for name in SOURCES.entries():
-        if name != BUILT_IN and SOURCES.load(name).recognises(path, head):
+        if name != BUILT_IN and SOURCES.load(name).recognises(file, head):
             return name
-    why, fix = _hint(head)
-    raise RecbenchError(f"The format of {path} is not known.", why=why, fix=fix, code=Exit.DATA)
+    why, fix = _hint(head_of(file, strict=True))  # where it is damaged, that is the reason
+    raise RecbenchError(f"The format of {file} is not known.", why=why, fix=fix, code=Exit.DATA)
 
 
 def file_of(path: Path, source_format: str | None) -> Path:
     """The one file a folder of a dataset stands for, where a format says which; else the path as it is."""
     if not path.is_dir():
         return path
+    found = _stands_for([file for file in sorted(path.rglob("*")) if file.is_file()], source_format)
+    return found if isinstance(found, Path) else path
+
+
+def _inside(path: Path, source_format: str | None) -> File:
+    """The file itself, or the member that an archive stands for.
+
+    Raises:
+        RecbenchError: none of its members is known, or several are.
+    """
+    if not is_archive(head_of(path)):
+        return path
+    held = members(path)
+    found = _stands_for(held, source_format)
+    if found is None:
+        listed = ", ".join(member.name for member in held[:6]) + (f" and {len(held) - 6} more" if len(held) > 6 else "")
+        raise RecbenchError(
+            f"{path} is an archive, and which file in it holds the events is not known.",
+            why=f"Inside are: {listed or 'no files at all'}.",
+            fix="Unpack it and name the file: --source FILE",
+            code=Exit.DATA,
+        )
+    return found
+
+
+def _stands_for(files: Sequence[File], source_format: str | None) -> File | None:
+    """The one file that fits a format's patterns, best pattern first; the only file there is, of whatever format."""
     formats = [source_format] if source_format else SOURCES.entries()
-    patterns = [SOURCES.load(name).folder_file for name in formats]
-    found = [file for pattern in patterns if pattern for file in path.glob(pattern)]
-    return found[0] if len(found) == 1 else path
+    for name in formats:
+        for pattern in SOURCES.load(name).files:
+            found = [file for file in files if fits(name_of(file), pattern)]
+            if len(found) == 1 and (source_format or SOURCES.load(name).recognises(found[0], head_of(found[0]))):
+                return found[0]
+    return files[0] if len(files) == 1 else None
 
 
 def check_readable(path: Path, option: str = "--source") -> None:
@@ -95,19 +160,29 @@ def _near(path: Path) -> str:
 
 def _hint(head: bytes) -> tuple[str, str]:
     """Why no format fits, and what to do, for the cases people meet."""
-    formats = ", ".join(SOURCES.entries())
-    fix = f"Say what it is: --source-format one of {formats}"
     if not head.strip():
-        return (
-            "It unpacks to nothing but blanks, or its gzip stream breaks at the start.",
-            "Get the file again; gzip -t checks it.",
-        )
-    if head.startswith(b"PK\x03\x04"):
-        return "It is a zip archive.", "Unpack it and name the file inside: unzip -l lists them"
-    if b"\0" in head:
-        return f"It is binary, and not gzip or Parquet: it starts with {head[:8].hex(' ')}.", fix
+        return "It holds nothing but blanks.", "Get the file again."
+    if b"\0" in head or head.startswith(tuple(OTHERS)):
+        return _binary(head), "Unpack it first, or get the file again."
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "It is a web page, probably an error page saved in place of the file.", "Get the file again."
-    if b"asin" in head and b"title" in head and b"reviewerID" not in head:
-        return "It looks like Amazon item metadata, which holds no events.", "--source REVIEWS --metadata THIS_FILE"
-    return f"No format fits its first line: {shown(head.partition(bytes([10]))[0])}", fix
+    if described := _describes(head):
+        return f"It looks like {described}, which hold no events.", "--source EVENTS --metadata THIS_FILE"
+    formats = ", ".join(name for name in SOURCES.entries() if name != BUILT_IN)
+    first = shown(head.partition(bytes([10]))[0])
+    return f"No format fits its first line: {first}", f"Say what it is: --source-format one of {formats}"
+
+
+def _binary(head: bytes) -> str:
+    packed = next((kind for magic, kind in OTHERS.items() if head.startswith(magic)), None)
+    if packed:
+        return f"It is packed with {packed}; gzip, zstandard, zip and tar are read."
+    return f"It is binary, and none of gzip, zstandard, zip, tar and Parquet: it starts with {head[:8].hex(' ')}."
+
+
+def _describes(head: bytes) -> str | None:
+    """What a file describes that is about items alone."""
+    if re.match(rb'\s*\{\s*"\d+"\s*:\s*[\[{]', head):
+        return "attributes or texts of items"
+    about_items = has_field(head, b"asin") and has_field(head, b"title") and not has_field(head, b"reviewerID")
+    return "lines of item metadata" if about_items else None

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 from recbench.data.catalog import DatasetCard
 from recbench.data.transfer import BrokenOffError, MirrorError, Part, Progress, RefusedError, StaleError, pull
 from recbench.errors import Exit, RecbenchError
-from recbench.files import sha256, write_text
+from recbench.files import file_hash, sha256, write_text
 
 FOLDER = ".downloads"
 GAIN = 1 << 20
@@ -246,6 +246,8 @@ class _Fetch:
     def _meant(self, path: Path, lock: Lock | None, url: str = "") -> Lock:
         """The lock of a file that is the one meant: as published, else as downloaded first."""
         size, digest = path.stat().st_size, sha256(path)
+        if self.card.md5 is not None and (found := file_hash(path, "md5")) != self.card.md5:
+            raise RefusedError(f"its md5 is {found}, published is {self.card.md5}")
         if self.published is not None and digest != self.published:
             raise RefusedError(f"its sha256 is {digest}, published is {self.published}")
         if self.published is None and lock is not None and digest != lock.sha256:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
 from recbench.data.card import Step
+from recbench.data.catalog import DUPLICATES
 from recbench.data.sources.base import Events
 from recbench.errors import Exit, RecbenchError, nearest
 
-DUPLICATES = ("keep", "first", "last")
-"""What becomes of a user's second event with an item: stays, goes, or replaces the earlier one."""
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,10 @@ class Filters:
     """Events rated lower, or not rated, go; None: no such filter."""
     duplicates: str = "keep"
     """One of ``keep``, ``first``, ``last``."""
+    since: str | None = None
+    """Earlier events go: a date (from its first moment) or a date and time, UTC; None: no such filter."""
+    until: str | None = None
+    """Later events go: a date (to its last moment) or a date and time, that moment included."""
 
     def __post_init__(self) -> None:
         if self.core < 0:
@@ -39,6 +44,13 @@ class Filters:
                 f"Unknown policy --duplicates {self.duplicates!r}.",
                 why=f"It is one of: {', '.join(DUPLICATES)}.",
                 fix=f"Did you mean {near}?" if near else "--duplicates keep",
+            )
+        moments = {name: moment(name, text) for name in ("since", "until") if (text := getattr(self, name))}
+        if len(moments) == 2 and moments["since"] > moments["until"]:
+            raise RecbenchError(
+                f"--since {self.since} is later than --until {self.until}.",
+                why="No event lies between them.",
+                fix="Swap them, or leave one out.",
             )
 
 
@@ -74,6 +86,10 @@ def apply(events: Events, filters: Filters) -> tuple[np.ndarray, tuple[Step, ...
 
 def _filtered(events: Events, rows: np.ndarray, filters: Filters) -> Iterator[tuple[str, str, np.ndarray]]:
     """What stays after each filter that is on, with its name and the option that weakens it."""
+    if filters.since or filters.until:
+        rows = rows[in_window(events, filters.since, filters.until)]
+        said = " and ".join(f"{name} {text}" for name in ("since", "until") if (text := getattr(filters, name)))
+        yield said, "an earlier --since or a later --until", rows
     if filters.min_rating is not None:
         rows = rows[rated_at_least(events.rating, filters.min_rating)]
         yield f"rating >= {filters.min_rating:g}", f"--min-rating below {filters.min_rating:g}", rows
@@ -86,6 +102,45 @@ def _filtered(events: Events, rows: np.ndarray, filters: Filters) -> Iterator[tu
         rows = rows[kept]
         said = f"{rounds} round{'s' if rounds != 1 else ''}" if rounds else "nothing to drop"
         yield f"{filters.core}-core, {said}", f"--core {filters.core - 1}, or --core 0 for none", rows
+
+
+def moment(option: str, text: str) -> int:
+    """Milliseconds since 1970 of a date or of a date and time, UTC; a bare date for ``until`` is its last moment.
+
+    Raises:
+        RecbenchError: it is neither.
+    """
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise RecbenchError(
+            f"--{option} {text!r} is no date.",
+            why="It is read as a date, or a date and time, in UTC.",
+            fix=f"--{option} 2019-12-31, or --{option} '2019-12-31 00:00:00'",
+        ) from error
+    ms = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+    return ms + (DAY_MS - 1 if option == "until" and len(text.strip()) <= len("2019-12-31") else 0)
+
+
+def in_window(events: Events, since: str | None, until: str | None) -> np.ndarray:
+    """True for the events between two moments, both included.
+
+    Raises:
+        RecbenchError: the source has no times, or one of the two is no date.
+    """
+    if events.timestamp is None:
+        raise RecbenchError(
+            "--since and --until cannot be applied.",
+            why="The source has no times, only an order within each user.",
+            fix="Leave them out, or name the column: --columns ...,timestamp=...",
+        )
+    ms = events.timestamp * (1 if events.time_unit == "ms" else 1000)
+    kept = np.ones(len(ms), dtype=bool)
+    if since:
+        kept &= ms >= moment("since", since)
+    if until:
+        kept &= ms <= moment("until", until)
+    return kept
 
 
 def rated_at_least(rating: np.ndarray | None, least: float) -> np.ndarray:

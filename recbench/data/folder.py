@@ -35,6 +35,7 @@ ITEM_TYPES = pa.schema(
         (columns.BRAND, pa.string()),
         (columns.CATEGORIES, pa.list_(pa.string())),
         (columns.PRICE, pa.float64()),
+        (columns.TEXT, pa.string()),
     ]
 )
 USER_TYPES = pa.schema(

@@ -20,6 +20,7 @@ from recbench.data.dataset import HOME, Dataset, mark_last
 from recbench.data.detect import BUILT_IN, check_readable, file_of, open_source
 from recbench.data.export import sequence_sha256
 from recbench.data.filtering import Filters
+from recbench.data.sources.bad import BadRows, parse_limit
 from recbench.data.sources.base import Events, Source
 from recbench.errors import RecbenchError, nearest
 from recbench.files import sha256, write_text
@@ -73,7 +74,13 @@ class Request:
     core: int | None = None
     """k of the k-core, 0 for none; None: that of the catalogue, else 5 (0 for synthetic data)."""
     min_rating: float | None = None
-    duplicates: str = "keep"
+    duplicates: str | None = None
+    """What becomes of repeats; None: as the catalogue says, else they stay."""
+    since: str | None = None
+    """Earlier events go; None: as the catalogue says, else none."""
+    until: str | None = None
+    max_bad_rows: str | None = None
+    """How many bad rows may be left out: a number or a share such as ``0.5%``; None: ten, and 1 % of the rows."""
     accept_changed: bool = False
     """Take a download that differs from the one downloaded first."""
 
@@ -109,7 +116,7 @@ def prepare(
         RecbenchError: the source is missing, damaged or unknown, or nothing is left of it.
     """
     known = catalog.find(request.name, request.home)
-    name = known.name if known else _plain(request.name)
+    name = known.name if known else _plain(request)
     plan = _plan(request)
     place = request.home / name
     replacement.mend(place)
@@ -117,17 +124,19 @@ def prepare(
     if request.metadata is not None:
         check_readable(request.metadata, "--metadata")
     path, source_format = _input(request, known, report, say)
-    source_format, source = open_source(path, source_format, request.options)
+    source_format, source = open_source(path, source_format, request.options, parse_limit(request.max_bad_rows))
     core, core_from = _core(request, known, source_format)
-    filters = Filters(core=core, min_rating=request.min_rating, duplicates=request.duplicates)
+    filters = _filters(request, known, core)
     events = source.read(_counting("reading", path, report))
+    if events.timestamp is None and not (request.since or request.until):
+        filters = replace(filters, since=None, until=None)  # the catalogue's window: lists were cut by who made them
     report("filtering", 0, None)
     rows, steps = filtering.apply(events, filters)
     ordered = order(events, rows, tie_seed=request.tie_seed if request.ties == "hash" else None)
     events = _without_columns(events)  # they are a copy of everything
     del rows
     split = splitting.split(plan, ordered.user, ordered.item, ordered.timestamp, events.time_unit)
-    metadata = _metadata(request, ordered, events, report)
+    metadata = _metadata(request, source, ordered, events, report)
     report("writing", 0, None)
     facts = audit.audit(
         ordered.user,
@@ -139,11 +148,13 @@ def prepare(
     )
     sequences = sequence_sha256(ordered.user, ordered.item, ordered.first_rows)
     verdict = canonical.verdict(known, steps[-1], sequences, filters)
-    tables = _tables(ordered, split, metadata)
+    tables = _tables(ordered, split, metadata.items)
     card = Card(
         name=name,
         family=_family(known, source_format),
-        source=_source_facts(request, path, source_format, known) | _beside_facts(source),
+        source=_source_facts(request, path, source_format, known)
+        | _beside_facts(source)
+        | _rows_facts(source, metadata),
         filters=asdict(filters) | {"core_from": core_from},
         steps=steps,
         split=split.facts,
@@ -158,7 +169,7 @@ def prepare(
         audit=facts,
         recbench=recbench.__version__,
         id_rule=ID_RULE,
-        notes=(*([verdict] if verdict else []), *events.notes, *audit.warnings(facts)),
+        notes=(*([verdict] if verdict else []), *events.notes, *metadata.notes, *audit.warnings(facts)),
     )
     return _write(place, card, tables, events)
 
@@ -245,12 +256,16 @@ def _plan(request: Request) -> splitting.Plan:
     )
 
 
-def _plain(name: str) -> str:
+def _plain(request: Request) -> str:
+    name = request.name
     if not catalog.PLAIN.fullmatch(name):
+        near = catalog.like(name, request.home)
         raise RecbenchError(
             f"{name!r} cannot be the name of a dataset.",
             why="It becomes the name of a folder: letters, digits, '.', '_' and '-', beginning with a letter or digit.",
-            fix="recbench prepare my-data --source PATH",
+            fix=f"Did you mean {near}? A source of your own: recbench prepare my-data --source PATH"
+            if near
+            else "recbench prepare my-data --source PATH",
         )
     return name
 
@@ -304,12 +319,41 @@ def _counting(stage: str, path: Path | None, report: Report) -> Callable[[int], 
     return progress
 
 
-def _metadata(request: Request, ordered: Ordered, events: Events, report: Report) -> pd.DataFrame | None:
-    if request.metadata is None:
-        return events.items
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """What is known of the items: a table or None, facts for the card, and notes."""
+
+    items: pd.DataFrame | None
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def _metadata(request: Request, source: Source, ordered: Ordered, events: Events, report: Report) -> _Items:
+    """Of the file that was named, else of the one beside the source."""
+    file = request.metadata or source.metadata()
+    if file is None:
+        return _Items(events.items)
     from recbench.data.sources.metadata import read_metadata
 
-    return read_metadata(request.metadata, ordered.item_ids, _counting("reading metadata", request.metadata, report))
+    path = file if isinstance(file, Path) else file.root
+    bad = BadRows(limit=source.bad.limit, share=source.bad.share)
+    read = read_metadata(file, ordered.item_ids, _counting("reading metadata", path, report), bad)
+    return _Items(read.items, {"metadata_rows": read.facts}, read.notes)
+
+
+def _rows_facts(source: Source, metadata: _Items) -> dict[str, Any]:
+    return {"bad_rows": source.bad.facts(), **metadata.facts}
+
+
+def _filters(request: Request, known: catalog.DatasetCard | None, core: int) -> Filters:
+    """As asked for, else as the catalogue says."""
+    return Filters(
+        core=core,
+        min_rating=request.min_rating,
+        duplicates=request.duplicates or (known.duplicates if known else "keep"),
+        since=request.since or (known.since if known else None),
+        until=request.until or (known.until if known else None),
+    )
 
 
 def _source_facts(

@@ -34,9 +34,9 @@ def found(home: Path, name: str) -> DatasetCard:
 
 def test_every_amazon_2014_category_and_synthetic_are_known(tmp_path: Path) -> None:
     names = catalog.names(tmp_path)
-    assert len(names) == 25
+    assert len([name for name in names if not name.startswith(("amazon2", "ml-"))]) == 24 + 5
     assert names[:3] == ["beauty", "sports", "toys"]
-    assert names[-1] == "synthetic"
+    assert names[-3:] == ["synthetic", "yelp", "yelp-all"]
 
 
 def test_beauty_is_the_published_file(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_name_that_is_no_plain_word_is_never_a_path(tmp_path: Path, name: str)
     for place in ("secret.toml", "home/a/b.toml", "home/.toml", "home/.hidden.toml", "home/a b.toml"):
         (tmp_path / place).write_text('format = "table"\n')
     assert catalog.find(name, tmp_path / "home") is None
-    assert len(catalog.names(tmp_path / "home")) == 25
+    assert catalog.names(tmp_path / "home") == catalog.names(tmp_path / "none")
 
 
 def test_a_card_of_ones_own_needs_only_a_format(tmp_path: Path) -> None:
@@ -207,3 +207,78 @@ def test_the_catalogue_is_light() -> None:
     code = "import sys, recbench.data.catalog; print(*sorted({'torch', 'pandas', 'typer', 'rich'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("family", "n", "one"),
+    [
+        ("amazon2014/", 24, "Video_Games"),
+        ("amazon2018/", 29, "Gift_Cards"),
+        ("amazon2023/", 34, "All_Beauty"),
+        ("amazon2023-0core/", 34, "Books"),
+    ],
+)
+def test_every_category_of_every_release_is_found_under_its_names(
+    tmp_path: Path, family: str, n: int, one: str
+) -> None:
+    known = [card for card in catalog.cards(tmp_path) if any(alias.startswith(family) for alias in card.aliases)]
+    assert len(known) == n
+    spelt = found(tmp_path, family + one)
+    assert spelt == found(tmp_path, family + one.lower().replace("_", "-"))
+    assert one in spelt.urls[0]
+    assert all(card.urls[0].startswith("https://") for card in known)
+
+
+def test_checksums_are_those_that_are_published_and_nothing_else(tmp_path: Path) -> None:
+    said = {name: catalog.check_of(found(tmp_path, name)) for name in ("ml-1m", "beauty", "toys", "amazon2018/books")}
+    assert said == {
+        "ml-1m": "md5",
+        "beauty": "unconfirmed",
+        "toys": "none published",
+        "amazon2018/books": "none published",
+    }
+    assert found(tmp_path, "amazon2023/video-games").sha256 is not None
+    assert found(tmp_path, "amazon2023-0core/books").md5 == "9d5d693dae385efa9053961675e1f14a"
+
+
+def test_yelp_has_no_address_but_a_way_to_get_it_and_the_published_slice(tmp_path: Path) -> None:
+    from recbench.data.download import fetch
+
+    card = found(tmp_path, "yelp")
+    assert (card.since, card.until, card.duplicates) == ("2019-01-01 00:00:00", "2019-12-31 00:00:00", "keep")
+    with pytest.raises(RecbenchError, match="yelp cannot be downloaded") as caught:
+        fetch(card, tmp_path)
+    assert "https://www.yelp.com/dataset" in caught.value.why
+    assert caught.value.fix == "recbench prepare yelp --source PATH"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('md5 = "abc"', "32 characters"),
+        ('duplicates = "drop"', "keep, first, last"),
+        ('since = "yesterday"', "a date in quotes"),
+        ("until = 2019", "a date in quotes"),
+        ("until = 2019-12-31", "a date in quotes"),
+        ("terms = 3", "must be text"),
+    ],
+)
+def test_a_bad_value_of_the_newer_keys_is_refused_too(tmp_path: Path, line: str, reason: str) -> None:
+    write(tmp_path, "shop", f'{line}\nformat = "table"')
+    assert reason in refused(tmp_path, "shop").why
+
+
+def test_a_card_of_ones_own_sets_window_and_duplicates_of_its_preparation(tmp_path: Path) -> None:
+    from recbench.data.prepare import Request, prepare
+
+    write(tmp_path, "shop", 'format = "table"\ncore = 1\nduplicates = "last"\nsince = "2014-05-13"\n')
+    text = "user,item,timestamp\n" + "".join(
+        f"u,{item},2014-05-1{day}\n" for item, day in zip("abcab", "23456", strict=True)
+    )
+    (tmp_path / "log.csv").write_text(text)
+    card = prepare(Request(name="shop", home=tmp_path, source=tmp_path / "log.csv"))
+    assert [(step.step, step.interactions) for step in card.steps] == [
+        ("read", 5),
+        ("since 2014-05-13", 4),
+        ("last of each user and item", 3),
+    ]

@@ -521,3 +521,11 @@ def test_ctrl_c_leaves_a_part_that_is_continued(server: Server, bench: Bench) ->
     bench.fetch(url)
     assert server.ranges()[-1] == f"bytes={size}-"
     assert bench.target.read_bytes() == body
+
+
+def test_a_published_md5_is_held_against_the_file(server: Server, bench: Bench) -> None:
+    url = server.on(PATH, file(BODY), file(BODY))
+    right = hashlib.md5(BODY).hexdigest()  # noqa: S324  as its publisher gives it
+    error = bench.refused(url, md5="0" * 32)
+    assert f"its md5 is {right}, published is {'0' * 32}" in error.why
+    assert bench.fetch(url, md5=right).read_bytes() == BODY

@@ -136,7 +136,7 @@ def test_item_texts_come_with_the_raw_ids_of_the_map(tmp_path: Path) -> None:
     put(tmp_path, "X.item.json", texts)
     items = Letter(path, {}).read(lambda _: None).items
     assert items is not None
-    assert list(items) == ["raw_id", "title", "brand", "categories", "price"]
+    assert list(items) == ["raw_id", "title", "brand", "categories", "price", "text"]
     rows = {row["raw_id"]: row for row in items.to_dict("records")}
     assert set(rows) == {"B-zero", "B one", "B-two"}
     assert rows["B-two"]["title"] == "Pens & paper"

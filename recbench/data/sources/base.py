@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+
+from recbench.data.sources.bad import BadRows
+from recbench.data.sources.places import File
 
 Progress = Callable[[int], None]
 """Told the number of (compressed) bytes read since the last call."""
@@ -32,7 +35,7 @@ class Events:
     item_ids: list[str]
     time_unit: str | None
     items: pd.DataFrame | None = None
-    """Metadata where the source has it: raw_id, title, brand, categories (list of text), price."""
+    """Metadata where the source has it: raw_id, title, brand, categories (list of text), price, text."""
     notes: tuple[str, ...] = ()
     """What a reader of the card should know, for example rows the source itself marks as odd."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -43,25 +46,44 @@ class Events:
 
 
 class Source(ABC):
-    """A raw format. One instance reads one path."""
+    """A raw format. One instance reads one file, or one member of an archive."""
 
     family = "generic"
     """Which shipped recipes fit data of this format."""
-    folder_file: str | None = None
-    """Pattern of the one file that a folder of this format stands for; None: a folder is refused."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Patterns of the one file that a folder or archive of this format stands for, best first; none: such is refused."""
+    takes: ClassVar[tuple[str, ...]] = ()
+    """Names of the options it understands."""
 
-    def __init__(self, path: Path | None, options: dict[str, Any]) -> None:
+    def __init__(self, path: File | None, options: dict[str, Any], bad: BadRows | None = None) -> None:
         self.path = path
         self.options = options
+        self.bad = BadRows() if bad is None else bad
+
+    @property
+    def file(self) -> File:
+        """What to read.
+
+        Raises:
+            ValueError: the source was made without a path.
+        """
+        if self.path is None:
+            raise ValueError(f"{type(self).__name__} needs a path")
+        return self.path
 
     @classmethod
     @abstractmethod
-    def recognises(cls, path: Path, head: bytes) -> bool:
+    def recognises(cls, path: File, head: bytes) -> bool:
         """Is this file of my format? ``head``: its first 64 KiB, unpacked. Looks at content, not at the name."""
 
+    def metadata(self) -> File | None:
+        """The file beside this one that describes the items, where the format has such a thing and it is there."""
+        return None
+
     def beside(self) -> dict[str, Path]:
-        """Other files that are read with the path, by what they hold."""
-        return {}
+        """Other files on the disk that are read with the path, by what they hold. A member's bytes are the archive's."""
+        found = self.metadata()
+        return {"metadata": found} if isinstance(found, Path) else {}
 
     @abstractmethod
     def read(self, progress: Progress) -> Events:

@@ -1,21 +1,23 @@
-"""Columns of text into events: CSV, TSV and other delimited files, and the part shared with Parquet."""
+"""Columns of text into events: CSV, TSV and other delimited files. Ids stay text to the letter."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
+from recbench.data.sources.bad import BadRow, BadRows
 from recbench.data.sources.base import Events, Progress
-from recbench.data.sources.coding import Coder, joined
-from recbench.data.sources.reading import shown, stream
-from recbench.data.sources.times import Times
+from recbench.data.sources.building import Builder, Lines
+from recbench.data.sources.places import File
+from recbench.data.sources.reading import blocks, shown, text_stream
 from recbench.errors import Exit, RecbenchError
 
 SEPARATORS = (",", "\t", ";", "|")
@@ -26,91 +28,157 @@ class Layout:
     """Where things stand in a delimited file. ``place``: role (user, item, rating, timestamp) -> column from 0."""
 
     separator: str
-    header: bool
+    header: Sequence[str] | None
+    """The cells of the first line, None where that is a row."""
     n_columns: int
     place: Mapping[str, int]
+    quotes: bool = True
+    """May a cell stand in quotes? Not in the formats of the research world."""
 
 
 def first_row(head: bytes) -> tuple[str, list[str]]:
     """The separator of a delimited file and the cells of its first line, byte-order mark and quotes removed."""
     line = head.decode("utf-8-sig", errors="replace").partition("\n")[0].rstrip("\r")
     separator = max(SEPARATORS, key=line.count)
-    cells = next(csv.reader(io.StringIO(line), delimiter=separator), [])
+    try:
+        cells = next(csv.reader(io.StringIO(line), delimiter=separator), [])
+    except csv.Error:  # a cell without end, a NUL
+        cells = []
     return separator, [cell.strip() for cell in cells]
 
 
-def read_delimited(path: Path, layout: Layout, progress: Progress, *, notes: tuple[str, ...] = ()) -> Events:
-    """All rows as events. Ids stay text to the letter: ``0205616461`` keeps its zero, ``5E10`` is no number.
+def read_delimited(
+    file: File,
+    layout: Layout,
+    progress: Progress,
+    bad: BadRows,
+    *,
+    notes: tuple[str, ...] = (),
+    opened: BinaryIO | None = None,
+) -> Events:
+    """All rows as events. ``0205616461`` keeps its zero, ``5E10`` is no number.
+
+    Args:
+        file: what to read, and the name that errors give.
+        opened: the content, where it is not the file's own.
 
     Raises:
-        RecbenchError: a row with another number of columns, a rating or time that is none, an empty id, a damaged file.
+        RecbenchError: a damaged file, or too many rows with other columns, an empty id, a rating or time that is none.
     """
+    header = None if layout.header is None else {role: layout.header[at] for role, at in layout.place.items()}
+    builder = Builder(file, bad, header)
+    for columns, lines in _batches(file, layout, bad, opened or text_stream(blocks(file, progress))):
+        builder.add(columns, lines)
+    return builder.finish(notes)
+
+
+def _batches(file: File, layout: Layout, bad: BadRows, opened: BinaryIO) -> Iterator[tuple[dict[str, pa.Array], Lines]]:
+    """Columns by role, and the lines they stand on; rows that are no rows are left out here."""
     names = [f"column {place + 1}" for place in range(layout.n_columns)]
     wanted = {role: names[place] for role, place in layout.place.items()}
-    types = {name: pa.float32() if role == "rating" else pa.string() for role, name in wanted.items()}
+    skipped = _Skipped(file, layout, bad.limit)
+    line = 1 + (layout.header is not None)
     try:
-        batches = pa_csv.open_csv(
-            stream(path, progress),
-            read_options=pa_csv.ReadOptions(
-                use_threads=False, column_names=names, skip_rows=int(layout.header), block_size=1 << 22
-            ),
-            parse_options=pa_csv.ParseOptions(delimiter=layout.separator),
-            convert_options=pa_csv.ConvertOptions(column_types=types, include_columns=list(wanted.values())),
-        )
-        return collect(path, ({role: batch[name] for role, name in wanted.items()} for batch in batches), notes=notes)
+        for batch in _reader(layout, names, wanted, skipped, opened):
+            n = batch.num_rows
+            lines = skipped.lines(line, n)
+            line = int(lines[-1]) + 1 if n else line
+            skipped.count(bad, line)
+            columns = {role: batch.column(name) for role, name in wanted.items()}
+            yield _without_blank(columns, lines)
+        skipped.count(bad, None)
     except pa.ArrowInvalid as error:
-        raise _unreadable(path, layout, error) from error
+        skipped.count(bad, None)  # where they are too many, that is the reason
+        raise _unreadable(file, layout, error) from error
 
 
-def collect(path: Path, batches: Iterable[dict[str, pa.Array]], *, notes: tuple[str, ...] = ()) -> Events:
-    """Events from batches of columns by role; ids are text by now, times of any kind ``Times`` knows."""
-    user, item, times = Coder(), Coder(), Times(path)
-    ratings: list[np.ndarray] = []
-    rows = 0
-    timed = False
-    for batch in batches:
-        for role, coder in (("user", user), ("item", item)):
-            _add_ids(path, role, coder, batch[role], rows)
-        if "rating" in batch:
-            ratings.append(batch["rating"].cast(pa.float32()).to_numpy(zero_copy_only=False))
-        if "timestamp" in batch:
-            times.add(batch["timestamp"])
-            timed = True
-        rows += len(batch["user"])
-    timestamp, unit = times.settle() if timed else (None, None)
-    return Events(
-        user=user.codes(),
-        item=item.codes(),
-        rating=joined(ratings, np.float32) if ratings else None,
-        timestamp=timestamp,
-        order=np.arange(rows, dtype=np.int64),
-        user_ids=user.ids(),
-        item_ids=item.ids(),
-        time_unit=unit,
-        notes=notes,
-    )
+def _reader(
+    layout: Layout, names: list[str], wanted: Mapping[str, str], skipped: _Skipped, opened: BinaryIO
+) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from pa_csv.open_csv(
+            opened,
+            read_options=pa_csv.ReadOptions(
+                use_threads=False, column_names=names, skip_rows=int(layout.header is not None), block_size=1 << 22
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=layout.separator,
+                quote_char='"' if layout.quotes else False,
+                ignore_empty_lines=False,
+                invalid_row_handler=skipped,
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(wanted.values(), pa.string()), include_columns=list(wanted.values())
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" not in str(error):
+            raise
 
 
-def _add_ids(path: Path, role: str, coder: Coder, column: pa.Array, before: int) -> None:
-    encoded = column.dictionary_encode(null_encoding="encode")
-    distinct = encoded.dictionary.to_pylist()
-    indices = encoded.indices.to_numpy()
-    for place, raw in enumerate(distinct):
-        if raw is None or not raw.strip():
-            bad = np.flatnonzero(indices == place)
-            raise RecbenchError(
-                f"Row {before + bad[0] + 1:,} of {path} has no {role}.",
-                why=f"An event needs a user and an item; the {role} is empty in {len(bad):,} rows read so far.",
-                fix="Remove those rows, or name another column: --columns user=...,item=...",
-                code=Exit.DATA,
-            )
-    coder.add_encoded(distinct, indices)
+class _Skipped:
+    """Rows with another number of columns, as pyarrow comes to them."""
+
+    def __init__(self, file: File, layout: Layout, limit: int) -> None:
+        self._file = file
+        self._layout = layout
+        self._limit = limit
+        self._rows: list[tuple[int, BadRow | None]] = []
+        self._numbers: list[int] = []
+        self._n_bad = 0
+
+    def __call__(self, row: Any) -> str:
+        number = int(row.number) if row.number is not None else 0
+        text = row.text if isinstance(row.text, str) else bytes(row.text or b"").decode("utf-8", "replace")
+        blank = not text.strip()
+        n, there = self._layout.n_columns, row.actual_columns
+        self._numbers.append(number)
+        what = f"has {there} column{'s' if there != 1 else ''} in place of {n}: {shown(text.encode())}"
+        why = f"Every row of this file needs {n} columns, separated by {_separator(self._layout)}."
+        row_is = None if blank else BadRow(file=str(self._file), line=number, what=what, why=why)
+        self._rows.append((number, row_is))
+        self._n_bad += not blank
+        return "skip" if self._n_bad <= self._limit else "error"
+
+    def count(self, bad: BadRows, before: int | None) -> None:
+        """Tell of those that stand before a line."""
+        while self._rows and (before is None or self._rows[0][0] < before):
+            _, row = self._rows.pop(0)
+            if row is not None:
+                bad.add(row)
+
+    def lines(self, begin: int, n: int) -> Lines:
+        """The lines of the next ``n`` rows that were not skipped."""
+        self._numbers = [number for number in self._numbers if number >= begin]
+        if not self._numbers:
+            return range(begin, begin + n)
+        candidates = np.arange(begin, begin + n + len(self._numbers))
+        return candidates[~np.isin(candidates, self._numbers)][:n]
 
 
-def _unreadable(path: Path, layout: Layout, error: Exception) -> RecbenchError:
-    kind = "tabs" if layout.separator == "\t" else repr(layout.separator)
+def _without_blank(columns: dict[str, pa.Array], lines: Lines) -> tuple[dict[str, pa.Array], Lines]:
+    """The columns without rows that hold nothing at all: blank lines."""
+    if not (_lengths(columns["user"]) == 0).any():
+        return columns, lines  # nearly every batch
+    empty = [np.asarray(column.is_null()) | (_lengths(column) == 0) for column in columns.values()]
+    blank = np.logical_and.reduce(empty)
+    if not blank.any():
+        return columns, lines
+    kept = pa.array(~blank)
+    return {role: column.filter(kept) for role, column in columns.items()}, np.asarray(lines)[~blank]
+
+
+def _lengths(column: pa.Array) -> np.ndarray:
+    return pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+
+
+def _separator(layout: Layout) -> str:
+    return "tabs" if layout.separator == "\t" else repr(layout.separator)
+
+
+def _unreadable(file: File, layout: Layout, error: Exception) -> RecbenchError:
     return RecbenchError(
-        f"{path} cannot be read as a table of {layout.n_columns} columns, separated by {kind}.",
+        f"{file} cannot be read as a table of {layout.n_columns} columns, separated by {_separator(layout)}.",
         why=shown(str(error).encode(), 200),
         fix="Mend that row, or say what the file is: --source-format ..., --columns user=...,item=...,timestamp=...",
         code=Exit.DATA,

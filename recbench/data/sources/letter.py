@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,10 @@ import pandas as pd
 from recbench import columns
 from recbench.data.sources.base import Events, Progress, Source
 from recbench.data.sources.coding import Coder
-from recbench.data.sources.metadata import FIELDS, described
+from recbench.data.sources.metadata import FIELDS, as_row, described
+from recbench.data.sources.places import File, name_of
 from recbench.data.sources.reading import blocks, shown
+from recbench.data.sources.siblings import sibling
 from recbench.errors import Exit, RecbenchError
 
 START = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"\d+"\s*:\s*\[\s*[-\d\]]')
@@ -32,22 +34,24 @@ USERS, ITEMS, METADATA = "user_ids", "item_ids", "metadata"
 class Letter(Source):
     """``X.inter.json``. Numbers count from 0; raw ids are those of the maps, or the numbers where there is no map."""
 
-    folder_file = "*.inter.json"
+    files: ClassVar[tuple[str, ...]] = ("*.inter.json", "*.inter.json.gz")
 
     @classmethod
-    def recognises(cls, path: Path, head: bytes) -> bool:
+    def recognises(cls, path: File, head: bytes) -> bool:
         del path  # the content decides
         return START.match(head) is not None and not _attributes(head)
 
     def beside(self) -> dict[str, Path]:
-        path = _given(self.path)
-        name = path.name.removesuffix(".gz").removesuffix(".json").removesuffix(".inter")
+        return {role: file for role, file in self._others().items() if isinstance(file, Path)}
+
+    def _others(self) -> dict[str, File]:
+        name = name_of(self.file).removesuffix(".gz").removesuffix(".json").removesuffix(".inter")
         wanted = [(USERS, "user_index.json"), (USERS, f"{name}.user2id")]  # X's own file before one that names no set
         wanted += [(ITEMS, "item_index.json"), (ITEMS, f"{name}.item2id"), (METADATA, f"{name}.item.json")]
-        return {role: place for role, file in wanted if (place := path.with_name(file)).is_file()}
+        return {role: place for role, file in wanted if (place := sibling(self.file, file))}
 
     def read(self, progress: Progress) -> Events:
-        path, beside = _given(self.path), self.beside()
+        path, beside = self.file, self._others()
         lists = _lists(path, progress)
         users = _names(beside.get(USERS), path, columns.USER, lists)
         items = _names(beside.get(ITEMS), path, columns.ITEM, sorted({n for listed in lists.values() for n in listed}))
@@ -71,12 +75,6 @@ class Letter(Source):
         )
 
 
-def _given(path: Path | None) -> Path:
-    if path is None:
-        raise ValueError("LETTER JSON needs a path")
-    return path
-
-
 def _attributes(head: bytes) -> bool:
     """Does it look like S3-Rec's item attributes? Same shape, but numbered from 1 as they appear, under scattered keys."""
     lists = LIST.findall(head)
@@ -85,7 +83,7 @@ def _attributes(head: bytes) -> bool:
     return scattered and list(seen) == list(range(1, len(seen) + 1))
 
 
-def _lists(path: Path, progress: Progress) -> dict[int, list[int]]:
+def _lists(path: File, progress: Progress) -> dict[int, list[int]]:
     """Item numbers of each user, users in order of their number."""
     lists: dict[int, list[int]] = {}
     for key, listed in _object(path, progress).items():
@@ -99,7 +97,7 @@ def _lists(path: Path, progress: Progress) -> dict[int, list[int]]:
     return dict(sorted(lists.items()))
 
 
-def _names(path: Path | None, source: Path, kind: str, numbers: Iterable[int]) -> dict[int, str]:
+def _names(path: File | None, source: File, kind: str, numbers: Iterable[int]) -> dict[int, str]:
     """Raw id of each number: that of the map, or the number itself where there is no map."""
     if path is None:
         return {number: str(number) for number in numbers}
@@ -108,7 +106,7 @@ def _names(path: Path | None, source: Path, kind: str, numbers: Iterable[int]) -
         if not _is_number(number):
             raise _wrong(path, f"maps {_brief(raw)} to {_brief(number)}", "A map goes from raw id to number from 0.")
         if number in names:
-            why = f"{_brief(names[number])} and {_brief(raw)} cannot be told apart in {source.name}."
+            why = f"{_brief(names[number])} and {_brief(raw)} cannot be told apart in {name_of(source)}."
             raise _wrong(path, f"gives two raw ids the number {number}", why)
         names[number] = raw
     wanted = list(numbers)
@@ -116,15 +114,15 @@ def _names(path: Path | None, source: Path, kind: str, numbers: Iterable[int]) -
     if missing:
         raise RecbenchError(
             f"{path} has no raw id for {kind} {missing[0]}.",
-            why=f"{len(missing):,} of the {len(wanted):,} {kind}s of {source.name} are not in it: it is cut, or another "
+            why=f"{len(missing):,} of the {len(wanted):,} {kind}s of {name_of(source)} are not in it: it is cut, or another "
             "dataset's.",
-            fix=f"Get the map that belongs to {source.name}, or move this one away: ids are then the numbers.",
+            fix=f"Get the map that belongs to {name_of(source)}, or move this one away: ids are then the numbers.",
             code=Exit.DATA,
         )
     return {number: names[number] for number in wanted}
 
 
-def _metadata(path: Path, items: dict[int, str]) -> pd.DataFrame:
+def _metadata(path: File, items: dict[int, str]) -> pd.DataFrame:
     """What ``X.item.json`` knows of the items, one row an item."""
     records = _object(path)
     rows = []
@@ -137,18 +135,18 @@ def _metadata(path: Path, items: dict[int, str]) -> pd.DataFrame:
         if isinstance(names := record.get("categories"), str):
             record = record | {"categories": BETWEEN_CATEGORIES.split(names)}
         if record:
-            rows.append(described(raw, record))
+            rows.append(as_row(described(raw, record)))
     if not rows:
         raise _wrong(path, "describes none of the items", "Its keys are not the item numbers of the lists.")
     return pd.DataFrame(rows, columns=list(FIELDS))
 
 
-def _object(path: Path, progress: Progress = lambda _: None) -> dict[str, Any]:
+def _object(path: File, progress: Progress = lambda _: None) -> dict[str, Any]:
     """A JSON object, or the lines ``raw id<TAB>number`` of a text map. No key may stand twice."""
     content = b"".join(blocks(path, progress))
     try:
         text = content.decode("utf-8-sig")
-        if path.suffix in (".user2id", ".item2id"):
+        if name_of(path).endswith((".user2id", ".item2id")):
             return _once([_pair(line) for line in text.split("\n") if line.strip()])
         held = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
@@ -183,6 +181,6 @@ def _brief(value: Any) -> str:
     return shown(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
-def _wrong(path: Path, what: str, why: str, fix: str = "") -> RecbenchError:
-    fix = fix or f"Mend {path.name} or get it again, or name another --source-format."
+def _wrong(path: File, what: str, why: str, fix: str = "") -> RecbenchError:
+    fix = fix or f"Mend {name_of(path)} or get it again, or name another --source-format."
     return RecbenchError(f"{path} {what}.", why=why, fix=fix, code=Exit.DATA)

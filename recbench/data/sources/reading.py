@@ -1,134 +1,112 @@
-"""Reading a file that may be gzipped and may be damaged: blocks, lines, and an error that names the last good line."""
+"""Reading raw content that may be packed, inside an archive or damaged: blocks, lines, an error that names the last good line."""
 
 from __future__ import annotations
 
-import contextlib
+import codecs
 import io
-import zlib
+import re
+import tarfile
+import zipfile
 from collections.abc import Iterator
-from importlib import import_module
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from recbench.data.sources.archives import damaged, stored
 from recbench.data.sources.base import Progress
+from recbench.data.sources.packing import PLAIN_BLOCK, DamageError, Stream, unpacked
+from recbench.data.sources.places import File
 from recbench.errors import Exit, RecbenchError
 
-inflate: Any = zlib
-with contextlib.suppress(ImportError):  # the extra "fast" may not be installed
-    inflate = import_module("isal.isal_zlib")
-
-BROKEN: tuple[type[Exception], ...] = (EOFError, zlib.error, inflate.error)
-GZIP = b"\x1f\x8b"
-PACKED_BLOCK = 1 << 18
-PLAIN_BLOCK = 1 << 20
 HEAD = 1 << 16
+WRONG = re.compile("[\udc80-\udcff]")
+"""What the decoder makes of bytes that are not UTF-8."""
+LONGEST = 1 << 26
+"""Bytes of a line. A longer one is no record, and would be held in memory as a whole."""
 
 
-def blocks(path: Path, progress: Progress) -> Iterator[bytes]:
-    """The content in blocks, gzip undone.
+def blocks(file: File, progress: Progress) -> Iterator[bytes]:
+    """The content in blocks, archive and packing undone.
 
     Raises:
-        RecbenchError: the gzip stream is cut off or damaged. All that could be unpacked has been yielded by then.
+        RecbenchError: it is cut off, damaged or a bomb. All that could be unpacked has been yielded by then.
     """
     n_lines, recent = 0, (b"", b"")
-    with path.open("rb") as raw:
-        packed = raw.peek(2)[:2] == GZIP
-        try:
-            for block in _unpacked(raw, progress) if packed else _plain(raw, progress):
+    try:
+        with stored(file, progress) as raw:
+            for block in unpacked(raw):
                 n_lines += block.count(b"\n")
                 recent = (recent[1], block)
                 yield block
-        except BROKEN as error:
-            raise _damaged(path, n_lines, b"".join(recent), error) from error
+    except DamageError as error:
+        raise damaged(file, error, _upto(n_lines, b"".join(recent), error)) from error
+    except (tarfile.TarError, zipfile.BadZipFile) as error:
+        raise damaged(file, DamageError("tar" if isinstance(error, tarfile.TarError) else "zip", str(error))) from error
 
 
-def head_of(path: Path) -> bytes:
-    """The first 64 KiB, gzip undone; shorter where the file is, or where its gzip stream breaks."""
+def _upto(n_lines: int, recent: bytes, error: DamageError) -> str:
+    whole = recent.rpartition(b"\n")[0].rpartition(b"\n")[2]
+    upto = f"readable up to line {n_lines:,} ({shown(whole)})" if n_lines else "readable, but not one whole line of it"
+    return f"It is {upto}, then {'stops' if error.cut else 'breaks'}."
+
+
+def head_of(file: File, *, strict: bool = False) -> bytes:
+    """The first 64 KiB, packing undone; shorter where the file is.
+
+    Raises:
+        RecbenchError: if ``strict``, that its stream breaks there; else the head ends where it breaks.
+    """
     head = b""
     try:
-        for block in blocks(path, lambda _: None):
+        for block in blocks(file, lambda _: None):
             head += block
             if len(head) >= HEAD:
                 break
     except RecbenchError:
-        pass  # reading the file in full says where it breaks
+        if strict:
+            raise
     return head[:HEAD]
 
 
-def lines(path: Path, progress: Progress) -> Iterator[list[bytes]]:
-    """The lines in batches, line ends removed (a carriage return stays). The last one may lack its line end."""
-    rest = b""
-    for block in blocks(path, progress):
+def lines(file: File, progress: Progress) -> Iterator[list[bytes]]:
+    """The lines in batches, line ends removed (a carriage return stays). The last one may lack its line end.
+
+    Raises:
+        RecbenchError: as :func:`blocks`, or a line is longer than any record.
+    """
+    rest, n = b"", 0
+    for block in blocks(file, progress):
         batch = (rest + block).split(b"\n")
         rest = batch.pop()
-        yield batch
+        n += len(batch)
+        if len(rest) > LONGEST:
+            raise RecbenchError(
+                f"Line {n + 1:,} of {file} does not end.",
+                why=f"It has more than {LONGEST:,} bytes, and one record a line is expected.",
+                fix="Mend the line ends of the file, or name another --source-format.",
+                code=Exit.DATA,
+            )
+        if batch:
+            yield batch
     if rest:
         yield [rest]
 
 
-def stream(path: Path, progress: Progress) -> BinaryIO:
-    """The content as a file object, for readers that want one."""
-    return io.BufferedReader(_Stream(blocks(path, progress)), buffer_size=PLAIN_BLOCK)
+def text_stream(source: Iterator[bytes]) -> BinaryIO:
+    """Blocks as a file object that is UTF-8 for certain: a byte that is none becomes NUL, which no id may hold."""
+    return io.BufferedReader(Stream(_valid(source)), buffer_size=PLAIN_BLOCK)
 
 
-class _Stream(io.RawIOBase):
-    def __init__(self, source: Iterator[bytes]) -> None:
-        self._source = source
-        self._left = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            block = next(self._source, None)
-            if block is None:
-                return 0
-            self._left = memoryview(block)
-        size = min(len(buffer), len(self._left))
-        buffer[:size] = self._left[:size]
-        self._left = self._left[size:]
-        return size
-
-
-def _plain(raw: BinaryIO, progress: Progress) -> Iterator[bytes]:
-    while block := raw.read(PLAIN_BLOCK):
-        progress(len(block))
-        yield block
-
-
-def _unpacked(raw: BinaryIO, progress: Progress) -> Iterator[bytes]:
-    """Every member of a gzip file, up to the very cut if there is one: GzipFile would lose the last of it."""
-    member = None
-    while block := raw.read(PACKED_BLOCK):
-        progress(len(block))
-        while block:
-            if member is None:
-                if not block.strip(b"\0"):
-                    break  # zero padding behind the last member is allowed
-                member = inflate.decompressobj(31)
-            if data := member.decompress(block):
-                yield data
-            block = member.unused_data if member.eof else b""
-            member = None if member.eof else member
-    if member is not None:
-        raise EOFError
-
-
-def _damaged(path: Path, n_lines: int, recent: bytes, error: Exception) -> RecbenchError:
-    whole = recent.rpartition(b"\n")[0].rpartition(b"\n")[2]
-    upto = f"readable up to line {n_lines:,} ({shown(whole)})" if n_lines else "readable, but not one whole line of it"
-    cut = isinstance(error, EOFError)
-    return RecbenchError(
-        f"{path} {'is cut off: its gzip stream has no end' if cut else 'is damaged: its gzip stream does not check'}.",
-        why=f"It is {upto}, then {'stops' if cut else f'breaks ({error})'}. Half a file would be another dataset.",
-        fix=f"Get the file again; gzip -t {path} says nothing when it is whole.",
-        code=Exit.DATA,
-    )
+def _valid(source: Iterator[bytes]) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    for block in source:
+        if block.isascii() and not decoder.getstate()[0]:
+            yield block
+            continue
+        yield WRONG.sub("\0", decoder.decode(block)).encode()
+    yield WRONG.sub("\0", decoder.decode(b"", final=True)).encode()
 
 
 def shown(line: bytes, width: int = 60) -> str:
     """The start of a raw line, fit for a message."""
-    text = line.decode("utf-8", errors="replace").strip()
+    text = line[: 4 * width].decode("utf-8", errors="replace").strip()
     text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     return text if len(text) <= width else text[: width - 3] + "..."

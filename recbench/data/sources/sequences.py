@@ -1,45 +1,49 @@
-"""Sequence text: a user and then items, oldest first (S3-Rec), or one ``user item`` pair a line (SASRec)."""
+"""Sequence text: a user and then items, oldest first (S3-Rec), or one ``user item`` pair a line (SASRec, BERT4Rec)."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import final
 
 import numpy as np
 
+from recbench.data.sources.bad import BadRow
 from recbench.data.sources.base import Events, Progress, Source
 from recbench.data.sources.coding import Coder
+from recbench.data.sources.places import File, name_of
 from recbench.data.sources.reading import lines, shown
+from recbench.data.sources.siblings import sibling
 from recbench.errors import Exit, RecbenchError
 
 
 @final
 class Sequences(Source):
-    """Lists without times: the order of a list is the order of its events."""
+    """Lists without times: the order of a list is the order of its events. Attributes from ``X_item2attributes.json``."""
 
     @classmethod
-    def recognises(cls, path: Path, head: bytes) -> bool:
+    def recognises(cls, path: File, head: bytes) -> bool:
         del path  # the content decides
-        rows = head.replace(b"\r", b"").split(b"\n")[:200]
+        rows = head.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"").split(b"\n")[:200]
         rows = [row for row in (rows[:-1] if len(rows) > 1 else rows) if row]
-        return bool(rows) and all(re.fullmatch(rb"\d+( \d+)+ ?", row) for row in rows)
+        fits = [re.fullmatch(rb"\d+( \d+)+ ?", row) is not None for row in rows]
+        return len(rows) > 0 and fits[0] and sum(fits) >= 0.9 * len(rows)
+
+    def metadata(self) -> File | None:
+        return sibling(self.file, f"{PurePosixPath(name_of(self.file)).stem}_item2attributes.json")
 
     def read(self, progress: Progress) -> Events:
-        path = self.path
-        if path is None:
-            raise ValueError("sequence text needs a path")
         user, item = Coder(), Coder()
         line_of: dict[str, int] = {}
         repeated: tuple[str, int] | None = None
         only_pairs = True
         number = n_blank = 0
-        for batch in lines(path, progress):
+        for batch in lines(self.file, progress):
             for line in batch:
                 number += 1
-                words = _words(path, number, line)
+                words = self._words(number, line)
                 if not words:
-                    n_blank += 1
+                    n_blank += words is not None
                     continue
                 only_pairs = only_pairs and len(words) == 2
                 if line_of.setdefault(words[0], number) != number and repeated is None:
@@ -47,7 +51,8 @@ class Sequences(Source):
                 user.add([words[0]] * (len(words) - 1))
                 item.add(words[1:])
         if repeated and not only_pairs:
-            raise _on_two_lines(path, *repeated, line_of[repeated[0]])
+            raise _on_two_lines(self.file, *repeated, line_of[repeated[0]])
+        self.bad.check(number - n_blank)
         notes = [f"{n_blank:,} blank lines in the source hold no event."] if n_blank else []
         if repeated:
             notes.append("Read as one `user item` pair a line; each user's pairs in file order.")
@@ -61,26 +66,23 @@ class Sequences(Source):
             user_ids=user.ids(),
             item_ids=item.ids(),
             time_unit=None,
-            notes=tuple(notes),
+            notes=(*notes, *self.bad.notes()),
         )
 
-
-def _words(path: Path, number: int, line: bytes) -> list[str]:
-    try:
-        words = line.decode("utf-8-sig" if number == 1 else "utf-8").split()
-    except UnicodeDecodeError:
-        words = [""]
-    if len(words) == 1:
-        raise RecbenchError(
-            f"Line {number:,} of {path} holds no list: {shown(line)}",
-            why="Expected a user and then at least one item, separated by blanks.",
-            fix=f"Mend or remove line {number:,}, or name another --source-format.",
-            code=Exit.DATA,
-        )
-    return words
+    def _words(self, number: int, line: bytes) -> list[str] | None:
+        """The words of a line, none of them where it is blank; None where it is a bad row."""
+        try:
+            words = line.decode("utf-8-sig" if number == 1 else "utf-8").split()
+        except UnicodeDecodeError:
+            words = [""]
+        if len(words) == 1:
+            why = "Expected a user and then at least one item, separated by blanks."
+            self.bad.add(BadRow(file=str(self.file), line=number, what=f"holds no list: {shown(line)}", why=why))
+            return None
+        return words
 
 
-def _on_two_lines(path: Path, raw: str, number: int, first: int) -> RecbenchError:
+def _on_two_lines(path: File, raw: str, number: int, first: int) -> RecbenchError:
     return RecbenchError(
         f"User {raw} stands on lines {first:,} and {number:,} of {path}.",
         why="Lists have no times, so which of the two comes first is unknown.",

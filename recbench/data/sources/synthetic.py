@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 from recbench import columns
 from recbench.data.oracle import Oracle
 from recbench.data.sources.base import Events, Progress, Source
+from recbench.data.sources.places import File
 from recbench.data.synthetic import Settings, World, generate
 from recbench.errors import RecbenchError, nearest
 
@@ -60,7 +60,7 @@ class Synthetic(Source):
     family = "synthetic"
 
     @classmethod
-    def recognises(cls, path: Path, head: bytes) -> bool:
+    def recognises(cls, path: File, head: bytes) -> bool:
         """False: no file is of this format."""
         del path, head
         return False

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recbench.data.sources.base import Events, Progress, Source
-from recbench.data.sources.delimited import Layout, collect, first_row, read_delimited
+from recbench.data.sources.building import Builder
+from recbench.data.sources.delimited import Layout, first_row, read_delimited
+from recbench.data.sources.places import File
 from recbench.data.sources.reading import head_of
 from recbench.errors import Exit, RecbenchError, nearest
 
@@ -31,8 +33,11 @@ class Table(Source):
     Option ``columns``: role -> name of its column, or number from 1 for a file without a header.
     """
 
+    files: ClassVar[tuple[str, ...]] = ("*.parquet",)
+    takes: ClassVar[tuple[str, ...]] = ("columns",)
+
     @classmethod
-    def recognises(cls, path: Path, head: bytes) -> bool:
+    def recognises(cls, path: File, head: bytes) -> bool:
         del path  # the content decides
         if head.startswith(PARQUET):
             return True
@@ -42,27 +47,37 @@ class Table(Source):
         return len(cells) >= 2
 
     def read(self, progress: Progress) -> Events:
-        if self.path is None:
-            raise ValueError("a table needs a path")
-        head = head_of(self.path)
+        head = head_of(self.file)
         asked = dict(self.options.get("columns") or {})
         if head.startswith(PARQUET):
-            return self._parquet(self.path, asked, progress)
+            return self._parquet(self.file, asked, progress)
         separator, cells = first_row(head)
         header = not (asked and all(str(name).isdigit() for name in asked.values()))
-        place = _places(self.path, cells, asked) if header else _numbered(self.path, len(cells), asked)
-        layout = Layout(separator=separator, header=header, n_columns=len(cells), place=place)
-        return read_delimited(self.path, layout, progress, notes=_said(cells, place, header))
+        place = _places(self.file, cells, asked) if header else _numbered(self.file, len(cells), asked)
+        layout = Layout(separator=separator, header=cells if header else None, n_columns=len(cells), place=place)
+        return read_delimited(self.file, layout, progress, self.bad, notes=_said(cells, place, header))
 
-    def _parquet(self, path: Path, asked: dict[str, str], progress: Progress) -> Events:
-        try:
-            file = pq.ParquetFile(path)
-            names = file.schema_arrow.names
-            place = _places(path, names, asked)
-            return collect(path, _batches(path, file, names, place, progress), notes=_said(names, place, True))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    def _parquet(self, file: File, asked: dict[str, str], progress: Progress) -> Events:
+        if not isinstance(file, Path):
             raise RecbenchError(
-                f"{path} cannot be read as Parquet.",
+                f"{file} is Parquet inside an archive.",
+                why="Parquet is read from its end, so it must stand on the disk.",
+                fix="Unpack it and name the file inside: --source FILE.parquet",
+                code=Exit.DATA,
+            )
+        try:
+            opened = pq.ParquetFile(file)
+            names = opened.schema_arrow.names
+            place = _places(file, names, asked)
+            builder, row = Builder(file, self.bad), 1
+            for columns in _batches(file, opened, names, place, progress):
+                n = len(columns["user"])
+                builder.add(columns, range(row, row + n))
+                row += n
+            return builder.finish(_said(names, place, True))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise RecbenchError(
+                f"{file} cannot be read as Parquet.",
                 why=str(error).partition("\n")[0],
                 fix="Get or write the file again.",
                 code=Exit.DATA,
@@ -97,16 +112,20 @@ def _as_text(path: Path, name: str, column: pa.Array) -> pa.Array:
     return column.cast(pa.string())
 
 
-def _places(path: Path, cells: list[str], asked: dict[str, str]) -> dict[str, int]:
+def _places(path: File, cells: list[str], asked: dict[str, str]) -> dict[str, int]:
     """Role -> column: as asked for, or by a well-known name."""
     place: dict[str, int] = {}
+    lowered = [cell.lower() for cell in cells]
     for role, name in asked.items():
-        if name not in cells:
+        if name in cells:
+            place[role] = cells.index(name)
+        elif lowered.count(name.lower()) == 1:
+            place[role] = lowered.index(name.lower())
+        else:
             near = nearest(name, cells)
             raise _wrong_columns(
                 path, cells, f"has no column {name!r}", f"Did you mean {role}={near}?" if near else None
             )
-        place[role] = cells.index(name)
     plain = [cell.partition(":")[0].strip().lower() for cell in cells]
     for role, names in KNOWN.items():
         found = [plain.index(name) for name in names if name in plain]
@@ -120,7 +139,7 @@ def _places(path: Path, cells: list[str], asked: dict[str, str]) -> dict[str, in
     return place
 
 
-def _numbered(path: Path, n_columns: int, asked: dict[str, str]) -> dict[str, int]:
+def _numbered(path: File, n_columns: int, asked: dict[str, str]) -> dict[str, int]:
     place = {role: int(number) - 1 for role, number in asked.items()}
     wrong = [role for role, at in place.items() if not 0 <= at < n_columns]
     if wrong or not {"user", "item"} <= set(place) or len(set(place.values())) < len(place):
@@ -132,7 +151,7 @@ def _numbered(path: Path, n_columns: int, asked: dict[str, str]) -> dict[str, in
     return place
 
 
-def _wrong_columns(path: Path, cells: list[str], what: str, fix: str | None) -> RecbenchError:
+def _wrong_columns(path: File, cells: list[str], what: str, fix: str | None) -> RecbenchError:
     example = cells[0] if cells else "..."
     return RecbenchError(
         f"{path} {what}.",

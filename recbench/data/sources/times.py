@@ -1,8 +1,11 @@
-"""One unit for a whole column of times: seconds, milliseconds or ISO text, by magnitude. A mixture is refused."""
+"""One unit for a whole column of times: seconds, milliseconds or ISO text, by magnitude. A mixture is refused.
+
+A time that is none, before 1970 or in the future makes its row a bad row; the column goes on without it.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
 
 import numpy as np
 import pandas as pd
@@ -10,105 +13,108 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbench.data.sources.coding import joined
+from recbench.data.sources.places import File
 from recbench.errors import Exit, RecbenchError
 
 MILLISECONDS_FROM = 1e11
 """As seconds this is the year 5138, as milliseconds March 1973: nobody's log is in between."""
 TOO_FINE_FROM = 1e14
+TOLERANCE = 86_400
+"""Seconds that a time may lie ahead of this machine's clock: time zones, and clocks that go wrong."""
+RIGHT = "A time is a number of seconds or milliseconds since 1970, or ISO text such as 2014-05-13T08:30:00Z."
+Bad = dict[int, str]
+"""Place of a bad row -> what is wrong with its time."""
 
 
 class Times:
     """Collects a column of times batch by batch and settles its unit at the end."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: File) -> None:
+        self._file = file
         self._parts: list[np.ndarray] = []
         self._kinds: dict[str, str] = {}
-        self._rows = 0
 
-    def add(self, column: pa.Array) -> None:
-        """Take one batch: text, integers, floats or timestamps."""
-        if column.null_count:
-            self._missing(int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0]))
+    def read(self, column: pa.Array) -> tuple[np.ndarray, Bad]:
+        """The times of one batch as numbers, and what is wrong with those that are none: text, numbers or timestamps.
+
+        Raises:
+            RecbenchError: dates and numbers stand in one column.
+        """
+        bad: Bad = {}
         if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
             kind, values = "dates", _milliseconds(column)
         elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            kind, values = self._text(column)
+            kind, values, bad = self._text(column)
+        elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            kind, values = "numbers", _numbers(column)
         else:
-            kind, values = (
-                "numbers",
-                column.cast(pa.float64()).to_numpy() if pa.types.is_floating(column.type) else column.to_numpy(),
-            )
-        self._kinds.setdefault(kind, f"row {self._rows + 1:,}: {column[0].as_py()}" if len(column) else "")
+            raise self._error(f"times are of type {column.type}", RIGHT, "Write the column as numbers or ISO text.")
+        if column.null_count:
+            bad |= {int(at): "has no time" for at in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))}
+        if kind == "numbers" and values.dtype.kind == "f":
+            odd = np.flatnonzero(~np.isfinite(values)).tolist()
+            bad |= {at: f"holds {column[at].as_py()!r} as its time" for at in odd if at not in bad}
+            values = np.where(np.isfinite(values), values, 0)
+        if len(bad) < len(column):
+            good = next(at for at in range(len(column)) if at not in bad)
+            self._kinds.setdefault(kind, f"{column[good].as_py()}")
         if len(self._kinds) > 1:
-            self._mixture("; ".join(f"{kind} in {where}" for kind, where in self._kinds.items()))
-        self._rows += len(column)
+            self._mixture("; ".join(f"{kind}: {example}" for kind, example in self._kinds.items()))
+        return values, bad
+
+    def keep(self, values: np.ndarray) -> None:
+        """Take the times of the good rows of a batch."""
         self._parts.append(values)
 
-    def settle(self) -> tuple[np.ndarray, str]:
-        """All times, (E,) int64, and their unit ``s`` or ``ms``."""
+    def settle(self) -> tuple[np.ndarray, str, Bad]:
+        """All times, (E,) int64, their unit ``s`` or ``ms``, and what is wrong with those out of bounds.
+
+        Raises:
+            RecbenchError: they are in more than one unit, or finer than milliseconds.
+        """
         values = joined(self._parts, np.int64)
         if "dates" in self._kinds:
-            return (values // 1000, "s") if not (values % 1000).any() else (values, "ms")
-        if not np.isfinite(values).all():
-            self._missing(int(np.flatnonzero(~np.isfinite(values))[0]))
+            whole = not (values % 1000).any()
+            values, unit = (values // 1000, "s") if whole else (values, "ms")
+        else:
+            values, unit = self._unit(values)
+        return values, unit, _out_of_bounds(values, 1000 if unit == "ms" else 1)
+
+    def _unit(self, values: np.ndarray) -> tuple[np.ndarray, str]:
         size = np.abs(values)
         if (size >= TOO_FINE_FROM).any():
             self._too_fine(values[size >= TOO_FINE_FROM][0])
         in_ms = size >= MILLISECONDS_FROM
         if in_ms.any() and not in_ms[size > 0].all():
-            ms, s = int(np.flatnonzero(in_ms)[0]), int(np.flatnonzero(~in_ms & (size > 0))[0])
-            self._mixture(
-                f"row {s + 1:,}: {values[s]:.0f} looks like seconds, row {ms + 1:,}: {values[ms]:.0f} like milliseconds"
-            )
+            ms, s = values[in_ms][0], values[~in_ms & (size > 0)][0]
+            self._mixture(f"{s:.0f} looks like seconds, {ms:.0f} like milliseconds")
         unit = "ms" if in_ms.any() else "s"
         if unit == "s" and values.dtype.kind == "f" and (values % 1).any():
             values, unit = np.round(values * 1000), "ms"
         return values.astype(np.int64), unit
 
-    def _text(self, column: pa.Array) -> tuple[str, np.ndarray]:
-        column = pc.utf8_trim_whitespace(column)
+    def _text(self, column: pa.Array) -> tuple[str, np.ndarray, Bad]:
+        column = pc.utf8_trim_whitespace(column).fill_null("")
         for dtype in (pa.int64(), pa.float64()):
             try:
-                return "numbers", column.cast(dtype).to_numpy()
+                return "numbers", column.cast(dtype).to_numpy(), {}
             except pa.ArrowInvalid:
                 continue
         texts = column.to_pandas()
-        try:
-            parsed = pd.to_datetime(texts, format="ISO8601", utc=True)
-        except ValueError:
-            self._no_time(texts)
-            raise
-        if parsed.isna().any():
-            self._missing(int(np.flatnonzero(parsed.isna())[0]))
-        return "dates", parsed.dt.as_unit("ms").astype("int64").to_numpy()
-
-    def _no_time(self, texts: pd.Series[str]) -> None:
-        numeric = pd.to_numeric(texts, errors="coerce").notna()
-        dated = pd.to_datetime(texts.where(~numeric), format="ISO8601", utc=True, errors="coerce").notna()
-        bad = np.flatnonzero(~(numeric | dated))
-        if len(bad):
-            if not texts.iloc[bad[0]]:
-                self._missing(int(bad[0]))
-            raise self._error(
-                f"row {self._rows + bad[0] + 1:,} holds {texts.iloc[bad[0]]!r} as its time",
-                "A time is a number of seconds or milliseconds since 1970, or ISO text such as 2014-05-13T08:30:00Z.",
-                "Write that row's time so, or leave times out with --columns user=...,item=...",
-            )
-        number, date = int(np.flatnonzero(numeric)[0]), int(np.flatnonzero(dated)[0])
-        self._mixture(
-            f"row {self._rows + number + 1:,}: {texts.iloc[number]}, row {self._rows + date + 1:,}: {texts.iloc[date]}"
-        )
+        numbers = pd.to_numeric(texts, errors="coerce")
+        dates = pd.to_datetime(texts.where(numbers.isna()), format="ISO8601", utc=True, errors="coerce")
+        bad = {
+            int(at): f"holds {texts.iloc[at][:40]!r} as its time" if texts.iloc[at] else "has no time"
+            for at in np.flatnonzero(numbers.isna() & dates.isna())
+        }
+        if numbers.notna().any() and dates.notna().any():
+            self._mixture(f"{texts[numbers.notna()].iloc[0]} is a number, {texts[dates.notna()].iloc[0]} a date")
+        if dates.notna().any():
+            return "dates", dates.fillna(pd.Timestamp(0, tz="UTC")).dt.as_unit("ms").astype("int64").to_numpy(), bad
+        return "numbers", numbers.fillna(0).to_numpy(dtype=np.float64), bad
 
     def _mixture(self, found: str) -> None:
         raise self._error("the times are in more than one unit", f"{found}.", "Write the whole column in one unit.")
-
-    def _missing(self, place: int) -> None:
-        raise self._error(
-            f"row {self._rows + place + 1:,} has no time",
-            "An event without a time has no place in its user's sequence.",
-            "Fill it in or remove that row.",
-        )
 
     def _too_fine(self, value: float) -> None:
         raise self._error(
@@ -118,8 +124,20 @@ class Times:
         )
 
     def _error(self, what: str, why: str, fix: str) -> RecbenchError:
-        return RecbenchError(f"In {self._path} {what}.", why=why, fix=fix, code=Exit.DATA)
+        return RecbenchError(f"In {self._file} {what}.", why=why, fix=fix, code=Exit.DATA)
+
+
+def _out_of_bounds(values: np.ndarray, per_second: int) -> Bad:
+    """Times that nobody's log can hold. Small numbers are fine: some sets count days or positions."""
+    now = (time.time() + TOLERANCE) * per_second
+    bad = {int(at): f"has the time {values[at]}, before 1970" for at in np.flatnonzero(values < 0)}
+    return bad | {int(at): f"has the time {values[at]}, in the future" for at in np.flatnonzero(values > now)}
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    column = column.fill_null(0)
+    return column.cast(pa.float64() if pa.types.is_floating(column.type) else pa.int64()).to_numpy()
 
 
 def _milliseconds(column: pa.Array) -> np.ndarray:
-    return column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64()).to_numpy()
+    return column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64()).fill_null(0).to_numpy()

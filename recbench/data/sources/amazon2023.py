@@ -1,0 +1,165 @@
+"""Amazon 2023 (Hou et al., arXiv 2403.03952): raw reviews, ``rating_only`` tables and the official splits. Times in ms.
+
+The item is ``parent_asin``, a product with its variants, never ``asin``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+
+from recbench.data.sources.base import Events, Progress, Source
+from recbench.data.sources.delimited import Layout, first_row, read_delimited
+from recbench.data.sources.json_events import Fields, JsonEvents
+from recbench.data.sources.places import File, name_of
+from recbench.data.sources.reading import head_of
+from recbench.data.sources.siblings import sibling
+from recbench.errors import Exit, RecbenchError
+
+COLUMNS = ["user_id", "parent_asin", "rating", "timestamp"]
+PLACE = {"user": 0, "item": 1, "rating": 2, "timestamp": 3}
+PARTS = ("train", "valid", "test")
+PART = re.compile(r"\.(train|valid|test)\.csv(\.gz)?$")
+
+
+@final
+class Reviews2023(JsonEvents):
+    """``<Category>.jsonl(.gz)`` of ``raw/review_categories``."""
+
+    family = "amazon"
+    fields: ClassVar[Fields] = {
+        "user": ("user_id",),
+        "item": ("parent_asin",),
+        "rating": ("rating",),
+        "timestamp": ("timestamp", "sortTimestamp"),  # the second one in early copies
+    }
+
+    @classmethod
+    def marks(cls) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        return (b"user_id", b"parent_asin"), ()
+
+
+@final
+class Ratings2023(Source):
+    """``rating_only/<Category>.csv(.gz)``, 0-core or 5-core."""
+
+    family = "amazon"
+
+    @classmethod
+    def recognises(cls, path: File, head: bytes) -> bool:
+        del path  # the content decides
+        return _header(head) == COLUMNS
+
+    def read(self, progress: Progress) -> Events:
+        return _read(self, self.file, COLUMNS, progress)
+
+
+@final
+class Split2023(Source):
+    """``last_out_w_his`` or ``timestamp_w_his``: the three files of one category, read as one log.
+
+    Any of the three stands for all. Each row repeats its user's history; the events are the rows, and every history
+    must be as long as the user's earlier rows are many, or a file of the three is another edition's.
+    """
+
+    family = "amazon"
+    files: ClassVar[tuple[str, ...]] = ("*.train.csv.gz", "*.train.csv")
+
+    @classmethod
+    def recognises(cls, path: File, head: bytes) -> bool:
+        return _header(head) == [*COLUMNS, "history"] or (
+            _header(head) == COLUMNS and PART.search(name_of(path)) is not None
+        )
+
+    def beside(self) -> dict[str, Path]:
+        return {part: file for part, file in self._parts().items() if isinstance(file, Path) and file != self.file}
+
+    def read(self, progress: Progress) -> Events:
+        parts = [_read(self, file, _header_of(file), progress) for file in self._parts().values()]
+        return _one_log(parts)
+
+    def _parts(self) -> dict[str, File]:
+        """The three files, in order of time.
+
+        Raises:
+            RecbenchError: one of them is not there.
+        """
+        name = name_of(self.file)
+        found = PART.search(name)
+        if found is None:
+            raise self._lacks("its name says which part it is", f"X{'.train.csv.gz'}")
+        parts: dict[str, File] = {}
+        for part in PARTS:
+            wanted = f"{name[: found.start()]}.{part}.csv"
+            other = sibling(self.file, f"{wanted}.gz") or sibling(self.file, wanted)
+            if other is None:
+                raise self._lacks(f"{wanted}.gz is not beside it", f"{wanted}.gz")
+            parts[part] = other
+        return parts
+
+    def _lacks(self, what: str, name: str) -> RecbenchError:
+        return RecbenchError(
+            f"{self.file} is one part of an official split, and {what}.",
+            why="A split is three files of one category, train, valid and test; its log is all of them.",
+            fix=f"Put {name} into the same folder, or prepare the category's rating_only file.",
+            code=Exit.DATA,
+        )
+
+
+def _header(head: bytes) -> list[str]:
+    return [cell.lower() for cell in first_row(head)[1]]
+
+
+def _header_of(file: File) -> list[str]:
+    return _header(head_of(file))
+
+
+def _read(source: Source, file: File, columns: list[str], progress: Progress) -> Events:
+    if columns[: len(COLUMNS)] != COLUMNS or _header_of(file) != columns:
+        raise RecbenchError(
+            f"{file} does not begin with the header of Amazon 2023.",
+            why=f"Expected {','.join(COLUMNS)}; its first line reads: {', '.join(_header_of(file))[:200]}.",
+            fix="Name another --source-format, or --source-format table --columns user=...,item=...",
+            code=Exit.DATA,
+        )
+    layout = Layout(separator=",", header=columns, n_columns=len(columns), place=PLACE)
+    return read_delimited(file, layout, progress, source.bad)
+
+
+def _one_log(parts: list[Events]) -> Events:
+    """The events of several files behind one another, under one coding of ids."""
+    coded = []
+    for kind in ("user", "item"):
+        codes: dict[str, int] = {}
+        columns = []
+        for part in parts:
+            ids = [codes.setdefault(raw, len(codes)) for raw in getattr(part, f"{kind}_ids")]
+            columns.append(np.array(ids, dtype=np.int32)[getattr(part, kind)])
+        coded.append((np.concatenate(columns), list(codes)))
+    (user, user_ids), (item, item_ids) = coded
+    sizes = ", ".join(f"{len(events):,} {part}" for part, events in zip(PARTS, parts, strict=True))
+    units = {part.time_unit for part in parts}
+    if len(units) > 1:
+        raise RecbenchError(
+            "The three files of the split have times in different units.",
+            why=f"They are in {', '.join(sorted(map(str, units)))}.",
+            fix="Get the three files of one release.",
+            code=Exit.DATA,
+        )
+    return Events(
+        user=user,
+        item=item,
+        rating=np.concatenate([np.asarray(part.rating) for part in parts]),
+        timestamp=np.concatenate([np.asarray(part.timestamp) for part in parts]),
+        order=np.arange(len(user), dtype=np.int64),
+        user_ids=user_ids,
+        item_ids=item_ids,
+        time_unit=parts[0].time_unit,
+        notes=(
+            f"An official split read as one log: {sizes} rows.",
+            *dict.fromkeys(note for part in parts for note in part.notes),
+        ),
+    )
