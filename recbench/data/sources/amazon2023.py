@@ -61,8 +61,8 @@ class Ratings2023(Source):
 class Split2023(Source):
     """``last_out_w_his`` or ``timestamp_w_his``: the three files of one category, read as one log.
 
-    Any of the three stands for all. Each row repeats its user's history; the events are the rows, and every history
-    must be as long as the user's earlier rows are many, or a file of the three is another edition's.
+    Any of the three stands for all. The events are the rows; the history that each row repeats is made of them and is
+    read over.
     """
 
     family = "amazon"
