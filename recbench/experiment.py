@@ -21,12 +21,14 @@ from recbench.data.dataset import Dataset
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import Ranks, evaluate
 from recbench.evaluation.latency import latency
+from recbench.evaluation.metrics import parse
 from recbench.files import sha256, write_text
-from recbench.recommender import BaselineRecommender, Recommender, Trainable
+from recbench.recommender import BaselineRecommender, GeneratorRecommender, Recommender, Trainable
 from recbench.runs import folder as layout
 from recbench.runs import machine
 from recbench.runs.folder import Run, folder_name
 from recbench.runs.manifest import Manifest
+from recbench.semantic_ids.build import facts
 from recbench.settings import Resolved
 from recbench.trained import LATENCY_BATCHES, TIE_SEED, new_model, start_from, threads, write_parquet
 from recbench.training.checkpoint import Progress, Store, write_tensors
@@ -70,6 +72,7 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
     with _own(order.folder):
         seed_everything(order.seed)
         model = new_model(order.resolved, order.dataset, order.device)
+        _refuse_short(order, model)
         manifest = _manifest(order, model, start)
         try:
             write_text(order.folder / layout.CONFIG, write_toml(order.resolved.full(order.dataset.name, order.seed)))
@@ -115,7 +118,7 @@ def _work(order: Order, model: Recommender, manifest: Manifest, start: Start | N
             str(size): latency(model, order.dataset.queries("test"), size, order.device) for size in LATENCY_BATCHES
         },
         stages=order.resolved.stages,
-        facts=progress.facts,
+        facts=progress.facts | _spelling(model, test),
         peak_memory_mb=_peak_mb(order.device),
         metrics={
             "valid": valid.means(METRICS),
@@ -227,20 +230,54 @@ def _manifest(order: Order, model: Recommender, start: Start | None) -> Manifest
         head=order.resolved.head,
         seed=order.seed,
         loss=model.loss_name,
-        inputs={"history": model.max_length or "all", "timestamps": _timestamps(order, model), "text": False},
+        inputs={"history": model.max_length or "all", "timestamps": _timestamps(order, model), "text": _text(model)},
         argv=sys.argv,
         versions=machine.versions(),
         git=machine.git(),
         hardware=machine.hardware() | {"device": _device_name(order.device), "threads": threads(order.resolved)},
         config_sha256=order.resolved.sha256,
+        rank_cutoff=model.rank_cutoff,
         started_from=_origin(order, start),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
+def _refuse_short(order: Order, model: Recommender) -> None:
+    """A beam must reach as far as the metrics.
+
+    Raises:
+        RecbenchError: it does not.
+    """
+    monitors = [settings.monitor for settings in order.resolved.train.values()]
+    longest = max((*METRICS, *monitors), key=lambda name: parse(name).k)
+    if model.rank_cutoff is not None and model.rank_cutoff < parse(longest).k:
+        raise RecbenchError(
+            f"A beam of {model.rank_cutoff} is too narrow for {longest}.",
+            why="Targets outside of the beam count as last, so metrics beyond its width would be too low.",
+            fix=f"--set loss.beam={TOP}",
+        )
+
+
+def _spelling(model: Recommender, test: Ranks) -> dict[str, Any]:
+    """What a reader should know of a system that spells: its ids, and what the search lost."""
+    if not isinstance(model, GeneratorRecommender):
+        return {}
+    told: dict[str, Any] = {"ids": facts(model.backbone.table)}
+    if test.n_lost is not None:
+        told["search"] = {"beam": model.rank_cutoff, "lost": test.n_lost, "of": len(test.targets)}
+    return told
+
+
 def _timestamps(order: Order, model: Recommender) -> str | bool:
     """Whose event times the system saw; False if it looks at none, or the dataset has none."""
     return model.times_seen if order.dataset.card.time_unit and model.times_seen != "none" else False
+
+
+def _text(model: Recommender) -> bool:
+    """Does the system know anything of what stands in the items' texts?"""
+    if not isinstance(model, GeneratorRecommender):
+        return False
+    return bool(model.backbone.table.card.get("features", {}).get("source") in ("text", "encoder"))
 
 
 def _start(order: Order) -> Start | None:

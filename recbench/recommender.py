@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -15,16 +15,23 @@ from recbench.backbones.base import Backbone, TimesSeen
 from recbench.baselines.base import Baseline
 from recbench.data.batching import Batch
 from recbench.data.dataset import Histories
-from recbench.errors import RecbenchError
+from recbench.errors import Exit, RecbenchError
+from recbench.generators.base import Generator, table_in
+from recbench.generators.found import best, counts_of, widened
+from recbench.generators.spelling import Spelling
 from recbench.kernels.products import times_transposed
 from recbench.reasoning.base import Context, ReasoningHead, Stage
 from recbench.registry import BACKBONES, HEADS, LOSSES
 from recbench.scoring.base import Score
 from recbench.scoring.counting import Counts, count, scratch_for, top
 from recbench.scoring.softmax import ItemSoftmax
+from recbench.semantic_ids.search import search_errors
+from recbench.semantic_ids.table import SemanticIds
 
 BLOCK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 29}
 """Scores held at once while ranking: on a CPU what stays in its cache, on a GPU what keeps it busy."""
+SPELLED_ROWS = 128
+"""Users whose items are spelled at once: with a beam of 50 some 6,400 rows of a model's states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,8 @@ class Ranked:
     counts: Counts | None
     top_items_BK: Tensor | None
     top_scores_BK: Tensor | None
+    lost_B: Tensor | None = None
+    """True where a search lost a target that beats the last item it found; None where nothing is searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,8 @@ class Ask:
     tie_seed: int = 0
     steps: int | None = None
     """Reasoning steps to take; None: as the head is configured."""
+    within: int | None = None
+    """No metric looks further than this rank: what searches may search less far. None: as the system is configured."""
 
 
 class Recommender(ABC):
@@ -70,6 +81,8 @@ class Recommender(ABC):
     """Whose event times its scores depend on, where the dataset has times."""
     closed: bool = False
     """Does it expect a blank behind every history?"""
+    rank_cutoff: int | None = None
+    """The rank behind which targets are all given as last, so that no metric may look further. None: every rank is true."""
 
     @property
     @abstractmethod
@@ -147,19 +160,14 @@ class Trainable(Recommender, nn.Module):
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
 
-@final
-class ItemRecommender(Trainable):
-    """A backbone over item ids, with a reasoning head and a loss.
+class Reasoned(Trainable):
+    """A backbone with a reasoning head and a score."""
 
-    Args:
-        score: of ``backbone.item_vectors``; None: the full softmax.
-    """
-
-    def __init__(self, backbone: Backbone, head: ReasoningHead, score: Score | None = None) -> None:
+    def __init__(self, backbone: Backbone, head: ReasoningHead, score: Score) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.score = ItemSoftmax(backbone.item_vectors) if score is None else score
+        self.score = score
         self.loss_name = self.score.name
         self.max_length = backbone.max_length
         self.times_seen = backbone.times_seen
@@ -169,7 +177,7 @@ class ItemRecommender(Trainable):
 
     def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
         generator = context.generator if context.negatives is None else context.negatives
-        with self.score.step(generator, batch.targets_Q):
+        with self.score.step(generator, batch.targets_Q, batch):
             return self.head.losses(self.backbone, batch, self.score, context)
 
     def begin(self, context: Context) -> None:
@@ -178,14 +186,92 @@ class ItemRecommender(Trainable):
             self.score.begin(torch.from_numpy(counts).to(self.backbone.item_vectors().device))
         self.head.begin(self.backbone, self.score, context)
 
+    def answers(self, batch: Batch, steps: int | None = None) -> Tensor:
+        """The vectors that rank, at the asked tokens of the batch, (Q, D)."""
+        return self.head.answer(self.head.think(self.backbone, batch, steps))
+
+
+@final
+class ItemRecommender(Reasoned):
+    """A backbone over item ids, with a reasoning head and a loss.
+
+    Args:
+        score: of ``backbone.item_vectors``; None: the full softmax.
+    """
+
+    def __init__(self, backbone: Backbone, head: ReasoningHead, score: Score | None = None) -> None:
+        super().__init__(backbone, head, ItemSoftmax(backbone.item_vectors) if score is None else score)
+
     def score_blocks(self, batch: Batch, steps: int | None = None) -> Iterator[tuple[slice, Tensor]]:
-        u_BD = self.head.answer(self.head.think(self.backbone, batch, steps))
+        u_BD = self.answers(batch, steps)
         e_VD = self.score.items()
         budget = BLOCK_BYTES.get(u_BD.device.type, BLOCK_BYTES["cuda"])
         height = max(1, min(len(u_BD), budget // (u_BD.element_size() * len(e_VD))))
         for first in range(0, len(u_BD), height):
             rows = slice(first, min(first + height, len(u_BD)))
             yield rows, times_transposed(u_BD[rows], e_VD)
+
+
+@final
+class GeneratorRecommender(Reasoned):
+    """A backbone that spells items, with a reasoning head. Ranks by a beam, or exactly on small catalogues."""
+
+    backbone: Generator
+    score: Spelling
+
+    def __init__(self, backbone: Generator, head: ReasoningHead, score: Spelling) -> None:
+        super().__init__(backbone, head, score)
+        c = score.config
+        if c.scoring == "beam" and c.beam < backbone.n_items:
+            self.rank_cutoff = c.beam
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        kept = table_in(tensors)
+        if kept is None or not np.array_equal(kept.codes_VM, self.backbone.table.codes_VM):
+            raise ValueError("these weights spell items by other ids than this model")
+        super().restore(tensors)
+
+    def score_blocks(self, batch: Batch, steps: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        for rows, part in _pieces(batch, SPELLED_ROWS):
+            with self.backbone.about(part):
+                yield rows, self.score.exact(self.answers(part, steps))
+
+    @torch.inference_mode()
+    def ranks(self, batch: Batch, ask: Ask) -> Ranked:
+        if self.rank_cutoff is None:
+            return super().ranks(batch, ask)
+        width = self.rank_cutoff if ask.within is None else max(ask.within, self.score.config.select_beam)
+        found = []
+        for rows, part in _pieces(batch, SPELLED_ROWS):
+            here = (ask.seen.row >= rows.start) & (ask.seen.row < rows.stop)
+            seen = Seen(ask.seen.items[here], ask.seen.row[here] - rows.start)
+            with self.backbone.about(part):
+                found.append(self._searched(part, replace(ask, seen=seen), max(width, ask.top)))
+        counts = [part.counts for part in found if part.counts is not None]
+        lists = [(p.top_items_BK, p.top_scores_BK) for p in found if p.top_items_BK is not None]
+        return Ranked(
+            Counts(*(torch.cat([getattr(one, name) for one in counts]) for name in Counts.__slots__))
+            if counts
+            else None,
+            torch.cat([items for items, _ in lists]) if lists else None,
+            torch.cat([scores for _, scores in lists if scores is not None]) if lists else None,
+            torch.cat([part.lost_B for part in found if part.lost_B is not None]) if counts else None,
+        )
+
+    def _searched(self, batch: Batch, ask: Ask, width: int) -> Ranked:
+        """Ranks and lists of a few rows, from beams."""
+        u_BD, seen = self.answers(batch, ask.steps), (ask.seen.items, ask.seen.row)
+        beams = self.score.beams(u_BD, width)
+        unseen = None
+        if batch.targets_Q is not None or ask.top_unseen:
+            unseen = widened(self.score, u_BD, beams, seen, width)
+        listed = unseen if ask.top_unseen and unseen is not None else beams
+        items_BK, scores_BK = best(listed, ask.top) if ask.top else (None, None)
+        if batch.targets_Q is None or unseen is None:
+            return Ranked(None, items_BK, scores_BK)
+        own_B = self.score.searched(u_BD, batch.targets_Q)
+        counts = counts_of(beams, unseen, batch.targets_Q, own_B, seen, self.backbone.n_items)
+        return Ranked(counts, items_BK, scores_BK, search_errors(beams, batch.targets_Q, own_B))
 
 
 @final
@@ -242,16 +328,22 @@ def build(
     n_items: int,
     loss: str = "softmax",
     loss_config: Any = None,
+    table: SemanticIds | None = None,
 ) -> Recommender:
     """The system of a backbone, a head and a loss, untrained.
 
     Args:
         loss_config: None: the loss's defaults.
+        table: ids of the dataset's items; for backbones that spell.
+
+    Raises:
+        RecbenchError: settings that do not fit each other, or a table of other items.
     """
     backbone_class = BACKBONES.load(backbone)
     if issubclass(backbone_class, Baseline):
         return BaselineRecommender(backbone_class(backbone_config))
-    built = backbone_class(backbone_config, n_items)
+    spells = issubclass(backbone_class, Generator)
+    built = backbone_class(backbone_config, _fitting(table, n_items) if spells else n_items)
     try:
         reasoning = HEADS.load(head)(head_config, built)
     except ValueError as error:
@@ -261,11 +353,36 @@ def build(
             fix="Change the setting it names: --set head... or --set backbone...",
         ) from error
     try:
-        score = LOSSES.load(loss)(built.item_vectors, config=loss_config)
+        score = LOSSES.load(loss)(built if spells else built.item_vectors, config=loss_config)
     except ValueError as error:
         raise RecbenchError(
             f"Loss {loss} does not fit this dataset with these settings.",
             why=str(error),
             fix="Change the setting it names: --set loss...",
         ) from error
-    return ItemRecommender(built, reasoning, score)
+    return GeneratorRecommender(built, reasoning, score) if spells else ItemRecommender(built, reasoning, score)
+
+
+def _fitting(table: SemanticIds | None, n_items: int) -> SemanticIds:
+    """The table, if it is of these items.
+
+    Raises:
+        RecbenchError: it is not.
+    """
+    if table is None:
+        raise ValueError("a backbone that spells needs a table of ids")
+    if table.n_items != n_items:
+        raise RecbenchError(
+            f"The table of semantic ids is of {table.n_items:,} items; the dataset has {n_items:,}.",
+            why="It was made for another dataset, or for this one as it was prepared before.",
+            fix="Build it anew: recbench ids DATASET --rebuild",
+            code=Exit.DATA,
+        )
+    return table
+
+
+def _pieces(batch: Batch, size: int) -> Iterator[tuple[slice, Batch]]:
+    """The batch a few rows at a time; a row is asked for once."""
+    for first in range(0, len(batch.rows), size):
+        rows = slice(first, min(first + size, len(batch.rows)))
+        yield rows, batch.only(np.arange(rows.start, rows.stop))[0]

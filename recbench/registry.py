@@ -86,6 +86,9 @@ BACKBONES = Registry(
         "bsarec": Entry(
             "recbench.backbones.bsarec:BSARec", "neural", "attention beside a frequency filter (Shin et al., 2024)"
         ),
+        "sid-lm": Entry(
+            "recbench.generators.sid_lm:SidLM", "generator", "causal language model over semantic ids, from scratch"
+        ),
         "popularity": Entry("recbench.baselines.popularity:Popularity", "baseline", "training count of the item"),
         "markov": Entry("recbench.baselines.markov:Markov", "baseline", "what followed the last item, then popularity"),
         "itemknn": Entry(
@@ -146,6 +149,9 @@ LOSSES = Registry(
         ),
         "gbce": Entry(
             "recbench.scoring.binary:GBCE", "own negatives", "the same, calibrated (gSASRec, Petrov & Macdonald, 2023)"
+        ),
+        "spelling": Entry(
+            "recbench.generators.spelling:Spelling", "codes", "likelihood of an item's codes; of backbones that spell"
         ),
     },
 )

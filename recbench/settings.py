@@ -12,12 +12,17 @@ from typing import Any
 from recbench.config import Table, as_table, build, digest, known_tables, merge, read_config
 from recbench.errors import RecbenchError, nearest
 from recbench.recommender import config_classes
-from recbench.registry import HEADS, LOSSES
+from recbench.registry import BACKBONES, HEADS, LOSSES
+from recbench.semantic_ids.build import IdSettings, id_settings
 from recbench.training.settings import Settings, stage_settings
 
-TABLES = ["dataset", "seed", "backbone", "head", "loss", "train", "until", "from"]
+IDS = ["features", "method", "ids"]
+"""Tables of semantic ids, as ``recbench ids`` takes them; for backbones that spell."""
+TABLES = ["dataset", "seed", "backbone", "head", "loss", "train", "until", "from", *IDS]
 FLAGS = {"backbone": "--backbone ", "head": "--reason ", "loss": "--set loss.name="}
 PLURALS = {"backbone": "backbones", "head": "heads", "loss": "losses"}
+SPELLING, CODES = "spelling", "codes"
+"""The loss of backbones that spell, and the family of such losses."""
 CLOSED_FORM = "closed form"
 """In place of a loss where nothing is trained by gradient."""
 
@@ -68,6 +73,8 @@ class Resolved:
     """Last stage of training; None: all."""
     start: str | None = None
     """Run folder to go on from; ``{seed}`` in it stands for the seed."""
+    ids: IdSettings | None = None
+    """How items are spelled; None where they are not."""
 
     @property
     def stages(self) -> list[str]:
@@ -101,17 +108,18 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     backbone_config: Any = build(backbone_class, _without_name(table, "backbone"), "backbone")
     resolved: Table = {"backbone": {"name": backbone, **as_table(backbone_config)}, "head": {"name": head}}
     until, start = _text(table, "until"), _text(table, "from")
+    ids = _ids(backbone, table)
     if head_class is None:
         _refuse_training(backbone, backbone_config, table)
         return Resolved(backbone, head, backbone_config, None, CLOSED_FORM, None, {}, resolved)
     head_config: Any = build(head_class, _without_name(table, "head"), "head")
-    loss = _named(table, "loss", "softmax")
-    loss_config: Any = build(LOSSES.load(loss).Config, _of_a_named_loss(table), "loss")
+    loss, loss_config = _loss(backbone, table)
     stages = HEADS.load(head).plan(head_config)
     train = stage_settings(table.get("train", {}), stages)
     resolved["head"] |= as_table(head_config)
     resolved["loss"] = {"name": loss, **as_table(loss_config)}
     resolved["train"] = _train_table(train)
+    resolved |= {} if ids is None else ids.table()
     if until is not None and until not in train:
         raise RecbenchError(
             f"Head {head} has no stage {until!r}.",
@@ -121,13 +129,55 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     if until == stages[-1].name:  # all of it
         until = None
     resolved |= {key: value for key, value in (("until", until), ("from", start)) if value is not None}
-    return Resolved(backbone, head, backbone_config, head_config, loss, loss_config, train, resolved, until, start)
+    return Resolved(backbone, head, backbone_config, head_config, loss, loss_config, train, resolved, until, start, ids)
 
 
 def _fitting(shipped: Table, asked: Mapping[str, Any]) -> Table:
     """A recipe without its loss where another loss is asked for: its parameters mean nothing there."""
     other = "loss" in asked and _named(asked, "loss", "") not in ("", shipped.get("loss", {}).get("name"))
     return {key: value for key, value in shipped.items() if key != "loss" or not other}
+
+
+def _spells(backbone: str) -> bool:
+    return bool(getattr(BACKBONES.load(backbone), "spells", False))
+
+
+def _ids(backbone: str, table: Mapping[str, Any]) -> IdSettings | None:
+    """How the items of a backbone that spells are spelled.
+
+    Raises:
+        RecbenchError: it does not spell, but settings of ids are given; or such a setting is wrong.
+    """
+    given = {name: table[name] for name in IDS if name in table}
+    if _spells(backbone):
+        return id_settings(given)
+    if given:
+        raise RecbenchError(
+            f"[{next(iter(given))}] is set, but {backbone} takes no semantic ids.",
+            why="They are for backbones that spell an item code by code.",
+            fix="Remove it, or name such a backbone: recbench list backbones",
+        )
+    return None
+
+
+def _loss(backbone: str, table: Mapping[str, Any]) -> tuple[str, Any]:
+    """Name and settings of the loss: what spells has one of its own, all others take any of the others.
+
+    Raises:
+        RecbenchError: a loss that does not fit the backbone, or a wrong setting.
+    """
+    spells = _spells(backbone)
+    name = _named(table, "loss", SPELLING if spells else "softmax")
+    if (LOSSES.entry(name).family == CODES) != spells:
+        raise RecbenchError(
+            f"Loss {name} does not fit backbone {backbone}.",
+            why=f"{backbone} spells items, and its only loss is {SPELLING}."
+            if spells
+            else f"{backbone} ranks item vectors and spells nothing.",
+            fix="Leave loss.name out." if spells else "recbench list losses",
+        )
+    extra = _without_name(table, "loss") if spells else _of_a_named_loss(table)
+    return name, build(LOSSES.load(name).Config, extra, "loss")
 
 
 def _of_a_named_loss(table: Mapping[str, Any]) -> Table:

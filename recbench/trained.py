@@ -18,10 +18,13 @@ from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import Ranks, evaluate, seen_of
 from recbench.evaluation.latency import latency
 from recbench.files import replacing, sha256
-from recbench.recommender import Ask, ItemRecommender, Recommender, Trainable, build
+from recbench.generators.base import table_in
+from recbench.recommender import Ask, Reasoned, Recommender, Trainable, build
 from recbench.runs import folder as layout
 from recbench.runs.folder import Run
-from recbench.settings import Resolved, resolve
+from recbench.semantic_ids.build import semantic_ids
+from recbench.semantic_ids.table import SemanticIds
+from recbench.settings import IDS, Resolved, resolve
 from recbench.training.checkpoint import read_tensors
 from recbench.training.loop import Start
 
@@ -30,10 +33,26 @@ LATENCY_BATCHES = (1, 256)
 """Users ranked at once when the time of one is measured."""
 
 
-def new_model(resolved: Resolved, dataset: Dataset, device: torch.device) -> Recommender:
-    """The untrained system of a config."""
+def ids_of(resolved: Resolved, dataset: Dataset) -> tuple[SemanticIds, Path, bool] | None:
+    """The table of ids that a system spells by, its folder, and whether it was there already; None if it does not spell.
+
+    It follows from the dataset and the settings alone, so that all seeds of a system spell alike.
+    """
+    return None if resolved.ids is None else semantic_ids(dataset, resolved.ids)
+
+
+def new_model(
+    resolved: Resolved, dataset: Dataset, device: torch.device, table: SemanticIds | None = None
+) -> Recommender:
+    """The untrained system of a config.
+
+    Args:
+        table: what it spells by; None: as its settings have it.
+    """
     r = resolved
-    model = build(r.backbone, r.backbone_config, r.head, r.head_config, dataset.n_items, r.loss, r.loss_config)
+    if table is None and (found := ids_of(resolved, dataset)) is not None:
+        table = found[0]
+    model = build(r.backbone, r.backbone_config, r.head, r.head_config, dataset.n_items, r.loss, r.loss_config, table)
     return model.to(device) if isinstance(model, Trainable) else model
 
 
@@ -55,11 +74,12 @@ def load(run: Run, datasets: Path, device: torch.device) -> tuple[Recommender, D
         )
     table = run.config()
     resolved = resolve(
-        {key: table[key] for key in ("backbone", "head", "loss", "train") if key in table}, dataset.card.family
+        {key: table[key] for key in ("backbone", "head", "loss", "train", *IDS) if key in table}, dataset.card.family
     )
     torch.set_num_threads(threads(resolved))
-    model = new_model(resolved, dataset, device)
-    model.restore(read_tensors(run.folder / layout.MODEL))
+    tensors = read_tensors(run.folder / layout.MODEL)
+    model = new_model(resolved, dataset, device, table_in(tensors) if resolved.ids is not None else None)
+    model.restore(tensors)
     return model, dataset
 
 
@@ -108,11 +128,11 @@ def rank_at_steps(run: Run, steps: Sequence[int], datasets: Path, device: torch.
             fix="--steps 1,2,4,8",
         )
     model, dataset = load(run, datasets, device)
-    if not isinstance(model, ItemRecommender) or not model.head.scalable:
+    if not isinstance(model, Reasoned) or not model.head.scalable:
         raise RecbenchError(
             f"{run.manifest.system} takes no number of reasoning steps.",
             why=f"Head {run.manifest.head} does not reason."
-            if isinstance(model, ItemRecommender)
+            if isinstance(model, Reasoned)
             else f"{run.manifest.backbone} has no reasoning head.",
             fix="Name a run with a reasoning head: recbench list runs",
         )
@@ -165,10 +185,11 @@ def start_from(run: Run, resolved: Resolved, fingerprint: str, stages: Sequence[
             "Item ids mean other items there.",
             fix="Name a run of the same prepared dataset: recbench list runs",
         )
-    backbone = run.config().get("backbone", {})
-    differ = differences(backbone, resolved.table["backbone"])
+    parts = ("backbone", *IDS)
+    there, here = ({name: table[name] for name in parts if name in table} for table in (run.config(), resolved.table))
+    differ = differences(there, here)
     if m.head != resolved.head or differ:
-        named = "; ".join(f"backbone.{name}: there {old}, here {new}" for name, old, new in differ[:3])
+        named = "; ".join(f"{name}: there {old}, here {new}" for name, old, new in differ[:3])
         raise RecbenchError(
             f"--from {run.folder} holds another system: {m.system}.",
             why=named if m.head == resolved.head else f"Its head is {m.head}, here it is {resolved.head}.",

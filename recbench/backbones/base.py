@@ -2,7 +2,7 @@
 
 Shapes. **N** tokens of a batch, packed: all rows one behind the other, nothing padded (``data.batching.Rows`` says where each
 row begins). **B** rows, **Q** asked tokens, **D** width, **V** rows of the item table (row 0 is padding), **H** attention heads,
-**T** width of a bucket of rows, **K** thoughts, **G** group, **M** tokens of a semantic ID.
+**T** width of a bucket of rows, **K** thoughts, **G** group, **M** tokens of a semantic ID, **C** codes of one of its levels.
 
 Why packed: a batch of Beauty padded to 50 is 88 % padding, and batches of one length each would hand every contrastive or
 group term negatives of one length only.
@@ -12,14 +12,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from recbench.data.batching import Batch
+from recbench.data.batching import Batch, Rows
 
 TimesSeen = Literal["none", "history", "history and target"]
 """Whose event times a state may depend on."""
+
+
+class Layout(NamedTuple):
+    """The tokens that ``embed`` makes of a batch."""
+
+    rows: Rows
+    at_Q: Tensor
+    """Which of them stand for the asked tokens of the batch, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,15 @@ class Backbone(nn.Module, ABC):
     """Does each layer end in its norm?"""
     times_seen: TimesSeen = "none"
     """Whose times the states depend on, where a batch carries times. It may carry none: then they depend on items alone."""
+    spells: ClassVar[bool] = False
+    """Is an item spelled code by code? Then ``item_vectors`` do not rank, and the score must know where an answer stands."""
+
+    def layout(self, batch: Batch) -> Layout:
+        """The tokens of ``embed``: those of the batch, or a backbone's own where it makes several of an item.
+
+        ``embed`` and ``encode`` speak of these N tokens; ``at_Q`` always names tokens of the batch.
+        """
+        return Layout(batch.rows, batch.at_Q)
 
     @abstractmethod
     def embed(self, batch: Batch) -> Tensor:
@@ -93,7 +110,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def item_vectors(self) -> Tensor:
-        """The item table that ranks, (V, D); row 0 is padding and never scored."""
+        """The item table, (V, D); row 0 is padding and never scored. It ranks, unless the backbone ``spells``."""
 
     @property
     def longest_row(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -60,13 +60,13 @@ def _gather(x_CD: Tensor, cell_N: Tensor) -> Tensor:
 
 def rectangles(x_ND: Tensor, rows: Rows) -> list[Tensor]:
     """The tokens of each bucket of rows as a rectangle (rows, width, D); cells behind the end of a row are 0."""
-    found = []
-    for bucket in rows.buckets:
-        x = x_ND[bucket.first : bucket.last]
-        if bucket.cell_N is not None:
-            x = _spread(x, bucket.cell_N, bucket.rows * bucket.width)
-        found.append(x.view(bucket.rows, bucket.width, -1))
-    return found
+    return [rectangle(x_ND, bucket).view(bucket.rows, bucket.width, -1) for bucket in rows.buckets]
+
+
+def rectangle(x_ND: Tensor, bucket: Bucket) -> Tensor:
+    """The tokens of one bucket as its flat rectangle, (rows x width, D); cells behind the end of a row are 0."""
+    x = x_ND[bucket.first : bucket.last]
+    return x if bucket.cell_N is None else _spread(x, bucket.cell_N, bucket.rows * bucket.width)
 
 
 def tokens(rectangles: Sequence[Tensor], rows: Rows) -> Tensor:
@@ -145,6 +145,10 @@ class Asked:
         """Rows of all queries to this bucket's rectangle, (rows x width, D); empty cells are 0."""
         return _spread(x_QD[self.first : self.last], self.cell_Q, self.bucket.rows * self.width)
 
+    def gather(self, x_BHPd: Tensor) -> Tensor:
+        """Heads of this rectangle's cells back to queries, (last - first, D)."""
+        return _gather(x_BHPd.transpose(1, 2).flatten(0, 1).flatten(1), self.cell_Q)
+
 
 def asked_layout(rows: Rows, at_Q: Tensor, *, both_ways: bool = False) -> list[Asked]:
     """Where each asked token stands among its bucket's rows. ``at_Q`` ascends; a token may stand in it more than once.
@@ -216,6 +220,20 @@ def softmax(dropout: float) -> Weigh:
     )
 
 
+class Attending(Protocol):
+    """What a layer asks for the attention of latent tokens: items of their row and what was said before, somehow kept."""
+
+    def attend(
+        self,
+        q_QD: Tensor,
+        weigh: Weigh,
+        thought: tuple[Tensor, Tensor] | None = None,
+        live_Q: Tensor | None = None,
+    ) -> Tensor:
+        """See ``Seen.attend``."""
+        ...
+
+
 class Seen:
     """Keys and values of one layer as the asked tokens see them: those of their row's items, and of thoughts said since.
 
@@ -254,7 +272,7 @@ class Seen:
             out = weight[..., : k.shape[2]] @ v
             for column, (_, value, _) in enumerate(now, k.shape[2]):
                 out = torch.addcmul(out, weight[..., column, None], value)
-            mixed.append(_gather(out.transpose(1, 2).flatten(0, 1).flatten(1), asked.cell_Q))
+            mixed.append(asked.gather(out))
         return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
 
     def _not_seen(self, asked: Asked, thoughts: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> Tensor:
@@ -266,17 +284,16 @@ class Seen:
         return torch.cat([hidden_BPT, *(never if hidden is None else hidden for _, _, hidden in thoughts)], -1)
 
     def _of_items(self, x_ND: Tensor, b: Bucket) -> Tensor:
-        x = x_ND[b.first : b.last]
-        return _heads(x if b.cell_N is None else _spread(x, b.cell_N, b.rows * b.width), b.rows, self.n_heads)
+        return heads(rectangle(x_ND, b), b.rows, self.n_heads)
 
     def _of_queries(self, x_QD: Tensor, asked: Asked) -> Tensor:
-        return _heads(asked.spread(x_QD), asked.bucket.rows, self.n_heads)
+        return heads(asked.spread(x_QD), asked.bucket.rows, self.n_heads)
 
     def _hidden(self, live_Q: Tensor, asked: Asked) -> Tensor:
         live = asked.spread(live_Q[:, None].float()).bool()
         return ~live.view(asked.bucket.rows, 1, asked.width, 1)
 
 
-def _heads(x_CD: Tensor, rows: int, n_heads: int) -> Tensor:
+def heads(x_CD: Tensor, rows: int, n_heads: int) -> Tensor:
     """(rows x width, D) to (rows, H, width, D / H)."""
     return x_CD.view(rows, x_CD.shape[0] // rows, n_heads, -1).transpose(1, 2)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone, Encoded
-from recbench.backbones.packing import Places, Seen, asked_layout, causal, over_buckets, softmax
+from recbench.backbones.packing import Attending, Places, Seen, asked_layout, causal, over_buckets, softmax
 from recbench.data.batching import Batch, Rows
 from recbench.kernels.dropout import Dropout
 
@@ -196,7 +196,7 @@ class Block(nn.Module):
                 return self._feed_forward(x_ND[at_Q], mixed_QD)
         return self._feed_forward(x_ND, over_buckets(qkv_NE, rows, self._attend))
 
-    def think(self, x_QD: Tensor, place_Q: Tensor, seen: Seen, live_Q: Tensor | None) -> Tensor:
+    def think(self, x_QD: Tensor, place_Q: Tensor, seen: Attending, live_Q: Tensor | None) -> Tensor:
         """States of one latent token behind each asked token, which joins its chain's thoughts."""
         q_QD, key_QD, value_QD = self._query_key_value(x_QD, place_Q).chunk(3, dim=1)
         mixed_QD = seen.attend(self._scaled(q_QD), softmax(self._attention_dropout), (key_QD, value_QD), live_Q)

@@ -18,6 +18,7 @@ from recbench.errors import Exit, RecbenchError
 
 if TYPE_CHECKING:
     from recbench.runs.folder import Run
+    from recbench.semantic_ids.table import SemanticIds
 
 
 def train(
@@ -94,11 +95,13 @@ def train_seeds(
     resolved = resolve(table, prepared.card.family)
 
     from recbench.experiment import Order, run  # torch: only once the command line is known to make sense
-    from recbench.trained import pick_device
+    from recbench.trained import ids_of, pick_device
 
     chosen = pick_device(device)
     if not named and not quiet:
         render.say(f"dataset: {prepared.name} (in {prepared.folder})")
+    if (ids := ids_of(resolved, prepared)) is not None and not quiet:
+        render.say(_spelled(*ids))
     finished = []
     with _stoppable():
         for seed in seeds:
@@ -109,6 +112,18 @@ def train_seeds(
                 render.say(f"{order.folder} is finished already, with the same settings: nothing to do.")
             finished.append(done)
     return finished
+
+
+def _spelled(table: SemanticIds, folder: Path, was_there: bool) -> str:
+    """How items are spelled, in a line."""
+    card = table.card
+    features = card["features"]
+    why = f" ({features['why']})" if "why" in features else ""
+    sizes = " x ".join(map(str, table.level_sizes))
+    return (
+        f"ids: {card['settings']['method']['name']} of {sizes} codes, features: {features['source']}{why}, "
+        f"{'in' if was_there else 'written to'} {folder}"
+    )
 
 
 def runs_table(runs: list[Run]) -> Any:

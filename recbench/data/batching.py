@@ -45,9 +45,16 @@ class Rows:
         self.starts = np.cumsum(lengths) - lengths
         self.n_tokens = int(lengths.sum())
         self.device = device
+        self._stretched: dict[tuple[int, int], Rows] = {}
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def stretched(self, times: int, more: int) -> Rows:
+        """The rows that these become where each token is spelled by ``times`` tokens and each row has ``more`` besides."""
+        if (times, more) not in self._stretched:
+            self._stretched[times, more] = Rows(self.lengths * times + more, self.device)
+        return self._stretched[times, more]
 
     @cached_property
     def position_N(self) -> Tensor:

@@ -73,6 +73,12 @@ class Places:
                 f"Its lists end at rank {given.depth}, so {metric.label} is not known.",
                 f"--metric {metric.family}@{given.depth}" if given.depth else "Leave it out.",
             )
+        cutoff = self.run.manifest.rank_cutoff
+        if cutoff is not None and metric.k > cutoff:
+            raise self._refusal(
+                f"Its beam ends at rank {cutoff}, so {metric.label} is not known.",
+                f"--metric {metric.family}@{cutoff}, or train it with a wider beam: --set loss.beam={metric.k}",
+            )
         above, tied = self.counts(candidates)
         if given is not None and given.several:
             if ties != "expected":

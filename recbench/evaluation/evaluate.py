@@ -41,6 +41,8 @@ class Ranks:
     top_scores: np.ndarray | None = None
     together: bool = False
     """Are the rows of a user one question with a set of targets?"""
+    n_lost: int | None = None
+    """Targets that a search lost though they beat the last item it found; None where nothing is searched."""
 
     def frame(self) -> pd.DataFrame:
         """The columns of ``users.parquet``."""
@@ -92,6 +94,7 @@ def evaluate(
     top: int = 0,
     tie_seed: int = 0,
     steps: int | None = None,
+    within: int | None = None,
     tell: Callable[[int], None] | None = None,
 ) -> Ranks:
     """Rank every query's target among all items, and among those its user has not seen.
@@ -99,6 +102,7 @@ def evaluate(
     Args:
         top: also keep the best ``top`` items of all, ties broken by a hash of user, item and ``tie_seed``.
         steps: reasoning steps to take; None: as the model is configured.
+        within: no metric will look further than this rank; a model that searches may then search less far.
         tell: told the number of users done, after each batch.
     """
     if isinstance(model, nn.Module):
@@ -107,9 +111,10 @@ def evaluate(
     arrays = {name: np.zeros(len(queries), dtype=np.int64) for name in ("above", "tied", "above_unseen", "tied_unseen")}
     lists = [np.zeros((len(queries), 0)), np.zeros((len(queries), 0))]
     n_nan = n_repeated = 0
+    lost: list[int] = []
     for chosen, batch in query_batches(queries, model.max_length, USERS_A_BATCH, device, closed=model.closed):
         ranked = model.ranks(
-            batch, Ask(seen_of(queries.histories, chosen, device), top, tie_seed=tie_seed, steps=steps)
+            batch, Ask(seen_of(queries.histories, chosen, device), top, tie_seed=tie_seed, steps=steps, within=within)
         )
         if ranked.counts is None:
             raise ValueError("queries carry targets")
@@ -117,6 +122,7 @@ def evaluate(
             values[chosen] = getattr(ranked.counts, name).cpu().numpy()
         n_nan += int(ranked.counts.nan.sum())
         n_repeated += int(ranked.counts.repeated.sum())
+        lost += [] if ranked.lost_B is None else [int(ranked.lost_B.sum())]
         _keep(lists, chosen, (ranked.top_items_BK, ranked.top_scores_BK))
         if tell is not None:
             tell(len(chosen))
@@ -131,6 +137,7 @@ def evaluate(
         top_items=lists[0] if top else None,
         top_scores=lists[1] if top else None,
         together=queries.together,
+        n_lost=sum(lost) if lost else None,
     )
 
 

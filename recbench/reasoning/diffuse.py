@@ -341,7 +341,9 @@ class DiffuReason(ReasoningHead):
         h_NKD = self.chain.run(backbone, batch)
         terms: dict[str, Tensor] = {}
         chosen = self._positions(batch, context)
-        some_NKD, some_y_N = (h_NKD, y_N) if chosen is None else (h_NKD[chosen], y_N[chosen])
+        some_NKD, some_y_N, there = h_NKD, y_N, score
+        if chosen is not None:
+            some_NKD, some_y_N, there = h_NKD[chosen], y_N[chosen], score.at(chosen)
         if context.stage == "train":
             if c.plain or (c.hypothesis and not c.steps):
                 terms["plain"] = (c.plain or c.hypothesis) * score.loss(h_NKD[:, 0], y_N)
@@ -349,10 +351,10 @@ class DiffuReason(ReasoningHead):
                 terms["hypothesis"] = c.hypothesis * score.loss(h_NKD[:, -1], y_N)
             note_similarity(context, h_NKD)
             if self.denoiser is not None:
-                terms |= self._supervised(some_NKD, some_y_N, score, context)
+                terms |= self._supervised(some_NKD, some_y_N, there, context)
         if self.denoiser is not None and c.grpo and (c.grpo_when == "joint" or context.stage == "align"):
             ramp = min(1.0, context.epoch / c.grpo_ramp_epochs) if c.grpo_ramp_epochs else 1.0
-            grpo = ramp * c.grpo * self._reinforced(some_NKD, some_y_N, score, context, batch, chosen)
+            grpo = ramp * c.grpo * self._reinforced(some_NKD, some_y_N, there, context, batch, chosen)
             if terms and context.steps and context.step % context.steps == 1 % context.steps:
                 context.note("grad_share", _share(grpo, sum(terms.values()), h_NKD))
             terms["grpo"] = grpo
@@ -395,7 +397,7 @@ class DiffuReason(ReasoningHead):
             terms["denoise_mse"] = c.denoise_mse * F.mse_loss(predicted_ND, clean_ND)
         if c.denoise_ce:
             u_ND = predicted_ND * _length(h_NKD[i, -1]) / math.sqrt(D)
-            terms["denoise_ce"] = c.denoise_ce * score.loss(u_ND, y_N[i], frozen=c.detach_items)
+            terms["denoise_ce"] = c.denoise_ce * score.at(i).loss(u_ND, y_N[i], frozen=c.detach_items)
         if context.step % LEAK_EVERY == 1:
             few = slice(0, LEAK_ROWS)  # without the hypothesis' part, which the denoiser knows and can take off
             z_ND = self.process.noised(clean_ND[few], torch.zeros_like(clean_ND[few]), t_N[few], noise_ND[few])
@@ -435,19 +437,20 @@ class DiffuReason(ReasoningHead):
         some_P = some_of(len(y_N), c.grpo_positions, context.generator)
         h_PKD = h_NKD[some_P].detach() if c.detach_thoughts else h_NKD[some_P]
         h_RKD, y_R = h_PKD.repeat_interleave(c.group, 0), y_N[some_P].repeat_interleave(c.group)
+        in_groups, drawn = score.at(some_P.repeat_interleave(c.group)), score.at(some_P)
         with _without_dropout(self._denoiser()):
             with torch.no_grad():
                 path = self.rollout(self.condition(h_RKD), context.generator)
                 reached_RD = _length(h_RKD[:, -1]) * direction(path[-1])
-                reward_R, ranked_R = self._reward(reached_RD, y_R, score, context)
+                reward_R, ranked_R = self._reward(reached_RD, y_R, in_groups, context)
                 reward_PG = reward_R.view(-1, c.group)
-                advantage_PG = self._advantage(reward_PG, h_PKD, y_N[some_P], score, context)
+                advantage_PG = self._advantage(reward_PG, h_PKD, y_N[some_P], drawn, context)
             note_rewards(context, reward_PG, ranked_R.view(-1, c.group))
             known = self.condition(h_RKD)
             means: list[Tensor] = []
             if c.policy == "item":
                 u_RD = _length(h_RKD[:, -1]) * direction(self._denoiser()(path[-2], 1, known))
-                lp_R = score.log_prob(u_RD, y_R[:, None], frozen=c.detach_thoughts).sum((1, 2))
+                lp_R = in_groups.log_prob(u_RD, y_R[:, None], frozen=c.detach_thoughts).sum((1, 2))
             else:
                 lp_R, means = self.path_log_prob(path, known)
         loss = clipped(lp_R, advantage_PG.flatten(), c.clip)
@@ -506,7 +509,7 @@ class DiffuReason(ReasoningHead):
         if c.reward == "sampled":
             sampled_N = self._sampled(u_ND, y_N, score, context)
             return sampled_N, sampled_N
-        ranked_N = ndcg(*score.place(u_ND, y_N), c.reward_cutoff)
+        ranked_N = ndcg(*score.place(u_ND, y_N, within=c.reward_cutoff), c.reward_cutoff)
         if not c.reward_softmax:
             return ranked_N, ranked_N
         probability_N = score.log_prob(u_ND, y_N[:, None]).sum((1, 2)).exp().nan_to_num(nan=0.0)

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch
+from recbench.data.dataset import ranges
 from recbench.errors import Exit, RecbenchError
 from recbench.reasoning.base import Context, Reasoner, ReasoningHead, Stage, targets
 from recbench.reasoning.contrast import equal, info_nce, some_of, user_of
@@ -204,28 +205,33 @@ class LARES(ReasoningHead):
         follow = self._until_settled if self.config.exit_tolerance else self._all_steps
         noisy = self.config.test_start == "table" and self.config.start == "normal"
         tables = self.table if noisy else torch.zeros_like(self.table[:1])
-        draws = [follow(backbone, batch, steps, table_TD[batch.rows.position_N]) for table_TD in tables]
+        position_N = backbone.layout(batch).rows.position_N
+        draws = [follow(backbone, batch, steps, table_TD[position_N]) for table_TD in tables]
         return draws[0] if len(draws) == 1 else torch.stack(draws).mean(0)
 
     def _all_steps(self, backbone: Backbone, batch: Batch, steps: int, start_ND: Tensor) -> Tensor:
         """Z_1 .. Z_steps at the asked tokens, (Q, K, D)."""
-        return torch.stack([z[batch.at_Q] for z in self.trajectory(backbone, batch, steps, start_ND)], dim=1)
+        at_Q = backbone.layout(batch).at_Q
+        return torch.stack([z[at_Q] for z in self.trajectory(backbone, batch, steps, start_ND)], dim=1)
 
     def _until_settled(self, backbone: Backbone, batch: Batch, steps: int, start_ND: Tensor) -> Tensor:
         """The same, but a row leaves the loop once no asked state of it changes by ``exit_tolerance``; its last thought stays."""
         h_ND = self.history(backbone, batch)
         z_ND = h_ND if self.config.mix == "state" else start_ND
-        now_QD, made = z_ND[batch.at_Q], []
+        own = backbone.layout(batch)
+        now_QD, made = z_ND[own.at_Q], []
         asked_Q = torch.arange(len(batch.at_Q), device=h_ND.device)
         for _ in range(steps):
             if len(asked_Q):
                 z_ND = self.refined(backbone, batch, z_ND, h_ND)
-                before_QD, after_QD = now_QD[asked_Q], z_ND[batch.at_Q]
+                before_QD, after_QD = now_QD[asked_Q], z_ND[own.at_Q]
                 now_QD = now_QD.index_copy(0, asked_Q, after_QD)
                 moves = (after_QD - before_QD).norm(dim=1) >= self.config.exit_tolerance * before_QD.norm(dim=1)
                 left = np.unique(batch.row_Q[moves].cpu().numpy())
                 if len(left) < len(batch.rows):
-                    batch, token_N, kept_Q = batch.only(left)
+                    token_N = torch.from_numpy(ranges(own.rows.starts[left], own.rows.lengths[left])).to(h_ND.device)
+                    batch, _, kept_Q = batch.only(left)
+                    own = backbone.layout(batch)
                     z_ND, h_ND, asked_Q = z_ND[token_N], h_ND[token_N], asked_Q[kept_Q]
             made.append(now_QD)
         return torch.stack(made, dim=1)
@@ -267,15 +273,16 @@ class LARES(ReasoningHead):
         return self._reinforce(backbone, batch, score, context)
 
     def _pass(
-        self, backbone: Backbone, batch: Batch, steps: int, at_A: Tensor | None, context: Context
+        self, backbone: Backbone, batch: Batch, steps: int, some_A: Tensor | None, context: Context
     ) -> tuple[Tensor, Tensor | None]:
-        """A trajectory from fresh noise: last thoughts at the asked tokens (Q, D), every thought at ``at_A``, (A, K, D)."""
-        start_ND = self.draw_start(batch.rows.n_tokens, backbone.width, context.generator)
+        """A trajectory from fresh noise: last thoughts at the asked tokens (Q, D), every thought at some of them, (A, K, D)."""
+        rows, at_Q = backbone.layout(batch)
+        start_ND = self.draw_start(rows.n_tokens, backbone.width, context.generator)
         kept, z_ND = [], start_ND
         for z_ND in self.trajectory(backbone, batch, steps, start_ND):
-            if at_A is not None:
-                kept.append(z_ND[at_A])
-        return z_ND[batch.at_Q], torch.stack(kept, dim=1) if kept else None
+            if some_A is not None:
+                kept.append(z_ND[at_Q[some_A]])
+        return z_ND[at_Q], torch.stack(kept, dim=1) if kept else None
 
     def _pretrain(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
         c = self.config
@@ -284,14 +291,14 @@ class LARES(ReasoningHead):
         some_A = some_of(len(batch.at_Q), c.anchors, context.generator) if aligned else None
         at_A = None if some_A is None else batch.at_Q[some_A]
         k = self.draw_steps(context.generator)
-        u_QD, a_AKD = self._pass(backbone, batch, k, at_A if c.share_pass else None, context)
+        u_QD, a_AKD = self._pass(backbone, batch, k, some_A if c.share_pass else None, context)
         terms = {"next_item": score.loss(u_QD, targets(batch))}
         context.note("steps", torch.tensor(float(k)))
         if some_A is None or at_A is None:
             return terms
         if not c.share_pass:
             k = self.draw_steps(context.generator)
-            _, a_AKD = self._pass(backbone, batch, k, at_A, context)
+            _, a_AKD = self._pass(backbone, batch, k, some_A, context)
         if a_AKD is None:
             raise ValueError("anchors were asked for")
         user_A, target_A = user_of(batch, at_A), targets(batch)[some_A]
@@ -311,9 +318,10 @@ class LARES(ReasoningHead):
     ) -> tuple[Tensor, Tensor]:
         """Last thoughts (A, D) of another history with the same target for each anchor, and its user."""
         if self.config.partner == "self":
-            start_ND = self.draw_start(batch.rows.n_tokens, backbone.width, context.generator)
+            rows, at_Q = backbone.layout(batch)
+            start_ND = self.draw_start(rows.n_tokens, backbone.width, context.generator)
             *_, z_ND = self.trajectory(backbone, batch, steps, start_ND)
-            return z_ND[at_A], user_of(batch, at_A)
+            return z_ND[at_Q[some_A]], user_of(batch, at_A)
         if context.train is None or batch.place_Q is None:
             raise ValueError("partners are drawn from the training part")
         uniform_A = torch.rand(len(some_A), generator=context.generator, device=some_A.device, dtype=torch.float64)
@@ -358,10 +366,11 @@ class LARES(ReasoningHead):
             for batch in context.train.batches(FILTER_BATCH, np.random.default_rng(0), device):
                 if batch.place_Q is None:
                     raise ValueError("training batches say which events their targets are")
-                for _ in range(c.filter_draws):
-                    u_QD, _ = self._pass(backbone, batch, c.mean_steps, None, context)
-                    above_Q, tied_Q = score.place(u_QD, targets(batch))
-                    kept[batch.place_Q] |= (1 + above_Q + tied_Q <= c.filter_top).cpu().numpy()
+                with score.step(context.generator, batch.targets_Q, batch):
+                    for _ in range(c.filter_draws):
+                        u_QD, _ = self._pass(backbone, batch, c.mean_steps, None, context)
+                        above_Q, tied_Q = score.place(u_QD, targets(batch), within=c.filter_top)
+                        kept[batch.place_Q] |= (1 + above_Q + tied_Q <= c.filter_top).cpu().numpy()
         backbone.train(training)
         self.train(training)
         context.facts["filter"] = {
@@ -387,14 +396,15 @@ class LARES(ReasoningHead):
         some_P = self._positions(batch, context)
         if not len(some_P):
             return {}
-        at_P, y_P = batch.at_Q[some_P], targets(batch)[some_P]
+        rows, at_Q = backbone.layout(batch)
+        at_P, y_P = at_Q[some_P], targets(batch)[some_P]
         depth = self.draw_steps(context.generator)
         states, taken, rewards, below = [], [], [], []
         for _ in range(c.group):
             k = depth if c.same_depth else self.draw_steps(context.generator)
-            start_ND = self.draw_start(batch.rows.n_tokens, backbone.width, context.generator)
+            start_ND = self.draw_start(rows.n_tokens, backbone.width, context.generator)
             z_PKD = torch.stack([z[at_P] for z in self.trajectory(backbone, batch, k, start_ND)], dim=1)
-            above_P, tied_P = score.place(z_PKD[:, -1], y_P)
+            above_P, tied_P = score.at(some_P).place(z_PKD[:, -1], y_P, within=c.reward_k)
             rewards.append((hit if c.reward == "recall" else ndcg)(above_P, tied_P, c.reward_k))
             scored = self._scored(k, context)
             states.append(z_PKD[:, scored])
@@ -408,12 +418,12 @@ class LARES(ReasoningHead):
         reward_PG = torch.stack(rewards, dim=1)
         note_rewards(context, reward_PG)
         advantage_PG = advantages(reward_PG) if c.advantage == "group" else torch.ones_like(reward_PG)
-        lp = _log_probs(score, states, y_P)
+        lp = _log_probs(score, states, y_P, some_P)
         policy = [(torch.exp(one - one.detach()) * advantage_PG[:, g, None]).mean() for g, one in enumerate(lp)]
         terms = {"policy": -torch.stack(policy).mean()}
         if c.kl_weight:
-            with torch.no_grad():
-                lq = _log_probs(reference.score, below, y_P)
+            with torch.no_grad(), reference.score.step(context.generator, batch.targets_Q, batch):
+                lq = _log_probs(reference.score, below, y_P, some_P)
             fence = torch.stack([k3(q - p).mean() for p, q in zip(lp, lq, strict=True)]).mean()
             context.note("kl", fence)
             terms["kl"] = c.kl_weight * fence
@@ -463,10 +473,11 @@ def note_changes(context: Context, z_AKD: Tensor, user_A: Tensor) -> None:
             context.note("alike", (last * last.roll(half, 0)).sum(-1)[others].mean())
 
 
-def _log_probs(score: Score, states: list[Tensor], y_P: Tensor) -> list[Tensor]:
+def _log_probs(score: Score, states: list[Tensor], y_P: Tensor, asked_P: Tensor) -> list[Tensor]:
     """log p of the targets under each state, (P, K_g) each, from one streamed pass over the catalogue."""
     counts = [z.shape[1] for z in states]
     flat_ND = torch.cat([z.flatten(0, 1) for z in states])
     y_N = torch.cat([y_P.repeat_interleave(k) for k in counts])
-    lp_N = score.log_prob(flat_ND, y_N[:, None]).sum((1, 2))
+    asked_N = torch.cat([asked_P.repeat_interleave(k) for k in counts])
+    lp_N = score.at(asked_N).log_prob(flat_ND, y_N[:, None]).sum((1, 2))
     return [part.view(len(y_P), k) for part, k in zip(lp_N.split([len(y_P) * k for k in counts]), counts, strict=True)]

@@ -108,7 +108,7 @@ class ReaRecPRL(ReasoningHead):
         K = z_QKD.shape[1] - 1
         terms = {"next_item": score.loss(self.answer(z_QKD), y_Q, tau=c.tau)}
         if K and c.step_weight:
-            early = [score.loss(z_QKD[:, k], y_Q, tau=c.tau * c.alpha ** (K - k)) for k in range(K)]
+            early = [score.first_loss(z_QKD[:, k], y_Q, tau=c.tau * c.alpha ** (K - k)) for k in range(K)]
             terms["steps"] = c.step_weight * torch.stack(early).mean()
         if some_R is not None and noisy_RKD is not None:
             terms["contrast"] = c.contrast * self._contrast(batch, z_QKD[some_R, 1:], noisy_RKD, some_R)

@@ -56,6 +56,8 @@ class Manifest:
     facts: dict[str, Any] = field(default_factory=dict)
     """What stages of training found out as they began, by stage."""
     peak_memory_mb: float | None = None
+    rank_cutoff: int | None = None
+    """The rank behind which all targets are given as last: no metric may look further. None: every rank is true."""
     tuning: dict[str, Any] = field(default_factory=dict)
     """How the settings were chosen: ``trials`` tried, ``space`` searched, ``selected_on`` (valid). Empty: not tuned here."""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)

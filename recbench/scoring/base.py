@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
+
+from recbench.data.batching import Batch
 
 Divergence = Literal["code", "paper"]
 """Which divergence between K distributions: see ``Score.pooled``."""
@@ -34,9 +36,19 @@ class Score(ABC):
         self,
         generator: torch.Generator,  # noqa: ARG002 for losses that draw
         pool_Q: Tensor | None,  # noqa: ARG002
+        batch: Batch | None = None,  # noqa: ARG002 for scores that read histories
     ) -> contextlib.AbstractContextManager[None]:
-        """One training step: while it lasts, ``loss`` draws from ``generator``, and the step's targets are its in-batch items."""
+        """One step: while it lasts, ``loss`` draws from ``generator``, the step's targets ``pool_Q`` are its in-batch items, and
+        answers stand behind the histories of ``batch``."""
         return contextlib.nullcontext()
+
+    def at(self, asked_N: Tensor) -> Self:  # noqa: ARG002
+        """The same score for answers that stand at these asked tokens of the step's batch, (N,) places in ``Batch.at_Q``.
+
+        Without it answer n stands at asked token n. Whoever asks about some answers, or several at one token, says so; it matters
+        where an item is spelled code by code, since each code is read off the history, too.
+        """
+        return self
 
     @abstractmethod
     def loss(self, u_ND: Tensor, target_N: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
@@ -49,6 +61,11 @@ class Score(ABC):
             tau: temperature; scores are divided by it.
             frozen: no gradient into the item table.
         """
+
+    def first_loss(self, u_ND: Tensor, target_N: Tensor, *, tau: float = 1.0) -> Tensor:
+        """``loss`` over the first part of the items alone, all of it where an item has one part: what a thought on the way to the
+        answer pays."""
+        return self.loss(u_ND, target_N, tau=tau)
 
     @abstractmethod
     def pooled(
@@ -64,7 +81,8 @@ class Score(ABC):
         """Loss of M mixtures of K states, summed over M, and ``divergence`` times how far the states' distributions lie apart.
 
         Both are scalars, made together from one set of scores, so they can only be differentiated together, as parts of one sum.
-        The loss of a mixture is ``loss`` of the mixed state; the divergence is between distributions over the whole catalogue.
+        The loss of a mixture is ``loss`` of the mixed state; the divergence is between distributions over the whole catalogue, or
+        over first codes where items are spelled.
 
         Args:
             z_NKD: states; p_k is the softmax of state k's scores over tau.
@@ -79,7 +97,7 @@ class Score(ABC):
         """Log-probabilities of items under the answers, (N, G, M), M parts of an item that add up: 1 for item ids. With gradient.
 
         The softmax of the scores over the whole catalogue, also where the training loss is another: rewards and policies need a
-        distribution over items.
+        distribution over items. Where items are spelled, of each code over its level.
 
         Args:
             items_NG: item ids, G a row.
@@ -90,8 +108,12 @@ class Score(ABC):
         """The best ``g`` items of each answer, ids (N, g), best first; no gradient."""
 
     @abstractmethod
-    def place(self, u_ND: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
-        """How many items beat each target and how many equal it, (N,) each; no gradient. What cannot be compared beats it."""
+    def place(self, u_ND: Tensor, target_N: Tensor, *, within: int | None = None) -> tuple[Tensor, Tensor]:
+        """How many items beat each target and how many equal it, (N,) each; no gradient. What cannot be compared beats it.
+
+        Args:
+            within: nobody looks further than this rank: a target beyond it may be given as the last. None: as far as there are.
+        """
 
     @abstractmethod
     def items(self) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recbench.data.batching import Batch
 from recbench.scoring.items import ItemScore
 
 
@@ -34,7 +35,12 @@ class DrawingScore(ItemScore):
         self._share_V = counts_V.to(self._table().dtype) / counts_V.sum()
 
     @contextlib.contextmanager
-    def step(self, generator: torch.Generator, pool_Q: Tensor | None) -> Iterator[None]:
+    def step(
+        self,
+        generator: torch.Generator,
+        pool_Q: Tensor | None,
+        batch: Batch | None = None,  # noqa: ARG002 item ids need no history
+    ) -> Iterator[None]:
         if pool_Q is None:
             raise ValueError("training needs targets")
         self._step = Step(generator, pool_Q)

@@ -75,7 +75,13 @@ class ItemScore(Score):
 
     @torch.no_grad()
     @in_whole_precision
-    def place(self, u_ND: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
+    def place(
+        self,
+        u_ND: Tensor,
+        target_N: Tensor,
+        *,
+        within: int | None = None,  # noqa: ARG002 all are looked at anyway
+    ) -> tuple[Tensor, Tensor]:
         above, tied = torch.empty_like(target_N), torch.empty_like(target_N)
         e_VD, none = self.items(), target_N.new_empty(0)
         chunk = self._chunk(u_ND)

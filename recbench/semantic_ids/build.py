@@ -197,6 +197,17 @@ def read(folder: Path) -> SemanticIds | None:
     return replace(table, card=card)
 
 
+def facts(table: SemanticIds) -> dict[str, Any]:
+    """What a run says of the table it spells by."""
+    card = table.card
+    return {
+        "codes_sha256": _hash(table),
+        "level_sizes": list(table.level_sizes),
+        **{name: card[name] for name in ("key", "seed", "unique") if name in card},
+        **({"features": card["features"]["source"], "method": card["settings"]["method"]["name"]} if card else {}),
+    }
+
+
 def _told(dataset: Dataset, vectors: Vectors, settings: IdSettings, seed: int) -> SemanticIds:
     """``ids_of``, with refusals in the words of the user."""
     try:

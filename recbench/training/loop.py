@@ -19,6 +19,7 @@ from recbench.data.batching import TrainingRows
 from recbench.data.dataset import Histories, Queries
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import Ranks, evaluate
+from recbench.evaluation.metrics import parse
 from recbench.reasoning.base import Context, Reasoner, Stage
 from recbench.recommender import Trainable
 from recbench.training.average import Average
@@ -218,7 +219,8 @@ def _run_epoch(training: _Training, job: Job, store: Store, progress: Progress) 
 
 def _validated(model: Trainable, job: Job, settings: Settings) -> tuple[Ranks, float | None]:
     """Ranks of the validation targets, and the metric that picks weights; None if it is NaN."""
-    ranks = evaluate(model, job.valid, job.device, tell=_ranked(job))
+    within = max(parse(name).k for name in (*LOGGED, settings.monitor))
+    ranks = evaluate(model, job.valid, job.device, within=within, tell=_ranked(job))
     value = ranks.means([settings.monitor], unseen=settings.monitor_candidates == "unseen")[settings.monitor]
     return ranks, None if math.isnan(value) else value
 

@@ -1,0 +1,95 @@
+"""From what a beam found to counts and lists. Letters: B users, W beams, E events of the histories, V item-table rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recbench.generators.spelling import Spelling, places
+from recbench.scoring.counting import Counts
+from recbench.semantic_ids.search import NONE, Beams
+
+
+def counts_of(
+    all_: Beams, unseen: Beams, target_B: Tensor, own_B: Tensor, seen: tuple[Tensor, Tensor], n_items: int
+) -> Counts:
+    """Counts of each target under both candidate rules; true as far as the beams are wide, else the target is last.
+
+    Args:
+        all_: best items of each user.
+        unseen: best items outside of the user's history.
+        own_B: log-probability of the target, for those that are NaN.
+        seen: item ids of the histories and whose they are, (E,) each.
+    """
+    above_B, tied_B = places(all_, target_B, n_items)
+    repeated_B = _is_in(target_B[:, None], seen, n_items)[:, 0]
+    key_E = (seen[1] * (n_items + 1) + seen[0]).unique()
+    n_unseen_B = n_items - torch.bincount(key_E // (n_items + 1), minlength=len(target_B))
+    above_unseen_B, tied_unseen_B = places(unseen, target_B, n_items)
+    lost_B = (unseen.items_BW != target_B[:, None]).all(1)
+    above_unseen_B = torch.where(lost_B, n_unseen_B - 1, above_unseen_B)
+    return Counts(
+        above=above_B,
+        tied=tied_B,
+        above_unseen=torch.where(repeated_B, n_unseen_B, above_unseen_B),
+        tied_unseen=torch.where(repeated_B, 0, tied_unseen_B),
+        nan=own_B.isnan(),
+        repeated=repeated_B,
+    )
+
+
+def widened(score: Spelling, u_BD: Tensor, found: Beams, seen: tuple[Tensor, Tensor], width: int) -> Beams:
+    """The best ``width`` unseen items of each user: beams are widened where seen items have taken places in them.
+
+    Only users who need it are searched again.
+    """
+    n_items = score.generator.n_items
+    kept = _without(found, seen, n_items)
+    seen_B = (found.items_BW != NONE).sum(1) - (kept.items_BW != NONE).sum(1)
+    enough = width
+    short_S = (((kept.items_BW != NONE).sum(1) < width) & (seen_B > 0)).nonzero()[:, 0]
+    while len(short_S) and (wider := min(n_items, width + 2 * int(seen_B[short_S].max()))) > enough:
+        enough = wider
+        inside = torch.isin(seen[1], short_S)
+        theirs = seen[0][inside], torch.searchsorted(short_S, seen[1][inside])
+        again = score.at(short_S).beams(u_BD[short_S], enough)
+        better = _without(again, theirs, n_items)
+        kept = _replaced(kept, short_S, better)
+        seen_B[short_S] = (again.items_BW != NONE).sum(1) - (better.items_BW != NONE).sum(1)
+        short_S = short_S[(better.items_BW != NONE).sum(1) < width]
+    return kept
+
+
+def best(beams: Beams, k: int) -> tuple[Tensor, Tensor]:
+    """The first k items and their scores, (B, k); item 0 with score NaN where there are no more. Equal scores stay as found."""
+    items_BW, scores_BW = beams
+    missing = max(0, k - items_BW.shape[1])
+    items_BW = F.pad(items_BW, (0, missing))[:, :k]
+    scores_BW = F.pad(scores_BW, (0, missing))[:, :k]
+    return items_BW, scores_BW.masked_fill(items_BW == NONE, torch.nan)
+
+
+def _without(beams: Beams, seen: tuple[Tensor, Tensor], n_items: int) -> Beams:
+    """Beams without the items of their user's history, the others moved up."""
+    gone_BW = _is_in(beams.items_BW, seen, n_items) | (beams.items_BW == NONE)
+    order_BW = gone_BW.long().argsort(dim=1, stable=True)
+    items_BW = beams.items_BW.masked_fill(gone_BW, NONE).gather(1, order_BW)
+    return Beams(items_BW, beams.scores_BW.masked_fill(gone_BW, -torch.inf).gather(1, order_BW))
+
+
+def _is_in(items_BW: Tensor, seen: tuple[Tensor, Tensor], n_items: int) -> Tensor:
+    """True where an item stands in its user's history."""
+    row_B1 = torch.arange(len(items_BW), device=items_BW.device)[:, None]
+    return torch.isin(row_B1 * (n_items + 1) + items_BW, seen[1] * (n_items + 1) + seen[0])
+
+
+def _replaced(beams: Beams, rows_S: Tensor, new: Beams) -> Beams:
+    """Beams with those of some users replaced; all as wide as the widest."""
+    wide = max(beams.items_BW.shape[1], new.items_BW.shape[1])
+    made = []
+    for old_BW, new_SW, empty in ((beams.items_BW, new.items_BW, NONE), (beams.scores_BW, new.scores_BW, -torch.inf)):
+        padded_BW = F.pad(old_BW, (0, wide - old_BW.shape[1]), value=empty)
+        padded_SW = F.pad(new_SW, (0, wide - new_SW.shape[1]), value=empty)
+        made.append(padded_BW.index_copy(0, rows_S, padded_SW))
+    return Beams(*made)
