@@ -21,6 +21,11 @@ def neural_backbones() -> list[str]:
     return [name for name, entry in BACKBONES.entries().items() if entry.family == "neural"]
 
 
+def item_losses() -> list[str]:
+    """Names of the losses over item vectors; what spells has one of its own."""
+    return [name for name, entry in LOSSES.entries().items() if entry.family != "codes"]
+
+
 def small_backbone(name: str, n_items: int = 20, **changes: object) -> torch.nn.Module:
     """A backbone of that name with a few hundred weights, from a fixed seed."""
     torch.manual_seed(1)

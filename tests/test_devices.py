@@ -16,13 +16,13 @@ from torch.overrides import TorchFunctionMode
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import evaluate
 from recbench.recommender import Ask, ItemRecommender, Seen
-from recbench.registry import HEADS, LOSSES
+from recbench.registry import HEADS
 from recbench.training.checkpoint import Store
 from recbench.training.loop import Job, Watcher, fit
 from recbench.training.precision import refuse_unfit
 from recbench.training.settings import Settings, stage_settings
 from tests.reasoning.test_heads import N_ITEMS, USERS, context, stages_that_run
-from tests.systems import CPU, histories, neural_backbones, packed, queries, small_system, training_rows
+from tests.systems import CPU, histories, item_losses, neural_backbones, packed, queries, small_system, training_rows
 from tests.training.test_learning import ITEMS, two_back
 from tests.training.test_losses import SETTINGS, system
 
@@ -103,7 +103,7 @@ def test_a_tensor_without_a_device_is_found() -> None:
 # --- bfloat16 -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", LOSSES.entries())
+@pytest.mark.parametrize("loss", item_losses())
 def test_scores_stay_in_float32_where_the_encoder_runs_in_bfloat16(loss: str) -> None:
     model = system(loss, "none")
     model.begin(context(model, model.stages[0]))
@@ -179,7 +179,7 @@ def test_bfloat16_is_refused_where_it_does_not_pay() -> None:
 
 @GPU
 @pytest.mark.parametrize("head", HEADS.entries())
-@pytest.mark.parametrize("loss", LOSSES.entries())
+@pytest.mark.parametrize("loss", item_losses())
 def test_losses_on_a_gpu_are_finite_and_without_draws_those_of_the_cpu(loss: str, head: str) -> None:
     found = []
     for device in (CPU, torch.device("cuda")):

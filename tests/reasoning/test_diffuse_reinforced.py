@@ -304,7 +304,7 @@ def test_advantages_of_a_group_sum_to_0_and_are_bounded() -> None:
 
 def test_a_group_that_missed_throughout_gives_no_gradient_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     model = system(reward_softmax=0.0)
-    monkeypatch.setattr(model.score, "place", lambda u, y: (torch.full_like(y, 15), torch.zeros_like(y)))
+    monkeypatch.setattr(model.score, "place", lambda u, y, within: (torch.full_like(y, 15), torch.zeros_like(y)))
     grpo = losses(model)["grpo"]
     assert grpo.item() == 0
     assert not reached(model, grpo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -614,10 +615,10 @@ class Attempts:
         self._leaves(around.reference.score, self.reference)
         place = model.score.place
 
-        def placing(u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def placing(u: torch.Tensor, target: torch.Tensor, within: int) -> tuple[torch.Tensor, torch.Tensor]:
             self.ranked.append(u)
             self.targets.append(target)
-            self.counts.append(place(u, target))
+            self.counts.append(place(u, target, within=within))
             return self.counts[-1]
 
         model.score.place = placing
@@ -802,7 +803,11 @@ class Placing:
         self.ranks = {int(name.removeprefix("item")): rank for name, rank in ranks.items()}
         self.answers: list[torch.Tensor] = []
 
-    def place(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(self, *_: object) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def place(self, u: torch.Tensor, target: torch.Tensor, within: int) -> tuple[torch.Tensor, torch.Tensor]:
+        assert within == 100
         rank = torch.tensor([self.ranks[item][len(self.answers) % 3] for item in target.tolist()])
         self.answers.append(u)
         return (rank - 1) // 2, rank - 1 - (rank - 1) // 2  # half of what stands before it ties

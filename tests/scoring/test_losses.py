@@ -20,6 +20,7 @@ from recbench.scoring.items import ItemScore
 from recbench.scoring.negatives import expected_counts, mixed_draw, own_draw, shared
 from recbench.scoring.sampled_softmax import SampledSoftmax
 from recbench.scoring.softmax import ItemSoftmax
+from tests.systems import item_losses
 
 ITEMS = 30
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -404,7 +405,7 @@ def test_a_name_tells_a_loss_with_all_its_parameters() -> None:
     assert names[1] == "sampled softmax, 12 shared negatives, 50 % in-batch, log-Q negatives"
     assert made("bce", table, target, {}).name == "BCE, 1 uniform negative"
     assert made("gbce", table, target, {"negatives": 8}).name == "gBCE, 8 uniform negatives, t 0.75"
-    for name in LOSSES.entries():
+    for name in item_losses():
         cls = LOSSES.load(name)
         for setting in cls.Config.__dataclass_fields__:
             value = {"logq": "off", "negatives": 3, "mixed": 0.25, "t": 0.25}[setting]

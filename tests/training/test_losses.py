@@ -13,7 +13,7 @@ from recbench.data.dataset import open_dataset
 from recbench.errors import Exit, RecbenchError
 from recbench.experiment import Order
 from recbench.recommender import ItemRecommender
-from recbench.registry import HEADS, LOSSES
+from recbench.registry import HEADS
 from recbench.runs.folder import Run
 from recbench.scoring.softmax import ItemSoftmax
 from recbench.settings import Asked, resolve
@@ -22,7 +22,16 @@ from recbench.training.loop import Job, Watcher, fit
 from recbench.training.seeding import step_generator
 from recbench.training.settings import stage_settings
 from tests.reasoning.test_heads import N_ITEMS, USERS, context, losses, stages_that_run
-from tests.systems import CPU, histories, neural_backbones, queries, small_system, training_batch, training_rows
+from tests.systems import (
+    CPU,
+    histories,
+    item_losses,
+    neural_backbones,
+    queries,
+    small_system,
+    training_batch,
+    training_rows,
+)
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "softmax": {},
@@ -42,7 +51,7 @@ def system(loss: str, head: str, backbone: str = "sasrec", **sizes: object) -> I
 
 
 def test_every_loss_is_in_the_table_that_the_tests_run_over() -> None:
-    assert set(SETTINGS) == set(LOSSES.entries())
+    assert set(SETTINGS) == set(item_losses())
 
 
 @pytest.mark.parametrize(("loss", "head", "backbone"), EVERYWHERE)
