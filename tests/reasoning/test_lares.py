@@ -807,7 +807,7 @@ class Placing:
         return contextlib.nullcontext()
 
     def place(self, u: torch.Tensor, target: torch.Tensor, within: int) -> tuple[torch.Tensor, torch.Tensor]:
-        assert within == 100
+        assert within in (99, 100)
         rank = torch.tensor([self.ranks[item][len(self.answers) % 3] for item in target.tolist()])
         self.answers.append(u)
         return (rank - 1) // 2, rank - 1 - (rank - 1) // 2  # half of what stands before it ties
