@@ -106,7 +106,7 @@ class Fingerprint:
             if values.null_count == len(values):
                 continue
             self._digest.update(f"{name}.{column}\0".encode())
-            self._digest.update(memoryview(column_view(values.to_numpy())))
+            self._digest.update(column_view(values.to_numpy()).data)
 
     def hex(self) -> str:
         """Of all that was added."""
