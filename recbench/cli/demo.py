@@ -41,7 +41,7 @@ def demo(
         finished = train_seeds(table, [0], device, runs, datasets, resume=True, quiet=False)
         render.out.print(runs_table(finished))
     _heading(len(SYSTEMS) + 2, "compare", f"recbench compare {runs}")
-    compare([str(runs)], baseline="sasrec", quiet=True)
+    compare(paths=[str(runs)], baseline="sasrec", quiet=True)
     render.out.print(
         f"\nDone in {render.duration(perf_counter() - began)}. Every number above is in {escape(str(runs))}: look with "
         f"recbench show {escape(str(runs))}/synthetic-sasrec-none-s0"

@@ -16,6 +16,7 @@ from recbench.stats.ranks import Friedman
 Candidates = Literal["all", "unseen"]
 Correction = Literal["holm", "bonferroni", "bh", "by"]
 Test = Literal["t", "bootstrap", "randomisation", "wilcoxon", "sign", "mcnemar"]
+Shown = Literal["t", "percentile", "bca", "two-way"]
 Claim = Literal["difference", "superiority", "equivalence", "non-inferiority"]
 TEST_NAMES: dict[Test, str] = {
     "t": "paired t",
@@ -70,6 +71,8 @@ class Settings:
     """Of the bootstrap."""
     tests: tuple[Test, ...] = ("t",)
     """Over users. The first is the one that is corrected and decides; the others stand beside it."""
+    interval: Shown = "t"
+    """Which interval stands beside a difference. Verdicts rest on t whatever is shown."""
     claim: Claim = "difference"
     """What is to be shown: any difference, or one claim with its one-sided test and margin ``rope``."""
     wish: float | None = None
@@ -219,6 +222,12 @@ class Contrast:
     users_needed: float | None = None
     """Users at which the wished difference (``Settings.wish``) is seen with the power asked for; infinite where
     training noise alone hides it."""
+
+    def shown(self, kind: Shown) -> Interval:
+        """The interval of that kind; where there is none over users and runs, the percentile bootstrap over users."""
+        if kind == "t":
+            return self.interval
+        return {"percentile": None, "bca": self.bca, "two-way": self.two_way}[kind] or self.bootstrap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ def raw_places(raw_ids: list[str]) -> np.ndarray:
     """Place of each raw id in their order: by number where all are numbers, else as text."""
     numeric = all(raw.isascii() and raw.isdigit() for raw in raw_ids)
     ranked = sorted(range(len(raw_ids)), key=(lambda at: int(raw_ids[at])) if numeric else raw_ids.__getitem__)
-    places = np.empty(len(raw_ids), dtype=np.int64)
+    places = np.empty(len(raw_ids), dtype=np.int32)
     places[ranked] = np.arange(len(raw_ids))
     return places
 
@@ -124,7 +124,7 @@ def drift(item: np.ndarray, time: np.ndarray) -> dict[str, Any]:
     if not half:
         return {}
     by_time = item[np.argsort(time, kind="stable")]
-    by_chance = item[np.random.default_rng(SHUFFLE).permutation(len(item))]
+    by_chance = np.random.default_rng(SHUFFLE).permutation(item)
     old, new = (np.bincount(part, minlength=n_items) for part in (by_time[:half], by_time[half:]))
     top = min(TOP, n_items - 1)
     best = [np.argsort(-counts, kind="stable")[:top] for counts in (old, new)]

@@ -271,5 +271,10 @@ def _prepared_last(home: Path, known: list[str]) -> str:
 
 def column_bytes(values: Any) -> bytes:
     """The bytes of a column, whatever its file's compression: little-endian, contiguous. Fingerprints are made of these."""
+    return column_view(values).tobytes()
+
+
+def column_view(values: Any) -> np.ndarray:
+    """The same bytes as an array of them, without a copy where the column is already so."""
     array = np.ascontiguousarray(values)
-    return array.astype(array.dtype.newbyteorder("<")).tobytes()
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8)

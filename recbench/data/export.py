@@ -13,10 +13,12 @@ from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from recbench import columns
 from recbench.data import hugging_face
-from recbench.data.dataset import PARTS, Dataset
+from recbench.data.dataset import PARTS, Dataset, ranges
 from recbench.data.splitting import starts
 from recbench.errors import Exit, RecbenchError, nearest
 from recbench.files import replacing
@@ -72,18 +74,26 @@ def sequence_text(user: np.ndarray, item: np.ndarray, user_order: np.ndarray) ->
             users and items are numbered from 1 by first appearance as they are written.
     """
     first = starts(user)
-    stops = np.r_[first[1:], len(user)]
     lines = np.argsort(user_order, kind="stable")
-    lengths = (stops - first)[lines]
-    offsets = np.r_[0, np.cumsum(lengths)]
-    written = item[np.repeat(first[lines] - offsets[:-1], lengths) + np.arange(len(item))]
-    numbers = _by_first_appearance(written)
+    lengths = np.diff(np.r_[first, len(user)])[lines]
+    number, n = np.zeros(int(item.max(initial=0)) + 1, dtype=np.int32), 0
     for begin in range(0, len(lines), USERS_A_CHUNK):
-        end = min(begin + USERS_A_CHUNK, len(lines))
-        words = numbers[offsets[begin] : offsets[end]].astype(str).tolist()
-        cuts = (offsets[begin : end + 1] - offsets[begin]).tolist()
-        text = [f"{begin + at + 1} {' '.join(words[cuts[at] : cuts[at + 1]])}\n" for at in range(end - begin)]
-        yield "".join(text).encode()
+        chosen = slice(begin, begin + USERS_A_CHUNK)
+        written = item[ranges(first[lines[chosen]], lengths[chosen])]
+        n += _number_new(number, written, n)
+        ends = np.cumsum(lengths[chosen])
+        heads = np.arange(begin + 1, begin + 1 + len(ends))
+        words = np.insert(number[written], ends - lengths[chosen], heads)  # each line begins with its user
+        offsets = np.r_[0, ends + np.arange(1, len(ends) + 1)].astype(np.int32)
+        listed = pa.ListArray.from_arrays(pa.array(offsets), pa.array(words).cast(pa.string()))
+        yield "".join(f"{line}\n" for line in pc.binary_join(listed, " ").to_pylist()).encode()
+
+
+def _number_new(number: np.ndarray, written: np.ndarray, n: int) -> int:
+    """Number the items that have none yet, from ``n`` + 1 in order of first appearance; how many they are."""
+    new, first = np.unique(written[number[written] == 0], return_index=True)
+    number[new[np.argsort(first)]] = np.arange(n + 1, n + 1 + len(new))
+    return len(new)
 
 
 def sequence_sha256(user: np.ndarray, item: np.ndarray, user_order: np.ndarray) -> str:
@@ -263,14 +273,6 @@ def _refuse_tabs(ids: list[str]) -> None:
                 fix="--format csv",
                 code=Exit.DATA,
             )
-
-
-def _by_first_appearance(values: np.ndarray) -> np.ndarray:
-    """Numbers from 1 in order of first appearance."""
-    _, first, which = np.unique(values, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(1, len(first) + 1)
-    return rank[which]
 
 
 def _whole(path: Path, chunks: Iterator[bytes]) -> tuple[str, ...]:

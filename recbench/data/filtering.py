@@ -60,7 +60,7 @@ def apply(events: Events, filters: Filters) -> tuple[np.ndarray, tuple[Step, ...
     Raises:
         RecbenchError: there is no event, or a step leaves none.
     """
-    rows = np.arange(len(events), dtype=np.int64)
+    rows = places(len(events))
     steps = [_counted("read", events, rows)]
     if not len(rows):
         raise RecbenchError(
@@ -94,12 +94,12 @@ def _filtered(events: Events, rows: np.ndarray, filters: Filters) -> Iterator[tu
         rows = rows[rated_at_least(events.rating, filters.min_rating)]
         yield f"rating >= {filters.min_rating:g}", f"--min-rating below {filters.min_rating:g}", rows
     if filters.duplicates != "keep":
-        time = None if events.timestamp is None else events.timestamp[rows]
-        rows = rows[one_of_each(events.user[rows], events.item[rows], time, filters.duplicates)]
+        time = None if events.timestamp is None else taken(events.timestamp, rows)
+        rows = rows[one_of_each(taken(events.user, rows), taken(events.item, rows), time, filters.duplicates)]
         yield f"{filters.duplicates} of each user and item", "--duplicates keep", rows
     if filters.core > 1:
-        kept, rounds = k_core(events.user[rows], events.item[rows], filters.core)
-        rows = rows[kept]
+        kept, rounds = k_core(taken(events.user, rows), taken(events.item, rows), filters.core)
+        rows = rows[kept] if rounds else rows
         said = f"{rounds} round{'s' if rounds != 1 else ''}" if rounds else "nothing to drop"
         yield f"{filters.core}-core, {said}", f"--core {filters.core - 1}, or --core 0 for none", rows
 
@@ -160,12 +160,27 @@ def rated_at_least(rating: np.ndarray | None, least: float) -> np.ndarray:
 
 def one_of_each(user: np.ndarray, item: np.ndarray, time: np.ndarray | None, policy: str) -> np.ndarray:
     """True for one event of each (user, item): the earliest (``first``) or the latest; source order breaks ties."""
-    order = np.arange(len(user)) if time is None else np.argsort(time, kind="stable")
+    kept = np.ones(len(user), dtype=bool)
+    key = pairs(user, item)
+    rows = _with_equal(key)  # most logs have few: only those need to be put in order
+    order = np.arange(len(rows)) if time is None else np.argsort(time[rows], kind="stable")
     order = order if policy == "first" else order[::-1]
-    _, place = np.unique(pairs(user, item)[order], return_index=True)
-    kept = np.zeros(len(user), dtype=bool)
-    kept[order[place]] = True
+    _, place = np.unique(key[rows][order], return_index=True)
+    kept[rows] = False
+    kept[rows[order[place]]] = True
     return kept
+
+
+def _with_equal(key: np.ndarray) -> np.ndarray:
+    """Rows whose key another row has, too, ascending."""
+    ascending = np.sort(key)
+    repeated = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
+    del ascending
+    if not len(repeated):
+        return np.empty(0, dtype=np.int64)
+    at = np.searchsorted(repeated, key)
+    np.minimum(at, len(repeated) - 1, out=at)
+    return np.flatnonzero(repeated[at] == key)
 
 
 def k_core(user: np.ndarray, item: np.ndarray, k: int) -> tuple[np.ndarray, int]:
@@ -174,18 +189,27 @@ def k_core(user: np.ndarray, item: np.ndarray, k: int) -> tuple[np.ndarray, int]
     The k-core is the largest set of events in which every user and every item has at least k. It is unique, whatever
     the order of dropping, so users and items are dropped together.
     """
-    kept = np.arange(len(user))
+    mask = np.ones(len(user), dtype=bool)
     rounds = 0
-    while len(kept):
-        u, i = user[kept], item[kept]
-        good = (np.bincount(u)[u] >= k) & (np.bincount(i)[i] >= k)
+    while len(user):
+        good = (np.bincount(user) >= k)[user]
+        good &= (np.bincount(item) >= k)[item]
         if good.all():
             break
-        kept = kept[good]
+        mask[mask] = good
+        user, item = user[good], item[good]
         rounds += 1
-    mask = np.zeros(len(user), dtype=bool)
-    mask[kept] = True
     return mask, rounds
+
+
+def places(n: int) -> np.ndarray:
+    """0 to n - 1, (n,), in as few bytes as they fit."""
+    return np.arange(n, dtype=np.int32 if n <= np.iinfo(np.int32).max else np.int64)
+
+
+def taken(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The values of some rows, ascending; no copy where these are all."""
+    return values if len(rows) == len(values) else values[rows]
 
 
 def pairs(user: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -195,5 +219,5 @@ def pairs(user: np.ndarray, item: np.ndarray) -> np.ndarray:
 
 
 def _counted(name: str, events: Events, rows: np.ndarray) -> Step:
-    n_users, n_items = (int(np.count_nonzero(np.bincount(codes[rows]))) for codes in (events.user, events.item))
+    n_users, n_items = (int(np.count_nonzero(np.bincount(taken(codes, rows)))) for codes in (events.user, events.item))
     return Step(step=name, users=n_users, items=n_items, interactions=len(rows))

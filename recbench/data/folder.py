@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from recbench import columns
 from recbench.data import card as cards
-from recbench.data.dataset import PARTS, column_bytes
+from recbench.data.dataset import PARTS, column_view
 from recbench.data.splitting import TEST, TRAIN, VALID, Split
 from recbench.errors import Exit, RecbenchError
 
@@ -85,12 +85,10 @@ def item_table(raw_ids: list[str], metadata: pd.DataFrame | None) -> pa.Table:
     return pa.table([cells[field.name] for field in ITEM_TYPES], schema=ITEM_TYPES)
 
 
-def user_table(raw_ids: list[str], first_rows: np.ndarray) -> pa.Table:
+def user_table(raw_ids: pa.Array, first_rows: np.ndarray) -> pa.Table:
     """One row a user in order of id; ``original_order`` is the row where the user first stands in the source."""
     ids = np.arange(1, len(raw_ids) + 1, dtype=np.int32)
-    return pa.table(
-        [pa.array(ids), pa.array(raw_ids, pa.string()), pa.array(first_rows, pa.int64())], schema=USER_TYPES
-    )
+    return pa.table([pa.array(ids), raw_ids.cast(pa.string()), pa.array(first_rows, pa.int64())], schema=USER_TYPES)
 
 
 class Fingerprint:
@@ -108,7 +106,7 @@ class Fingerprint:
             if values.null_count == len(values):
                 continue
             self._digest.update(f"{name}.{column}\0".encode())
-            self._digest.update(column_bytes(values.to_numpy()))
+            self._digest.update(column_view(values.to_numpy()).data)
 
     def hex(self) -> str:
         """Of all that was added."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from recbench.data.card import Card
 from recbench.data.dataset import HOME, Dataset, mark_last
 from recbench.data.detect import BUILT_IN, check_readable, file_of, open_source
 from recbench.data.export import sequence_sha256
-from recbench.data.filtering import Filters
+from recbench.data.filtering import Filters, places, taken
 from recbench.data.sources.bad import BadRows, parse_limit
 from recbench.data.sources.base import Events, Source
+from recbench.data.sources.coding import RawIds
 from recbench.errors import RecbenchError, nearest
 from recbench.files import sha256, write_text
 from recbench.registry import SOURCES
@@ -94,8 +95,9 @@ class Ordered:
     rating: np.ndarray | None
     timestamp: np.ndarray | None
     order: np.ndarray
-    user_ids: list[str]
-    item_ids: list[str]
+    """Row of the source, from 0."""
+    user_ids: RawIds
+    item_ids: RawIds
     first_rows: np.ndarray
     """Row of the source where each user first stands, before any filter."""
 
@@ -142,7 +144,7 @@ def prepare(
         ordered.user,
         ordered.item,
         ordered.timestamp,
-        audit.raw_places(ordered.item_ids)[ordered.item - 1],
+        audit.raw_places([*ordered.item_ids])[ordered.item - 1],
         split,
         events.time_unit,
     )
@@ -187,9 +189,11 @@ def order(events: Events, rows: np.ndarray, tie_seed: int | None = None) -> Orde
     Raises:
         RecbenchError: a hash is asked for, and the source has no times.
     """
-    users, user_ids = _numbered(events.user[rows], events.user_ids, kind=columns.USER)
-    items, item_ids = _numbered(events.item[rows], events.item_ids, kind=columns.ITEM)
-    time = None if events.timestamp is None else events.timestamp[rows]
+    users, user_ids, left = _numbered(taken(events.user, rows), events.user_ids, kind=columns.USER)
+    items, item_ids, _ = _numbered(taken(events.item, rows), events.item_ids, kind=columns.ITEM)
+    first = np.empty(len(events.user_ids), dtype=np.int64)
+    first[events.user[::-1]] = places(len(events))[::-1]  # of equal codes the last one written stays: the first row
+    time = None if events.timestamp is None else taken(events.timestamp, rows)
     sequence = np.lexsort((users,) if time is None else (time, users))  # stable: equal keys keep source order
     if tie_seed is not None:
         if time is None:
@@ -198,38 +202,48 @@ def order(events: Events, rows: np.ndarray, tie_seed: int | None = None) -> Orde
                 why="The source has none, only an order within each user: nothing is tied.",
                 fix="--ties source",
             )
-        sequence = sequence[ties.hashed(users[sequence], items[sequence], time[sequence], tie_seed, user_ids, item_ids)]
+        ids = [*user_ids], [*item_ids]
+        sequence = sequence[ties.hashed(users[sequence], items[sequence], time[sequence], tie_seed, *ids)]
     rows = rows[sequence]
-    first = np.empty(len(events.user_ids), dtype=np.int64)
-    first[events.user[::-1]] = events.order[::-1]  # of equal codes the last one written stays: the first in the source
-    first_rows = np.empty(len(user_ids), dtype=np.int64)
-    first_rows[users[sequence] - 1] = first[events.user[rows]]
+    users, items = users[sequence], items[sequence]
+    if time is not None:
+        time = time[sequence]
+    del sequence  # before the ratings are copied: this is where preparation needs most memory
     return Ordered(
-        user=users[sequence],
-        item=items[sequence],
+        user=users,
+        item=items,
         rating=None if events.rating is None else events.rating[rows],
-        timestamp=None if time is None else time[sequence],
-        order=events.order[rows],
+        timestamp=time,
+        order=rows,
         user_ids=user_ids,
         item_ids=item_ids,
-        first_rows=first_rows,
+        first_rows=first[left],
     )
 
 
 def _without_columns(events: Events) -> Events:
     """What else the source said: notes, metadata, the unit of time."""
-    none, order = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
-    return replace(events, user=none, item=none, rating=None, timestamp=None, order=order, user_ids=[], item_ids=[])
+    none = np.empty(0, dtype=np.int32)
+    return replace(events, user=none, item=none, rating=None, timestamp=None, user_ids=[], item_ids=[])
 
 
-def _numbered(codes: np.ndarray, raw_ids: list[str], *, kind: str) -> tuple[np.ndarray, list[str]]:
-    """Prepared ids of the codes, and the raw ids in their order: a keyed hash's, which no library version changes."""
-    left = np.flatnonzero(np.bincount(codes)).tolist()
+def _numbered(codes: np.ndarray, raw_ids: Sequence[str], *, kind: str) -> tuple[np.ndarray, RawIds, np.ndarray]:
+    """Prepared ids of the codes, the raw ids in their order, and the codes in that order.
+
+    The order is that of a keyed hash, which no library version changes.
+    """
+    left = np.flatnonzero(np.bincount(codes))
+    ids = RawIds.made(raw_ids).take(left)
     key = f"{SEED} {kind} "
-    left.sort(key=lambda code: hashlib.sha256((key + raw_ids[code]).encode()).digest())
+    digests = bytearray()
+    for raw in ids:
+        digests += hashlib.sha256((key + raw).encode()).digest()
+    words = np.frombuffer(digests, dtype=">u8").reshape(-1, 4)
+    order = np.lexsort(words.T[::-1])  # as bytes compare: the first word decides, then the second
+    left = left[order]
     number = np.zeros(len(raw_ids), dtype=np.int32)
     number[left] = np.arange(1, len(left) + 1)
-    return number[codes], [raw_ids[code] for code in left]
+    return number[codes], ids.take(order), left
 
 
 def _plan(request: Request) -> splitting.Plan:
@@ -337,7 +351,7 @@ def _metadata(request: Request, source: Source, ordered: Ordered, events: Events
 
     path = file if isinstance(file, Path) else file.root
     bad = BadRows(limit=source.bad.limit, share=source.bad.share)
-    read = read_metadata(file, ordered.item_ids, _counting("reading metadata", path, report), bad)
+    read = read_metadata(file, [*ordered.item_ids], _counting("reading metadata", path, report), bad)
     return _Items(read.items, {"metadata_rows": read.facts}, read.notes)
 
 
@@ -390,8 +404,8 @@ def _tables(ordered: Ordered, split: splitting.Split, metadata: pd.DataFrame | N
         columns.ORIGINAL_ORDER: ordered.order,
     }
     yield from folder.event_tables(events, split)
-    yield "items", folder.item_table(ordered.item_ids, metadata)
-    yield "users", folder.user_table(ordered.user_ids, ordered.first_rows)
+    yield "items", folder.item_table([*ordered.item_ids], metadata)
+    yield "users", folder.user_table(ordered.user_ids.text, ordered.first_rows)
 
 
 def _write(place: Path, card: Card, tables: Iterable[tuple[str, pa.Table]], events: Events) -> Card:

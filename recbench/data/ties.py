@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+
+from recbench.data.filtering import places
+
+ROWS = 1 << 20
 
 
 def hashed(
@@ -27,15 +31,16 @@ def hashed(
             the ids themselves are hashed, which is enough to shuffle.
         item_ids: raw id of each item.
     """
-    order = np.arange(len(user))
-    tied = tied_with_neighbour(user, time)
-    rows = order[tied]
+    order = places(len(user))
+    rows = np.flatnonzero(tied_with_neighbour(user, time))
     if not len(rows):
         return order
-    salt = int.from_bytes(hashlib.sha256(f"ties {seed}".encode()).digest()[:8], "little")
-    key = _mixed(_keys(user[rows], user_ids) ^ np.uint64(salt))
-    key = _mixed(key ^ _keys(item[rows], item_ids))
-    order[tied] = rows[np.lexsort((key, time[rows], user[rows]))]  # ties stay in their block: the places are the same
+    salt = np.uint64(int.from_bytes(hashlib.sha256(f"ties {seed}".encode()).digest()[:8], "little"))
+    keys = [_keys(codes[rows], raw_ids) for codes, raw_ids in ((user, user_ids), (item, item_ids))]
+    for part in _stretches(user[rows]):
+        at = rows[part]
+        key = _mixed(_mixed(keys[0](user[at]) ^ salt) ^ keys[1](item[at]))
+        order[at] = at[np.lexsort((key, time[at], user[at]))]  # ties stay in their block: the places are the same
     return order
 
 
@@ -45,13 +50,25 @@ def tied_with_neighbour(user: np.ndarray, time: np.ndarray) -> np.ndarray:
     return np.r_[False, same] | np.r_[same, False] if len(user) else np.zeros(0, dtype=bool)
 
 
-def _keys(codes: np.ndarray, raw_ids: Sequence[str] | None) -> np.ndarray:
-    """64 bits for each code: of its raw id, if there are raw ids."""
+def _stretches(user: np.ndarray) -> Iterator[slice]:
+    """Slices of about ``ROWS`` rows, each user's in one: what is needed for a slice is not needed for all at once."""
+    begin = 0
+    while begin < len(user):
+        stop = min(begin + ROWS, len(user))
+        stop = int(np.searchsorted(user, user[stop - 1], side="right"))
+        yield slice(begin, stop)
+        begin = stop
+
+
+def _keys(codes: np.ndarray, raw_ids: Sequence[str] | None) -> Callable[[np.ndarray], np.ndarray]:
+    """Gives 64 bits for each code among ``codes``: of its raw id, if there are raw ids."""
     if raw_ids is None:
-        return codes.astype(np.uint64)
-    distinct, which = np.unique(codes, return_inverse=True)
+        return lambda of: of.astype(np.uint64)
+    distinct = np.unique(codes)
     digests = [hashlib.sha256(raw_ids[code - 1].encode()).digest()[:8] for code in distinct.tolist()]
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)[which]
+    table = np.zeros(len(raw_ids) + 1, dtype=np.uint64)
+    table[distinct] = np.frombuffer(b"".join(digests), dtype="<u8")
+    return lambda of: table[of]
 
 
 def _mixed(value: np.ndarray) -> np.ndarray:

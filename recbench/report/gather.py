@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from recbench.comparison import Comparison, Settings, compare
 from recbench.comparison.systems import Group, group
 from recbench.data.card import NAME as CARD
 from recbench.data.card import Card
+from recbench.data.describe import facts
 from recbench.errors import Exit, RecbenchError
 from recbench.report.evidence import Evidence, Missing, absent
 from recbench.report.evidence import gather as read
@@ -20,20 +21,15 @@ from recbench.runs.folder import Run
 
 SLICES = ("popularity", "length")
 """What a page shows unless told otherwise."""
-Describe = Callable[[Card], Sequence[tuple[str, str]]]
-"""A card in words: label and sentence."""
 
 
-def gather(
-    runs: Sequence[Run], settings: Settings, datasets: Path, describe: Describe, command: Sequence[str] = ()
-) -> Material:
+def gather(runs: Sequence[Run], settings: Settings, datasets: Path, command: Sequence[str] = ()) -> Material:
     """Everything a page shows.
 
     Args:
         runs: unfinished ones are left out, and named on the page.
         settings: of the comparison.
         datasets: home of prepared datasets, where their cards are looked for.
-        describe: how a card is put in words.
         command: what was typed; stands on the page.
 
     Raises:
@@ -50,7 +46,7 @@ def gather(
         )
     groups = _groups(finished)
     evidence, unread = read([(g.label, run) for name in sorted(groups) for g in groups[name] for run in g.runs])
-    cards, uncarded = _cards(evidence, datasets, describe)
+    cards, uncarded = _cards(evidence, datasets)
     comparison: Comparison | None = None
     unsliced: list[Missing] = []
     if any(len(those) > 1 for those in groups.values()):
@@ -104,7 +100,7 @@ def _first(comparison: Comparison | None) -> list[str]:
     return list(dict.fromkeys([*[t.reference for t in comparison.tables], *best]))
 
 
-def _cards(evidence: Sequence[Evidence], home: Path, describe: Describe) -> tuple[dict[str, DataFacts], list[Missing]]:
+def _cards(evidence: Sequence[Evidence], home: Path) -> tuple[dict[str, DataFacts], list[Missing]]:
     """The cards of the very data the runs were made on: another preparation of that name is no evidence."""
     cards: dict[str, DataFacts] = {}
     missing = []
@@ -123,7 +119,7 @@ def _cards(evidence: Sequence[Evidence], home: Path, describe: Describe) -> tupl
             why = f"{home / name} is another preparation than the one the runs were made on: the fingerprints differ."
             missing.append(Missing(what=what, why=why, fix=fix))
             continue
-        cards[name] = DataFacts(card=card, facts=tuple(describe(card)))
+        cards[name] = DataFacts(card=card, facts=tuple(facts(card)))
     return cards, missing
 
 

@@ -70,7 +70,7 @@ def _table(table: Table, settings: Settings) -> str:
     if several:
         columns.append([escape(row.contrast.against if row.contrast else "") for row in first])
     columns += [_scores(table.on(metric)) for metric in settings.metrics]
-    columns += [[_number(words.difference(row.contrast)) for row in first]]
+    columns += [[_number(words.difference(row.contrast, settings.interval)) for row in first]]
     columns += [["" if row.contrast is None else _number(words.p_number(row.contrast.p_adjusted)) for row in first]]
     foot = _oracle(table, settings, len(heads), several)
     text_columns = 3 if several else 2

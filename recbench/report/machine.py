@@ -3,7 +3,7 @@
 Schema 1::
 
     {schema, settings: {metrics, baseline, correction, candidates, ties, alpha, power, rope, resamples, seed, tests,
-                        claim, wish, slices},
+                        interval, claim, wish, slices},
      warnings: [...],
      tables: [{dataset, fingerprint, protocol, n_users, n_items, reference,
                family: {metric: contrasts corrected together}, oracle: {metric: best reachable}, warnings: [...],

@@ -33,7 +33,7 @@ def _section(table: Table, settings: Settings) -> str:
         rows = table.on(metric)
         heads += [metric.label, f"d {metric.label} [{level} CI]", "p"]
         columns.append([words.score(row) for row in rows])
-        columns.append([words.difference(row.contrast) for row in rows])
+        columns.append([words.difference(row.contrast, settings.interval) for row in rows])
         columns.append([words.p_value(row.contrast).strip() for row in rows])
     lines = [_row(heads), _row(["---" if head in ("system", "against") else "---:" for head in heads])]
     lines += [_row(cells) for cells in zip(*columns, strict=True)]

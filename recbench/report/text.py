@@ -67,7 +67,7 @@ def _main(table: Table, settings: Settings) -> list[Column]:
         )
 
     def tested(of: Sequence[Row], label: str, *, optional: bool) -> list[Column]:
-        differences = tuple(words.difference(row.contrast) for row in of) + blank
+        differences = tuple(words.difference(row.contrast, settings.interval) for row in of) + blank
         ps = tuple(words.p_value(row.contrast) for row in of) + blank
         return [Column(f"d {label} [{level} CI]", differences, optional=optional), Column("p  ", ps, optional=optional)]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from recbench.comparison import Across, Contrast, Cost, Row, Settings, Slice, Table, Verdict
-from recbench.comparison.model import TEST_NAMES
+from recbench.comparison.model import TEST_NAMES, Shown
 from recbench.data.describe import split_name
 from recbench.evaluation.metrics import Metric
 from recbench.stats.corrections import NAMES
@@ -35,11 +35,12 @@ def score(row: Row) -> str:
     return mean if row.score.sd is None else f"{mean} +-{row.score.sd:.4f}"
 
 
-def difference(contrast: Contrast | None) -> str:
+def difference(contrast: Contrast | None, kind: Shown) -> str:
     """``+0.0015 [+0.0006, +0.0024]``; empty for the baseline."""
     if contrast is None:
         return ""
-    return f"{signed(contrast.mean)} [{signed(contrast.interval.low)}, {signed(contrast.interval.high)}]"
+    shown = contrast.shown(kind)
+    return f"{signed(contrast.mean)} [{signed(shown.low)}, {signed(shown.high)}]"
 
 
 def p_value(contrast: Contrast | None) -> str:
@@ -158,7 +159,7 @@ def caption(table: Table, settings: Settings, metric: Metric | None = None) -> l
     test = f"p: {_test(settings)}, {NAMES[settings.correction]} over the {family}."
     lines = [
         f"{count(table.n_users)} users, {_seed_counts(table)}, {ranked}, {_TIES[settings.ties]}.",
-        f"d: {_against(contrasts)}. {_coverage(table, table.on(metric))}",
+        f"d: {_against(contrasts)}. {_coverage(table, table.on(metric), settings)}",
         f"{test} *: decided at {percent(settings.alpha, 0)}.",
         f"Smallest difference this comparison can see: {_visible(contrasts)}, at {percent(settings.power, 0)} power.",
     ]
@@ -294,8 +295,10 @@ def _against(contrasts: Sequence[Contrast]) -> str:
     return f"against {contrasts[0].against}" if same else "against the system named"
 
 
-def _coverage(table: Table, rows: Sequence[Row]) -> str:
-    """What the interval is an interval over."""
+def _coverage(table: Table, rows: Sequence[Row], settings: Settings) -> str:
+    """Which interval is shown, and what it is an interval over."""
+    if settings.interval != "t":
+        return _bootstrapped(rows, settings)
     uncovered = [row.system.label for row in rows if row.contrast and not row.contrast.seeds_covered]
     if all(s.deterministic for s in table.systems):
         return "CI: over users."
@@ -304,6 +307,19 @@ def _coverage(table: Table, rows: Sequence[Row]) -> str:
     if len(uncovered) == sum(row.contrast is not None for row in rows):
         return "CI: over users; training noise not covered."
     return f"CI: over users and training runs; training noise not covered for {', '.join(uncovered)}."
+
+
+def _bootstrapped(rows: Sequence[Row], settings: Settings) -> str:
+    draws = f"{count(settings.resamples)} resamples, seed {settings.seed}"
+    rests = "Verdicts rest on t, not on it."
+    found = [(row.system.label, row.contrast) for row in rows if row.contrast is not None]
+    if settings.interval != "two-way":
+        name = {"percentile": "percentile", "bca": "BCa"}[settings.interval]
+        noise = " training noise not covered;" if any(not row.system.deterministic for row in rows) else ""
+        return f"CI: {name} bootstrap over users;{noise} {draws}. {rests}"
+    alone = [label for label, contrast in found if contrast.two_way is None]
+    told = "" if not alone else f"; over users alone for {', '.join(alone)}, where no two random runs are on a side"
+    return f"CI: bootstrap over users and training runs, crossed{told}; {draws}. {rests}"
 
 
 def _visible(contrasts: Sequence[Contrast]) -> str:

@@ -56,7 +56,6 @@ def events(rows: list[tuple[int, int, float, int]]) -> Events:
         item=table[:, 1].astype(np.int32),
         rating=table[:, 2].astype(np.float32),
         timestamp=table[:, 3].astype(np.int64),
-        order=np.arange(len(rows)),
         user_ids=[f"u{n}" for n in range(9)],
         item_ids=[f"i{n}" for n in range(9)],
         time_unit="s",

@@ -75,7 +75,7 @@ class Tree(HTMLParser):
 
 
 def page(home: Path, datasets: Path = Path("none"), **settings: Any) -> str:
-    return html.render(assemble(gather(read([home]), Settings(**settings), datasets, lambda card: [], ("recbench",))))
+    return html.render(assemble(gather(read([home]), Settings(**settings), datasets, ("recbench",))))
 
 
 def headings(text: str) -> list[str]:

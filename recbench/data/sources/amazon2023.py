@@ -154,7 +154,6 @@ def _one_log(parts: list[Events]) -> Events:
         item=item,
         rating=np.concatenate([np.asarray(part.rating) for part in parts]),
         timestamp=np.concatenate([np.asarray(part.timestamp) for part in parts]),
-        order=np.arange(len(user), dtype=np.int64),
         user_ids=user_ids,
         item_ids=item_ids,
         time_unit=parts[0].time_unit,

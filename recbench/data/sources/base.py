@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,16 +23,15 @@ class Events:
     """Interactions in source order, ids coded from 0 by first appearance (codes are internal and never leave preparation).
 
     ``user`` and ``item`` (E,) int32 codes into ``user_ids`` and ``item_ids`` (raw ids, always text); ``rating`` (E,) float32
-    or None; ``timestamp`` (E,) int64 or None, in ``time_unit``; ``order`` (E,) int64 row in the source from 0.
+    or None; ``timestamp`` (E,) int64 or None, in ``time_unit``.
     """
 
     user: np.ndarray
     item: np.ndarray
     rating: np.ndarray | None
     timestamp: np.ndarray | None
-    order: np.ndarray
-    user_ids: list[str]
-    item_ids: list[str]
+    user_ids: Sequence[str]
+    item_ids: Sequence[str]
     time_unit: str | None
     items: pd.DataFrame | None = None
     """Metadata where the source has it: raw_id, title, brand, categories (list of text), price, text."""

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from recbench.data.sources.bad import BadRow, BadRows
 from recbench.data.sources.base import Events
-from recbench.data.sources.coding import Coder, joined
+from recbench.data.sources.coding import Coder, Column, RawIds
 from recbench.data.sources.places import File
 from recbench.data.sources.times import RIGHT, Times
 
@@ -35,7 +35,7 @@ class Builder:
         self._bad = bad
         self._header = header or {}
         self._user, self._item, self._times = Coder(), Coder(), Times(file)
-        self._ratings: list[np.ndarray] = []
+        self._ratings: Column | None = None
         self._lines: list[tuple[int, Lines]] = []
         self._rows = 0
         self._timed = False
@@ -68,7 +68,8 @@ class Builder:
         self._user.add_encoded(*ids["user"].kept(good))
         self._item.add_encoded(*ids["item"].kept(good))
         if rating is not None:
-            self._ratings.append(rating if good is None else rating[good])
+            self._ratings = self._ratings or Column(np.float32)
+            self._ratings.extend(rating if good is None else rating[good])
         if times is not None:
             self._times.keep(times if good is None else times[good])
         self._lines.append((self._rows, lines))
@@ -102,17 +103,18 @@ class Builder:
                 BadRow(file=str(self._file), line=self._line(at), what=unfit[at], why="Such a time is no time of an event.")
             )  # fmt: skip
         self._bad.check(self._rows + self._bad.n - len(unfit))
-        good = np.ones(self._rows, dtype=bool)
-        good[list(unfit)] = False
+        good = None
+        if unfit:
+            good = np.ones(self._rows, dtype=bool)
+            good[list(unfit)] = False
         user, user_ids = _recoded(self._user, good)
         item, item_ids = _recoded(self._item, good)
         headers = (f"{self.n_headers:,} repeated header lines in the source hold no event.",) if self.n_headers else ()
         return Events(
             user=user,
             item=item,
-            rating=joined(self._ratings, np.float32)[good] if self._ratings else None,
-            timestamp=None if timestamp is None else timestamp[good],
-            order=np.arange(len(user), dtype=np.int64),
+            rating=None if self._ratings is None else _good(self._ratings.values(), good),
+            timestamp=None if timestamp is None else _good(timestamp, good),
             user_ids=user_ids,
             item_ids=item_ids,
             time_unit=unit,
@@ -130,26 +132,25 @@ class _Ids:
 
     def __init__(self, column: pa.Array) -> None:
         encoded = column.dictionary_encode(null_encoding="encode")
-        self.distinct: list[str] = encoded.dictionary.to_pylist()
+        self.distinct: pa.Array = encoded.dictionary
         self.indices: np.ndarray = encoded.indices.to_numpy()
         self.wrong: dict[int, str] = {}
-        if _suspicious(encoded.dictionary):
-            for place, raw in enumerate(self.distinct):
+        if _suspicious(self.distinct):
+            for place, raw in enumerate(self.distinct.to_pylist()):
                 if complaint := _complaint(raw):
                     self.wrong |= dict.fromkeys(np.flatnonzero(self.indices == place).tolist(), complaint)
 
     def rows_of(self, raw: str) -> np.ndarray:
         """Rows that hold exactly this text."""
-        return (
-            np.flatnonzero(self.indices == self.distinct.index(raw)) if raw in self.distinct else np.empty(0, np.int64)
-        )
+        place = pc.index(self.distinct, raw).as_py()
+        return np.flatnonzero(self.indices == place) if place >= 0 else np.empty(0, np.int64)
 
-    def kept(self, good: np.ndarray | None) -> tuple[list[str], np.ndarray]:
+    def kept(self, good: np.ndarray | None) -> tuple[pa.Array, np.ndarray]:
         """Distinct ids in order of first appearance, and their places, of the good rows."""
         if good is None:
             return self.distinct, self.indices
         left, indices = np.unique(self.indices[good], return_inverse=True)
-        return [self.distinct[place] for place in left.tolist()], indices
+        return self.distinct.take(pa.array(left)), indices
 
 
 def _suspicious(ids: pa.Array) -> bool:
@@ -201,10 +202,14 @@ def _ratings(column: pa.Array, wrong: dict[int, tuple[str, str]]) -> np.ndarray:
     return values
 
 
-def _recoded(coder: Coder, good: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Codes and ids of the good rows. Ids that are gone leave no gap in the codes."""
+def _recoded(coder: Coder, good: np.ndarray | None) -> tuple[np.ndarray, RawIds]:
+    """Codes and ids of the good rows; None: all are. Ids that are gone leave no gap in the codes."""
     codes, ids = coder.codes(), coder.ids()
-    if good.all():
+    if good is None:
         return codes, ids
     left, codes = np.unique(codes[good], return_inverse=True)
-    return codes.astype(np.int32), [ids[code] for code in left.tolist()]
+    return codes.astype(np.int32), ids.take(left)
+
+
+def _good(values: np.ndarray, good: np.ndarray | None) -> np.ndarray:
+    return values if good is None else values[good]

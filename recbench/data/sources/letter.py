@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-import numpy as np
 import pandas as pd
 
 from recbench import columns
@@ -66,7 +65,6 @@ class Letter(Source):
             item=item.codes(),
             rating=None,
             timestamp=None,
-            order=np.arange(len(codes), dtype=np.int64),
             user_ids=user.ids(),
             item_ids=item.ids(),
             time_unit=None,

@@ -6,8 +6,6 @@ import re
 from pathlib import PurePosixPath
 from typing import final
 
-import numpy as np
-
 from recbench.data.sources.bad import BadRow
 from recbench.data.sources.base import Events, Progress, Source
 from recbench.data.sources.coding import Coder
@@ -62,7 +60,6 @@ class Sequences(Source):
             item=item.codes(),
             rating=None,
             timestamp=None,
-            order=np.arange(len(codes), dtype=np.int64),
             user_ids=user.ids(),
             item_ids=item.ids(),
             time_unit=None,

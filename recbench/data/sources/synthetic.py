@@ -76,7 +76,6 @@ class Synthetic(Source):
             item=code.astype(np.int32),
             rating=None,
             timestamp=sequences.times,
-            order=np.arange(len(code), dtype=np.int64),
             user_ids=[f"U{user:05d}" for user in range(settings.users)],
             item_ids=[raw_ids[item] for item in items],
             time_unit="s",

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbench.data.sources.coding import joined
+from recbench.data.sources.coding import Column
 from recbench.data.sources.places import File
 from recbench.errors import Exit, RecbenchError
 
@@ -31,7 +31,7 @@ class Times:
 
     def __init__(self, file: File) -> None:
         self._file = file
-        self._parts: list[np.ndarray] = []
+        self._values = Column(np.int64)
         self._kinds: dict[str, str] = {}
 
     def read(self, column: pa.Array) -> tuple[np.ndarray, Bad]:
@@ -64,7 +64,7 @@ class Times:
 
     def keep(self, values: np.ndarray) -> None:
         """Take the times of the good rows of a batch."""
-        self._parts.append(values)
+        self._values.extend(values)
 
     def settle(self) -> tuple[np.ndarray, str, Bad]:
         """All times, (E,) int64, their unit ``s`` or ``ms``, and what is wrong with those out of bounds.
@@ -72,7 +72,7 @@ class Times:
         Raises:
             RecbenchError: they are in more than one unit, or finer than milliseconds.
         """
-        values = joined(self._parts, np.int64)
+        values = self._values.values()
         if "dates" in self._kinds:
             whole = not (values % 1000).any()
             values, unit = (values // 1000, "s") if whole else (values, "ms")
@@ -81,17 +81,16 @@ class Times:
         return values, unit, _out_of_bounds(values, 1000 if unit == "ms" else 1)
 
     def _unit(self, values: np.ndarray) -> tuple[np.ndarray, str]:
+        if not len(values) or max(-int(values.min()), int(values.max())) < MILLISECONDS_FROM:
+            return _in_seconds(values)
         size = np.abs(values)
         if (size >= TOO_FINE_FROM).any():
             self._too_fine(values[size >= TOO_FINE_FROM][0])
         in_ms = size >= MILLISECONDS_FROM
-        if in_ms.any() and not in_ms[size > 0].all():
+        if not in_ms[size > 0].all():
             ms, s = values[in_ms][0], values[~in_ms & (size > 0)][0]
             self._mixture(f"{s:.0f} looks like seconds, {ms:.0f} like milliseconds")
-        unit = "ms" if in_ms.any() else "s"
-        if unit == "s" and values.dtype.kind == "f" and (values % 1).any():
-            values, unit = np.round(values * 1000), "ms"
-        return values.astype(np.int64), unit
+        return values.astype(np.int64, copy=False), "ms"
 
     def _text(self, column: pa.Array) -> tuple[str, np.ndarray, Bad]:
         column = pc.utf8_trim_whitespace(column).fill_null("")
@@ -125,6 +124,13 @@ class Times:
 
     def _error(self, what: str, why: str, fix: str) -> RecbenchError:
         return RecbenchError(f"In {self._file} {what}.", why=why, fix=fix, code=Exit.DATA)
+
+
+def _in_seconds(values: np.ndarray) -> tuple[np.ndarray, str]:
+    """Seconds as they are; parts of seconds as milliseconds."""
+    if values.dtype.kind == "f" and (values % 1).any():
+        return np.round(values * 1000).astype(np.int64), "ms"
+    return values.astype(np.int64, copy=False), "s"
 
 
 def _out_of_bounds(values: np.ndarray, per_second: int) -> Bad:

@@ -6,6 +6,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from recbench.comparison import Contrast, Row, Settings, Slice, Table
+from recbench.comparison.model import Shown
 from recbench.evaluation.metrics import Metric, parse
 from recbench.report import words
 from recbench.report.blocks import Block, Cell, Grid, Panel, Section, number, slug
@@ -63,7 +64,7 @@ def _grid(table: Table, settings: Settings) -> Grid:
         heads += [metric.label, f"d {metric.label} [{level} CI]", f"p, {metric.label}"]
         ranked = zip(rows, marks([row.score.mean for row in rows]), strict=True)
         columns.append([Cell(words.score(row), sort=row.score.mean, mark=mark) for row, mark in ranked])
-        columns.append([_difference(row.contrast) for row in rows])
+        columns.append([_difference(row.contrast, settings.interval) for row in rows])
         columns.append([_p(row.contrast) for row in rows])
     notes = [*words.caption(table, settings), MARKS, SIGNS]
     return Grid(
@@ -78,10 +79,10 @@ def _grid(table: Table, settings: Settings) -> Grid:
     )
 
 
-def _difference(contrast: Contrast | None) -> Cell:
+def _difference(contrast: Contrast | None, kind: Shown) -> Cell:
     if contrast is None:
         return Cell("")
-    return Cell(words.difference(contrast), sort=contrast.mean, note=KINDS[contrast.verdict])
+    return Cell(words.difference(contrast, kind), sort=contrast.mean, note=KINDS[contrast.verdict])
 
 
 def _p(contrast: Contrast | None) -> Cell:
@@ -101,7 +102,7 @@ def _oracle(table: Table, settings: Settings, width: int, several: bool) -> tupl
 def _forest(material: Material, table: Table) -> Panel:
     metric = material.settings.metrics[0]
     rows = [row for row in table.on(metric) if row.contrast is not None]
-    effects = [_effect(row, row.contrast) for row in rows if row.contrast is not None]
+    effects = [_effect(row, row.contrast, material.settings.interval) for row in rows if row.contrast is not None]
 
     def draw() -> Figure:
         from recbench.report.figures.forest import forest
@@ -124,13 +125,14 @@ def _forest(material: Material, table: Table) -> Panel:
     )
 
 
-def _effect(row: Row, contrast: Contrast) -> Effect:
+def _effect(row: Row, contrast: Contrast, kind: Shown) -> Effect:
+    shown = contrast.shown(kind)
     return Effect(
         label=row.system.label,
         against=contrast.against,
         mean=contrast.mean,
-        low=contrast.interval.low,
-        high=contrast.interval.high,
+        low=shown.low,
+        high=shown.high,
         rope=contrast.rope,
         kind=KINDS[contrast.verdict],
     )
@@ -138,7 +140,7 @@ def _effect(row: Row, contrast: Contrast) -> Effect:
 
 def _effects_grid(table: Table, rows: list[Row], settings: Settings) -> Grid:
     metric = settings.metrics[0]
-    body = [_effect_row(row, row.contrast) for row in rows if row.contrast is not None]
+    body = [_effect_row(row, row.contrast, settings.interval) for row in rows if row.contrast is not None]
     heads = ["system", "against", "difference", "relative", "CI low", "CI high", "practically equal", "d_z"]
     heads += [
         "better for",
@@ -161,14 +163,15 @@ def _effects_grid(table: Table, rows: list[Row], settings: Settings) -> Grid:
     )
 
 
-def _effect_row(row: Row, c: Contrast) -> tuple[Cell, ...]:
+def _effect_row(row: Row, c: Contrast, kind: Shown) -> tuple[Cell, ...]:
+    shown = c.shown(kind)
     return (
         Cell(row.system.label),
         Cell(c.against),
         Cell(words.signed(c.mean)),
         Cell(words.relative(c)),
-        Cell(words.signed(c.interval.low)),
-        Cell(words.signed(c.interval.high)),
+        Cell(words.signed(shown.low)),
+        Cell(words.signed(shown.high)),
         Cell(f"+-{c.rope:.4f}"),
         Cell(words.effect(c.d_z)),
         Cell(words.percent(c.better)),
@@ -233,7 +236,7 @@ def _slices_grid(table: Table, by: str, parts: list[Slice], settings: Settings) 
         own = [row for row in part.rows if row.metric == metric]
         for row, mark in zip(own, marks([row.score.mean for row in own]), strict=True):
             size = Cell(words.count(part.n_users), sort=float(part.n_users))
-            difference, p = _difference(row.contrast), _p(row.contrast)
+            difference, p = _difference(row.contrast, settings.interval), _p(row.contrast)
             mean = Cell(words.score(row), sort=row.score.mean, mark=mark)
             rows.append((Cell(part.name), size, Cell(row.system.label), mean, difference, p))
     return Grid(

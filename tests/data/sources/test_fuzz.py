@@ -98,7 +98,7 @@ def survives(path: Path, name: str | None) -> None:
         except RecbenchError as error:
             told(error)
             continue
-        assert len(events.user) == len(events.item) == len(events.order)
+        assert len(events.user) == len(events.item)
         assert len(set(events.user.tolist())) == len(events.user_ids)
         assert len(set(events.item.tolist())) == len(events.item_ids)
         assert all(raw and raw.encode() for raw in [*events.user_ids, *events.item_ids])
