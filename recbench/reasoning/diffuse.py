@@ -233,6 +233,8 @@ class DiffuReason(ReasoningHead):
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__(config, backbone)
+        if backbone.spells and config.reward == "sampled":
+            raise ValueError("reward is sampled, which scores items by their vectors; this backbone spells its items.")
         c, D = config, backbone.width
         self.chain = Chain(backbone, c.steps, dropout=c.feed_dropout, step_embedding=c.step_embedding, norm=c.feed_norm)
         self.S = round(c.start * c.levels)

@@ -205,6 +205,14 @@ def test_weights_of_other_ids_are_refused() -> None:
         other.restore(model.tensors())
 
 
+def test_a_reward_that_needs_item_vectors_is_refused_where_items_are_spelled() -> None:
+    config = HEADS.load("diffuse").Config(reward="sampled")
+    with pytest.raises(RecbenchError) as caught:
+        build("sid-lm", BACKBONES.load("sid-lm").Config(), "diffuse", config, N_ITEMS, "spelling", None, TABLE)
+    assert "spells its items" in caught.value.why
+    assert caught.value.code == Exit.USAGE
+
+
 def test_a_table_of_other_items_is_refused() -> None:
     with pytest.raises(RecbenchError, match=r"20 items; the dataset has 30") as caught:
         build(
