@@ -1,4 +1,4 @@
-"""`recbench demo`: the whole job on generated data, in a few minutes."""
+"""`recbench demo`: the whole job on generated data, in some minutes."""
 
 from __future__ import annotations
 
@@ -41,11 +41,25 @@ def demo(
         finished = train_seeds(table, [0], device, runs, datasets, resume=True, quiet=False)
         render.out.print(runs_table(finished))
     _heading(len(SYSTEMS) + 2, "compare", f"recbench compare {runs}")
-    compare(paths=[str(runs)], baseline="sasrec", quiet=True)
+    compare(paths=[str(runs)], baseline="sasrec", datasets=datasets, quiet=True)
+    page = home / "report.html"
+    _heading(len(SYSTEMS) + 3, "report: the same as a page", f"recbench report {runs} --output {page}")
+    _report(runs, datasets, page)
     render.out.print(
         f"\nDone in {render.duration(perf_counter() - began)}. Every number above is in {escape(str(runs))}: look with "
         f"recbench show {escape(str(runs))}/synthetic-sasrec-none-s0"
     )
+
+
+def _report(runs: Path, datasets: Path, page: Path) -> None:
+    """The page, or how to get it where its libraries are missing."""
+    from recbench.cli.report import report
+    from recbench.errors import RecbenchError
+
+    try:
+        report(paths=[str(runs)], baseline="sasrec", datasets=datasets, output=page)
+    except RecbenchError as error:
+        render.say(f"no page: {error.what} {error.fix}")
 
 
 def _heading(number: int, what: str, command: str) -> None:

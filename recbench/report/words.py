@@ -10,6 +10,7 @@ from recbench.comparison.model import TEST_NAMES, Shown
 from recbench.data.describe import split_name
 from recbench.evaluation.metrics import Metric
 from recbench.stats.corrections import NAMES
+from recbench.stats.crossed import RESAMPLES as CROSSED_RESAMPLES
 
 ORACLE = "oracle (best reachable)"
 DECIDED = (
@@ -310,7 +311,8 @@ def _coverage(table: Table, rows: Sequence[Row], settings: Settings) -> str:
 
 
 def _bootstrapped(rows: Sequence[Row], settings: Settings) -> str:
-    draws = f"{count(settings.resamples)} resamples, seed {settings.seed}"
+    n_draws = CROSSED_RESAMPLES if settings.interval == "two-way" else settings.resamples
+    draws = f"{count(n_draws)} resamples, seed {settings.seed}"
     rests = "Verdicts rest on t, not on it."
     found = [(row.system.label, row.contrast) for row in rows if row.contrast is not None]
     if settings.interval != "two-way":
