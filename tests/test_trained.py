@@ -28,6 +28,7 @@ SETTINGS = [
     "train.learning_rate=0.01",
     "train.epochs=2",
     "train.rpt.epochs=2",
+    "head.mean_steps=4",
     "head.filter_top=0",
     "head.rpt_positions=50",
 ]
