@@ -50,6 +50,8 @@ class Order:
     runs: Path
     device: torch.device
     resume: bool = False
+    trials: int | None = None
+    """Settings of this system that were tried on validation, these included, as its user says; None: unsaid."""
 
     @property
     def folder(self) -> Path:
@@ -231,6 +233,7 @@ def _manifest(order: Order, model: Recommender, start: Start | None) -> Manifest
         seed=order.seed,
         loss=model.loss_name,
         inputs={"history": model.max_length or "all", "timestamps": _timestamps(order, model), "text": _text(model)},
+        tuning={} if order.trials is None else {"trials": order.trials, "selected_on": "valid"},
         argv=sys.argv,
         versions=machine.versions(),
         git=machine.git(),

@@ -345,3 +345,9 @@ def test_a_baseline_leaves_the_same_evidence_and_can_be_loaded(backbone: str, ti
     assert run.manifest.loss == "closed form"
     assert pq.read_table(run.folder / "users.parquet").num_rows == 400
     assert trained.rank_again(run, tiny_home, CPU)[1] == 0
+
+
+def test_a_run_says_how_many_settings_were_tried_if_it_is_told(tiny_home: Path, tmp_path: Path) -> None:
+    told = done(replace(order(tiny_home, tmp_path, backbone="markov"), trials=8))
+    assert told.manifest.tuning == {"trials": 8, "selected_on": "valid"}
+    assert done(order(tiny_home, tmp_path / "other", backbone="markov")).manifest.tuning == {}

@@ -51,6 +51,16 @@ def train(
             help="Go on from a finished run that stopped earlier; {seed} in it stands for the seed.",
         ),
     ] = None,
+    tuned: Annotated[
+        int | None,
+        typer.Option(
+            "--tuned",
+            min=1,
+            metavar="TRIALS",
+            help="How many settings of this system were tried on validation, these included; compare shows it.",
+            show_default=False,
+        ),
+    ] = None,
     device: options.Device = "auto",
     runs: options.Runs = Path("runs"),
     datasets: options.Datasets = Path("datasets"),
@@ -64,7 +74,9 @@ def train(
 
     table = Asked(backbone, reason, dataset, config, parse_assignments(assignments or []), until, start).table()
     chosen = _seeds(seed, seeds, table.get("seed"))
-    finished = train_seeds(table, chosen, device, runs, datasets, resume=resume, quiet=quiet, named=dataset is not None)
+    finished = train_seeds(
+        table, chosen, device, runs, datasets, resume=resume, quiet=quiet, named=dataset is not None, trials=tuned
+    )
     if as_json:
         from recbench.experiment import summary
 
@@ -86,6 +98,7 @@ def train_seeds(
     resume: bool,
     quiet: bool,
     named: bool = True,
+    trials: int | None = None,
 ) -> list[Run]:
     """The runs of one system, one a seed, with a bar while each is on its way."""
     from recbench.data.dataset import open_dataset
@@ -105,7 +118,7 @@ def train_seeds(
     finished = []
     with _stoppable():
         for seed in seeds:
-            order = Order(prepared, resolved, seed, runs, chosen, resume)
+            order = Order(prepared, resolved, seed, runs, chosen, resume, trials)
             with watching(order.folder.name, quiet) as watcher:
                 done, was_there = run(order, watcher)
             if was_there and not quiet:
