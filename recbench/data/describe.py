@@ -17,7 +17,7 @@ HISTOGRAMS = {
     "events_per_item": ("Popularity", "events an item", "items"),
     "events_by_time": ("Time", "from", "events"),
 }
-"""Of the audit: a title, what the rows are, what is counted."""
+"""Of the audit's histograms: a title, what the rows are, what is counted."""
 TARGETS = {
     "last": "the last event of a user in the window",
     "first": "the first event of a user in the window",

@@ -15,14 +15,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recbench import experiment
 from recbench.comparison import Settings
+from recbench.data.dataset import open_dataset
+from recbench.experiment import Order
 from recbench.report import html
 from recbench.report.gather import gather
 from recbench.report.page import assemble
 from recbench.runs.folder import LOG, STEPS_TABLE, USERS
 from recbench.runs.sources import read
+from recbench.settings import Asked, resolve
+from recbench.training.loop import Watcher
 from tests.report.given import HOSTILE, cuts, log, skill, steps, study
 from tests.run_folders import make_run, ranks
+from tests.systems import CPU
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -291,3 +297,16 @@ def test_a_browser_runs_the_page_without_a_word_on_its_console(full: str, tmp_pa
     assert len(buttons) == 8, "the script ran under the page's policy"
     assert all(b.attributes["type"] == "button" for b in buttons)
     assert root.all("input")
+
+
+def test_the_histograms_of_the_audit_are_drawn_with_their_numbers(tiny_home: Path, tmp_path: Path) -> None:
+    dataset = open_dataset("tiny", tiny_home)
+    table = Asked("markov", "none", "tiny").table()
+    experiment.run(Order(dataset, resolve(table, dataset.card.family), 0, tmp_path, CPU), Watcher())
+    text = page(tmp_path, tiny_home)
+    figure = next(node for node in Tree(text).root.all("figure") if node.attributes.get("id") == "holds-tiny")
+    for title in ("Length: users by events a user", "Popularity: items by events an item", "Time: events by date"):
+        assert title in text
+    told = dataset.card.audit["histograms"]
+    rows = sum(len(bins) for bins in told.values())
+    assert len(figure.all("tr")) == rows + 1

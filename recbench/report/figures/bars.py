@@ -1,4 +1,4 @@
-"""Bars: a metric by slice of users, and shares by depth."""
+"""Bars: a metric by slice of users, shares by depth, and what a dataset holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from recbench.report.figures.lines import framed
-from recbench.report.figures.shapes import Bars, Histogram
+from recbench.report.figures.shapes import Bars, Bins, Histogram
 from recbench.report.figures.style import PALETTE, WIDTH, Style, short
 
 if TYPE_CHECKING:
@@ -61,4 +61,22 @@ def depths(histograms: Sequence[Histogram]) -> Figure:
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[-1].set_xlabel("reasoning steps")
     figure.supylabel("share", fontsize=11)
+    return figure
+
+
+def holdings(histograms: Sequence[Bins]) -> Figure:
+    """A panel a histogram, a bar a bin from top to bottom: names may be long."""
+    from matplotlib.figure import Figure
+
+    heights = [len(bins.names) for bins in histograms]
+    figure = Figure(figsize=(WIDTH, 0.5 + 0.7 * len(histograms) + 0.21 * sum(heights)))
+    panels = figure.subplots(len(histograms), height_ratios=heights, squeeze=False)[:, 0]
+    for ax, bins in zip(panels, histograms, strict=True):
+        ax.barh(range(len(bins.names)), bins.counts, height=0.75, color=PALETTE["c1"])
+        ax.set_yticks(range(len(bins.names)), bins.names)
+        ax.tick_params(axis="y", length=0)
+        ax.set_ylim(len(bins.names) - 0.4, -0.6)
+        ax.set_title(f"{bins.title}: {bins.counted} by {bins.rows}")
+        ax.grid(visible=False, axis="y")
+        ax.locator_params(axis="x", nbins=5)
     return figure

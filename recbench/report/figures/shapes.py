@@ -56,6 +56,18 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bins:
+    """Counts of what a dataset holds, bin by bin, such as users by number of events."""
+
+    title: str
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    rows: str
+    """What the bins are of."""
+    counted: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
     """Mean ranks over datasets, best first; 1 is best."""
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from recbench.data.describe import HISTOGRAMS
 from recbench.report import words
-from recbench.report.blocks import Block, Cell, Grid, Section, slug
+from recbench.report.blocks import Block, Cell, Grid, Panel, Section, slug
+from recbench.report.figures.drawing import Drawing
+from recbench.report.figures.shapes import Bins
 from recbench.report.material import DataFacts, Material
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from recbench.data.card import Card
 
 
 def section(material: Material) -> Section:
@@ -30,7 +41,47 @@ def _block(name: str, facts: DataFacts) -> Block:
         ("ids", card.id_rule),
         ("made by", f"recbench {card.recbench}"),
     )
-    return Block(title=name, grids=(grid,), terms=(*_merged(facts.facts), *((k, v) for k, v in hashes if v)))
+    found = list(_bins(card))
+    panels = (_panel(name, found),) if found else ()
+    return Block(
+        title=name, grids=(grid,), panels=panels, terms=(*_merged(facts.facts), *((k, v) for k, v in hashes if v))
+    )
+
+
+def _bins(card: Card) -> Iterator[Bins]:
+    """The histograms of the audit; a card without has none."""
+    told = card.audit.get("histograms", {})
+    for key, (title, rows, counted) in HISTOGRAMS.items():
+        if told.get(key):
+            names, counts = zip(*told[key], strict=True)
+            of = "date" if rows == "from" else rows
+            yield Bins(title=title, names=tuple(map(str, names)), counts=counts, rows=of, counted=counted)
+
+
+def _panel(name: str, histograms: list[Bins]) -> Panel:
+    def draw() -> Figure:
+        from recbench.report.figures.bars import holdings
+
+        return holdings(histograms)
+
+    told = "; ".join(
+        f"{bins.title.lower()}: most {bins.counted} at {bins.names[bins.counts.index(max(bins.counts))]}"
+        for bins in histograms
+    )
+    return Panel(
+        drawing=Drawing(slug("holds", name), f"{name}: what it holds", f"Histograms. {told}.", draw),
+        numbers=Grid(
+            name=slug("holds-numbers", name),
+            caption=f"{name}: counts by bin",
+            heads=("bin", "of", "count"),
+            rows=tuple(
+                (Cell(bin_), Cell(f"{bins.counted} by {bins.rows}"), Cell(words.count(n), sort=float(n)))
+                for bins in histograms
+                for bin_, n in zip(bins.names, bins.counts, strict=True)
+            ),
+            texts=frozenset({1}),
+        ),
+    )
 
 
 def _merged(facts: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
