@@ -9,12 +9,13 @@ from typing import final
 import numpy as np
 from scipy import sparse
 
-from recbench.baselines.base import ALL, Baseline, Rows, events, item_counts, pack, unpack
+from recbench.baselines.base import ALL, Rows, events, item_counts, pack, unpack
+from recbench.baselines.shared import Parts, SharedBaseline
 from recbench.data.dataset import Histories
 
 
 @final
-class Markov(Baseline):
+class Markov(SharedBaseline):
     """Score = times the item followed the query's last item + weight x the item's share of all training events."""
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +40,13 @@ class Markov(Baseline):
         self._followed_VV.sum_duplicates()
         self._share_V = item_counts(train, n_items) / max(len(items), 1)
 
-    def scores(self, histories: Histories, rows: Rows = ALL) -> np.ndarray:
+    def parts(self, histories: Histories, rows: Rows = ALL) -> Parts:
         starts, stops = histories.starts[rows], histories.stops[rows]
-        # In float64: in float32 the popularity term vanishes beside a count of 1.
-        scores_BV = np.tile(self.config.popularity_weight * self._share_V, (len(starts), 1))
         asked = np.flatnonzero(stops > starts)
         followed = self._followed_VV[histories.items[stops[asked] - 1] - 1]
-        scores_BV[np.repeat(asked, np.diff(followed.indptr)), followed.indices] += followed.data
-        return scores_BV
+        row = np.repeat(asked, np.diff(followed.indptr))
+        # In float64: in float32 the popularity term vanishes beside a count of 1.
+        return Parts(self.config.popularity_weight * self._share_V, row, followed.indices, followed.data)
 
     def state(self) -> dict[str, np.ndarray]:
         return {"share": self._share_V} | pack(self._followed_VV, "followed")

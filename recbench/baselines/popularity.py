@@ -7,12 +7,13 @@ from typing import final
 
 import numpy as np
 
-from recbench.baselines.base import ALL, Baseline, Rows, item_counts
+from recbench.baselines.base import ALL, Rows, item_counts
+from recbench.baselines.shared import Parts, SharedBaseline
 from recbench.data.dataset import Histories
 
 
 @final
-class Popularity(Baseline):
+class Popularity(SharedBaseline):
     """Score = the item's number of training events."""
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +26,10 @@ class Popularity(Baseline):
     def fit(self, train: Histories, n_items: int) -> None:
         self._counts_V = item_counts(train, n_items)
 
-    def scores(self, histories: Histories, rows: Rows = ALL) -> np.ndarray:
-        return np.tile(self._counts_V, (len(histories.starts[rows]), 1))
+    def parts(self, histories: Histories, rows: Rows = ALL) -> Parts:
+        del histories, rows  # the same for all
+        none = np.zeros(0, np.int64)
+        return Parts(self._counts_V, none, none, np.zeros(0))
 
     def state(self) -> dict[str, np.ndarray]:
         return {"counts": self._counts_V}

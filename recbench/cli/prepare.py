@@ -13,6 +13,7 @@ from recbench.cli import options, render
 from recbench.errors import RecbenchError, nearest
 
 if TYPE_CHECKING:
+    from recbench.data.card import Card
     from recbench.data.prepare import Report
 
 ROLES = ("user", "item", "timestamp", "rating")
@@ -73,6 +74,14 @@ def prepare(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of the synthetic data, e.g. users=2000. Repeatable.")
     ] = None,
+    shuffles: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="How often equal times are shuffled to see what their order is worth; 0: not. "
+            "Default: 5 up to a million events, else 0.",
+        ),
+    ] = None,
     datasets: options.Datasets = Path("datasets"),
     accept_changed: Annotated[
         bool, typer.Option("--accept-changed", help="Take a download that differs from the first one.")
@@ -116,10 +125,22 @@ def prepare(
     before = {path.parent.name for path in datasets.glob(f"*/{NAME}")}
     with _progress(quiet) as report:
         card = prepared(request, report, (lambda _: None) if quiet else render.warn)
+    card = _measured(card, datasets, shuffles, quiet=quiet)
     if as_json:
         render.show_json(asdict(card))
     elif not quiet:
         show_card(card, datasets / card.name, replaced=card.name in before)
+
+
+def _measured(card: Card, datasets: Path, shuffles: int | None, *, quiet: bool) -> Card:
+    """The card with what the order of ties is worth, where that is asked for or quick."""
+    from recbench.cli.audit import measured
+    from recbench.data.dataset import Dataset
+    from recbench.evaluation.sensitivity import LARGEST, SEEDS
+
+    if shuffles is None:
+        shuffles = SEEDS if card.interactions <= LARGEST else 0
+    return measured(Dataset(datasets / card.name), shuffles, quiet=quiet) if shuffles else card
 
 
 def _columns(text: str) -> dict[str, str]:

@@ -31,7 +31,20 @@ def show_card(card: Card, folder: Path, *, replaced: bool = False) -> None:
     for label, text in [*describe.facts(card), ("written", written)]:
         _show(label if label != before else "", text)
         before = label
+    if describe.reordered(card):
+        render.out.print()
+        show_reordered(card)
     render.out.print(f"\nnext: recbench train --backbone sasrec --dataset {escape(card.name)}")
+
+
+def show_reordered(card: Card) -> bool:
+    """What another order of equal times does to the baselines, as a table; False where there is nothing to show."""
+    rows = [list(row.texts()) for row in describe.reordered(card)]
+    if rows:
+        title = describe.REORDERED_TITLE
+        render.out.print(render.table(f"{title[0].lower()}{title[1:]}", describe.REORDERED, rows, left=2))
+        render.out.print(describe.reordered_note(card))
+    return bool(rows)
 
 
 def show_facts(card: Card) -> None:

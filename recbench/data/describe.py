@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,10 @@ HISTOGRAMS = {
     "events_by_time": ("Time", "from", "events"),
 }
 """Of the audit's histograms: a title, what the rows are, what is counted."""
+TIE_SENSITIVITY = "tie_sensitivity"
+"""Where the audit of a card keeps what another order of equal times does to baselines."""
+REORDERED = ("baseline", "metric", "as prepared", "ties shuffled", "range", "change")
+REORDERED_TITLE = "What the order of equal times is worth"
 TARGETS = {
     "last": "the last event of a user in the window",
     "first": "the first event of a user in the window",
@@ -29,6 +33,56 @@ TARGETS = {
 def count(number: int) -> str:
     """A whole number with thin groups: 198 502."""
     return f"{number:,}".replace(",", " ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reordered:
+    """A metric of a baseline as prepared, and with equal times shuffled."""
+
+    baseline: str
+    metric: str
+    """As a table prints it."""
+    as_prepared: float
+    shuffled: tuple[float, ...]
+    """A value an order."""
+
+    @property
+    def mean(self) -> float:
+        """Over the orders."""
+        return sum(self.shuffled) / len(self.shuffled)
+
+    @property
+    def change(self) -> float | None:
+        """Of the mean, as a share of the value as prepared; None where that is 0."""
+        return self.mean / self.as_prepared - 1 if self.as_prepared else None
+
+    def texts(self) -> tuple[str, ...]:
+        """One for each of ``REORDERED``."""
+        spread = f"{min(self.shuffled):.4f} to {max(self.shuffled):.4f}"
+        change = "" if self.change is None else f"{100 * self.change:+.1f} %"
+        return self.baseline, self.metric, f"{self.as_prepared:.4f}", f"{self.mean:.4f}", spread, change
+
+
+def reordered(card: Card) -> list[Reordered]:
+    """What another order of equal times does to the baselines; empty where nothing is tied or nobody looked."""
+    found: dict[str, Any] = card.audit.get(TIE_SENSITIVITY, {})
+    return [
+        Reordered(
+            baseline=baseline,
+            metric=metric.upper(),
+            as_prepared=value,
+            shuffled=tuple(found[baseline]["shuffled"][metric]),
+        )
+        for baseline in found
+        if baseline != "seeds"
+        for metric, value in found[baseline]["as_prepared"].items()
+    ]
+
+
+def reordered_note(card: Card) -> str:
+    """What the numbers of ``reordered`` are."""
+    n = len(card.audit[TIE_SENSITIVITY]["seeds"])
+    return f"Test, all items; mean and range over {_number(n, 'seed')} of --ties hash. Training is shuffled, too."
 
 
 def split_name(split: Mapping[str, Any]) -> str:
@@ -50,6 +104,7 @@ def markdown(card: Card) -> str:
             lines += ["", f"## {label.capitalize()}", ""]
         lines.append(f"* {text}")
         before = label
+    lines += _reordered_table(card)
     for title, bars in histograms(card):
         lines += ["", f"## {title}", "", "```", *bars, "```"]
     lines += ["", "## Identity", "", f"* fingerprint {card.fingerprint}", f"* sequences {card.sequence_sha256}"]
@@ -59,6 +114,15 @@ def markdown(card: Card) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _reordered_table(card: Card) -> list[str]:
+    rows = reordered(card)
+    if not rows:
+        return []
+    table = [f"| {' | '.join(REORDERED)} |", "|---|---|---:|---:|---|---:|"]
+    table += [f"| {' | '.join(row.texts())} |" for row in rows]
+    return ["", f"## {REORDERED_TITLE}", "", *table, "", reordered_note(card)]
 
 
 def histograms(card: Card) -> Iterator[tuple[str, list[str]]]:
@@ -177,6 +241,8 @@ def _times(facts: dict[str, Any], targets: int) -> Iterator[str]:
             else f"; {count(changed)} ({_share(changed, targets)}) are another item if ties are shuffled"
         )
         yield f"{_number(last, 'test target')} ({_share(last, targets)}) as old as the event before{told}"
+        if TIE_SENSITIVITY not in facts:
+            yield "what the order of equal times is worth to a baseline is not measured yet: recbench audit"
     elif tied == 0:
         yield "no user has two events at one time"
     older = facts.get("share_of_test_targets_older_than_newest_training_event")

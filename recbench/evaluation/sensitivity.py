@@ -3,33 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from recbench.baselines.shared import SharedBaseline, above_and_tied
 from recbench.data import splitting
+from recbench.data.card import Card
 from recbench.data.dataset import PARTS, Dataset, Events, Histories, histories_of, queries_of
+from recbench.data.describe import TIE_SENSITIVITY, markdown
+from recbench.data.prepare import README
 from recbench.data.ties import hashed
-from recbench.evaluation.evaluate import evaluate
-from recbench.recommender import BaselineRecommender
+from recbench.evaluation.metrics import of_users, parse
+from recbench.files import write_text
 from recbench.registry import BACKBONES
 
 BASELINES = ("popularity", "markov")
 """One that knows no order, one that knows nothing else."""
 METRICS = ("hr@10", "ndcg@10")
 SEEDS = 5
+LARGEST = 1_000_000
+"""Events up to which a preparation looks by itself: some three seconds there. Beyond, ``recbench audit`` does it."""
+
+
+def measure(dataset: Dataset, n_seeds: int = SEEDS) -> Card:
+    """The dataset's card with its sensitivity to the order of ties."""
+    found = sensitivity(dataset, range(n_seeds))
+    return replace(dataset.card, audit={**dataset.card.audit, TIE_SENSITIVITY: found})
+
+
+def keep(card: Card, folder: Path) -> None:
+    """Write the card anew into its folder, for machines and for people.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    card.write(folder)
+    write_text(folder / README, markdown(card))
 
 
 def sensitivity(dataset: Dataset, seeds: Sequence[int] = range(SEEDS)) -> dict[str, Any]:
     """Test metrics of each baseline, all items, as prepared and under ``hash`` with each seed.
 
     The shuffle also touches training: what a model learns from the order inside a day counts as much as which item is
-    the target. Empty for a source without times.
+    the target. Empty where nothing is tied: for a source without times, or with no two events of a user at one time.
 
     Returns:
         ``{"seeds": [...], "popularity": {"as_prepared": {metric: value}, "shuffled": {metric: [a value a seed]}}, ...}``
     """
+    if not (dataset.card.audit.get("users_with_tied_times") and dataset.card.audit["test_targets"]):
+        return {}
     events = dataset.events()
     times = events.histories.times
     if times is None:
@@ -60,9 +85,14 @@ def _metrics(dataset: Dataset, events: Events) -> dict[str, dict[str, float]]:
     train = _training(events)
     found = {}
     for name in BASELINES:
-        baseline = BACKBONES.load(name)()
+        baseline: SharedBaseline = BACKBONES.load(name)()
         baseline.fit(train, dataset.n_items)
-        found[name] = evaluate(BaselineRecommender(baseline), queries, torch.device("cpu")).means(METRICS)
+        above, tied = above_and_tied(baseline, queries)
+        users = queries.histories.users
+        found[name] = {
+            metric: float(of_users(parse(metric), above, tied, users, together=queries.together).mean())
+            for metric in METRICS
+        }
     return found
 
 

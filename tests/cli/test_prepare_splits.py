@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,49 @@ def test_show_draws_what_the_data_card_draws(source: Path, capsys: pytest.Captur
     bars = [line.strip() for line in (source.parent / "x" / "README.md").read_text().splitlines() if "#" * 20 in line]
     assert bars
     assert all(bar in told for bar in bars)
+
+
+def test_what_the_order_of_ties_is_worth_is_printed_and_kept(
+    source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert prepare(source) == 0
+    told = capsys.readouterr().out
+    assert "what the order of equal times is worth" in told
+    assert "mean and range over 5 seeds of --ties hash" in told
+    kept = Card.read(source.parent / "x")
+    assert kept.audit["tie_sensitivity"]["seeds"] == [0, 1, 2, 3, 4]
+    value = kept.audit["tie_sensitivity"]["markov"]["as_prepared"]["ndcg@10"]
+    assert f"{value:.4f}" in told
+    assert "| markov | NDCG@10 |" in (source.parent / "x" / "README.md").read_text()
+    assert "not measured" not in told
+    assert prepare(source, "--shuffles", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["audit"]["tie_sensitivity"]["seeds"] == [0]
+    assert prepare(source, "--shuffles", "0") == 0
+    told = capsys.readouterr().out
+    assert "what the order of equal times is worth to a baseline is not measured yet: recbench audit" in told
+    assert "tie_sensitivity" not in Card.read(source.parent / "x").audit
+    monkeypatch.setattr("recbench.evaluation.sensitivity.LARGEST", 131)  # one event fewer than there are
+    assert prepare(source) == 0
+    assert "not measured yet" in capsys.readouterr().out
+
+
+def test_where_nothing_is_tied_nothing_is_shuffled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"u{u},i{(u + d) % 7},2014-05-{d:02d}\n" for u in range(12) for d in range(1, 11))
+    (tmp_path / "t.csv").write_text("user,item,timestamp\n" + rows)
+    assert prepare(tmp_path / "t.csv") == 0
+    told = capsys.readouterr().out
+    assert "no user has two events at one time" in told
+    assert "order of equal times" not in told
+    assert run(["audit", "x", "--datasets", str(tmp_path)]) == 0
+    assert "No user has two events at one time: no order of ties can be tried." in capsys.readouterr().out
+
+
+def test_preparing_never_imports_torch(source: Path) -> None:
+    code = (
+        "import sys; from recbench.cli.app import run; "
+        f"run(['prepare', 'x', '--source', {str(source)!r}, '--core', '0', '--datasets', {str(source.parent)!r}]); "
+        "sys.exit(9 if 'torch' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "what the order of equal times is worth" in done.stdout

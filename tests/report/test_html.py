@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from recbench import experiment
+from recbench.cli.app import run
 from recbench.comparison import Settings
 from recbench.data.dataset import open_dataset
 from recbench.experiment import Order
@@ -310,3 +311,21 @@ def test_the_histograms_of_the_audit_are_drawn_with_their_numbers(tiny_home: Pat
     told = dataset.card.audit["histograms"]
     rows = sum(len(bins) for bins in told.values())
     assert len(figure.all("tr")) == rows + 1
+
+
+def test_what_the_order_of_ties_is_worth_is_drawn_with_its_numbers(tmp_path: Path) -> None:
+    rows = "".join(f"u{u},i{(u + t) % 40:02d},{86_400 * (u % 7)}\n" for u in range(60) for t in range(6))
+    (tmp_path / "tied.csv").write_text("user,item,timestamp\n" + rows)
+    command = ["prepare", "tied", "--source", str(tmp_path / "tied.csv"), "--core", "0", "--datasets", str(tmp_path)]
+    assert run([*command, "--shuffles", "2", "--quiet"]) == 0
+    dataset = open_dataset("tied", tmp_path)
+    table = Asked("markov", "none", "tied").table()
+    experiment.run(Order(dataset, resolve(table, dataset.card.family), 0, tmp_path / "runs", CPU), Watcher())
+    text = page(tmp_path / "runs", tmp_path)
+    figure = next(node for node in Tree(text).root.all("figure") if node.attributes.get("id") == "ties-tied")
+    markov = dataset.card.audit["tie_sensitivity"]["markov"]
+    assert len(figure.all("tr")) == 5
+    assert f"{markov['as_prepared']['hr@10']:.4f}" in figure.whole_text
+    assert f"{sum(markov['shuffled']['ndcg@10']) / 2:.4f}" in figure.whole_text
+    assert "mean and range over 2 seeds of --ties hash" in figure.whole_text
+    assert "markov HR@10" in figure.whole_text

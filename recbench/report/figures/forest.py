@@ -1,4 +1,4 @@
-"""Differences with their intervals, one line a system, over the region of practical equivalence."""
+"""Differences with their intervals, one line a system, over the region of practical equivalence; and values that move."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from recbench.report.figures.shapes import Effect
+from recbench.report.figures.shapes import Effect, Moved
 from recbench.report.figures.style import PALETTE, WIDTH, short
 
 if TYPE_CHECKING:
@@ -49,6 +49,28 @@ def forest(effects: Sequence[Effect], metric: str, level: str = "95 %") -> Figur
     ax.set_xlim(left, right)
     ax.locator_params(axis="x", nbins=5)
     _legend(figure, effects)
+    return figure
+
+
+def moves(moved: Sequence[Moved], what: str) -> Figure:
+    """A row a value, its range over draws as a line, 0 where it was."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.34 * len(moved)))
+    ax = figure.subplots()
+    color = PALETTE["c1"]
+    for y, row in enumerate(moved):
+        ax.plot([row.low, row.high], [y, y], color=color, linewidth=2, solid_capstyle="butt")
+        ax.plot([row.mean], [y], "o", color=color, markersize=6)
+    ax.axvline(0, color=PALETTE["ink"], linewidth=0.9)
+    ax.set_xlabel(what)
+    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    ax.set_yticks(range(len(moved)), [short(row.label, 26) for row in moved])
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    ax.set_ylim(len(moved) - 0.5, -0.5)
+    ax.locator_params(axis="x", nbins=5)
     return figure
 
 

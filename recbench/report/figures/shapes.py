@@ -68,6 +68,16 @@ class Bins:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """How far a value moves, over several draws, as shares of what it was."""
+
+    label: str
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
     """Mean ranks over datasets, best first; 1 is best."""
 

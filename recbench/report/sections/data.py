@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from recbench.data.describe import HISTOGRAMS
+from recbench.data.describe import HISTOGRAMS, REORDERED, REORDERED_TITLE, reordered, reordered_note
 from recbench.report import words
 from recbench.report.blocks import Block, Cell, Grid, Panel, Section, slug
 from recbench.report.figures.drawing import Drawing
-from recbench.report.figures.shapes import Bins
+from recbench.report.figures.shapes import Bins, Moved
 from recbench.report.material import DataFacts, Material
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _block(name: str, facts: DataFacts) -> Block:
         ("made by", f"recbench {card.recbench}"),
     )
     found = list(_bins(card))
-    panels = (_panel(name, found),) if found else ()
+    panels = (*((_panel(name, found),) if found else ()), *_ties(name, card))
     return Block(
         title=name, grids=(grid,), panels=panels, terms=(*_merged(facts.facts), *((k, v) for k, v in hashes if v))
     )
@@ -82,6 +82,42 @@ def _panel(name: str, histograms: list[Bins]) -> Panel:
             texts=frozenset({1}),
         ),
     )
+
+
+def _ties(name: str, card: Card) -> Iterator[Panel]:
+    """What another order of equal times does to the baselines; nothing where nobody looked or nothing is tied."""
+    rows = reordered(card)
+    moved = [
+        Moved(
+            label=f"{row.baseline} {row.metric}",
+            mean=row.change,
+            low=min(row.shuffled) / row.as_prepared - 1,
+            high=max(row.shuffled) / row.as_prepared - 1,
+        )
+        for row in rows
+        if row.change is not None
+    ]
+
+    def draw() -> Figure:
+        from recbench.report.figures.forest import moves
+
+        return moves(moved, "change when equal times are shuffled")
+
+    if moved:
+        told = "; ".join(f"{one.label} {100 * one.mean:+.1f} %" for one in moved)
+        yield Panel(
+            drawing=Drawing(
+                slug("ties", name), f"{name}: {REORDERED_TITLE[0].lower()}{REORDERED_TITLE[1:]}", f"{told}.", draw
+            ),
+            numbers=Grid(
+                name=slug("ties-numbers", name),
+                caption=f"{name}: baselines as prepared, and with equal times shuffled",
+                heads=REORDERED,
+                rows=tuple(tuple(Cell(text) for text in row.texts()) for row in rows),
+                texts=frozenset({1}),
+            ),
+            notes=(reordered_note(card),),
+        )
 
 
 def _merged(facts: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
