@@ -33,8 +33,13 @@ def prepare(
     ] = None,
     metadata: Annotated[
         Path | None,
-        typer.Option(help="Item metadata, e.g. meta_<Category>.json(.gz); default: a file beside the source."),
+        typer.Option(
+            help="Item metadata, e.g. meta_<Category>.json(.gz); default: a file beside the source, or a download with it."
+        ),
     ] = None,
+    no_metadata: Annotated[
+        bool, typer.Option("--no-metadata", help="Neither read nor fetch what is known of the items.")
+    ] = False,
     split: Annotated[str, typer.Option(help="leave-one-out or temporal.")] = "leave-one-out",
     target: Annotated[
         str | None, typer.Option(help="Temporal: last, first, all or successive events of a window. Default: last.")
@@ -107,6 +112,7 @@ def prepare(
         source_format=source_format,
         options=settings,
         metadata=metadata,
+        no_metadata=no_metadata,
         split=split,
         target=target,
         quantile=quantile,

@@ -66,6 +66,11 @@ class DatasetCard:
     """Length of the file as downloaded."""
     sha256_confirmed: bool = True
     """False: ``sha256`` and ``bytes`` come from one source only, so a difference is a warning, not a refusal."""
+    metadata_urls: tuple[str, ...] = ()
+    """Mirrors of the file that describes the items, where that is another one; fetched with the events."""
+    metadata_sha256: str | None = None
+    """Of that file as downloaded; ``sha256_confirmed`` is about both."""
+    metadata_bytes: int | None = None
     core: int | None = None
     """The k of the k-core that the published counts hold for."""
     counts: Counts | None = None
@@ -309,6 +314,9 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "format": _format,
     "aliases": _texts,
     "urls": _urls,
+    "metadata_urls": _urls,
+    "metadata_sha256": _hash,
+    "metadata_bytes": _whole,
     "sha256": _hash,
     "sequence_sha256": _hash,
     "sha256_confirmed": _flag,

@@ -15,7 +15,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -97,6 +97,8 @@ def fetch(
     home: Path,
     progress: Progress = lambda _done, _total: None,
     *,
+    what: str = "",
+    option: str = "--source PATH",
     accept_changed: bool = False,
     say: Callable[[str], None] = lambda _line: None,
     patience: Patience | None = None,
@@ -107,6 +109,8 @@ def fetch(
         card: from the catalogue.
         home: where datasets live; the file goes to ``<home>/.downloads/<name>/``.
         progress: told the bytes there are so far and the total, if the server says.
+        what: is fetched, for messages; left out: the dataset.
+        option: of ``recbench prepare``, that names a file at hand instead.
         accept_changed: take a file that differs from the one downloaded first, and lock that.
         say: told what a user should know: a mirror that failed, a checksum nobody confirmed that differs.
         patience: time-outs and retries.
@@ -122,7 +126,8 @@ def fetch(
             code=Exit.DATA,
         )
     target = home / FOLDER / card.name / Path(unquote(urlsplit(card.urls[0]).path)).name
-    job = _Fetch(card, target, accept_changed, progress, say, patience or Patience())
+    names = _Names(what or f"Dataset {card.name}", option)
+    job = _Fetch(card, target, names, accept_changed, progress, say, patience or Patience())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         return target if job.on_hand() else job.download()
@@ -135,12 +140,52 @@ def fetch(
         ) from error
 
 
+def fetch_metadata(
+    card: DatasetCard,
+    home: Path,
+    progress: Progress = lambda _done, _total: None,
+    *,
+    accept_changed: bool = False,
+    say: Callable[[str], None] = lambda _line: None,
+    patience: Patience | None = None,
+) -> Path | None:
+    """The checked file that describes the items of ``card``, as :func:`fetch` does it; None where it has no address.
+
+    Raises:
+        RecbenchError: as for the events.
+    """
+    if not card.metadata_urls:
+        return None
+    described = replace(
+        card, urls=card.metadata_urls, sha256=card.metadata_sha256, bytes=card.metadata_bytes, md5=None, how_to_get=""
+    )
+    return fetch(
+        described,
+        home,
+        progress,
+        what=f"The item metadata of {card.name}",
+        option="--metadata PATH",
+        accept_changed=accept_changed,
+        say=say,
+        patience=patience,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """How messages call what is fetched, and the option that takes a file at hand."""
+
+    what: str
+    option: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Fetch:
     """One file being fetched."""
 
     card: DatasetCard
     target: Path
+    names: _Names
     accept_changed: bool
     progress: Progress
     say: Callable[[str], None]
@@ -276,10 +321,10 @@ class _Fetch:
             )
         kept = " What came so far is kept and continued next time." if Part.at(self.part).size else ""
         return RecbenchError(
-            f"Dataset {name} could not be downloaded.",
+            f"{self.names.what} could not be downloaded.",
             why=f"{why}.{kept}",
             fix=" ".join(
-                filter(None, [f"With the file at hand: recbench prepare {name} --source PATH", self._where()])
+                filter(None, [f"With the file at hand: recbench prepare {name} {self.names.option}", self._where()])
             ),
             code=Exit.DATA,
         )

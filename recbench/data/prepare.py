@@ -61,7 +61,9 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
     """For the source: ``columns`` of a table, settings of synthetic data."""
     metadata: Path | None = None
-    """Amazon item metadata."""
+    """A file that describes the items; None: the one beside the source, else the one the catalogue has an address of."""
+    no_metadata: bool = False
+    """Neither read nor fetch what is known of the items."""
     split: str = "leave-one-out"
     target: str | None = None
     quantile: float | None = None
@@ -123,9 +125,8 @@ def prepare(
     place = request.home / name
     replacement.mend(place)
     folder.check_replaceable(place)
-    if request.metadata is not None:
-        check_readable(request.metadata, "--metadata")
     path, source_format = _input(request, known, report, say)
+    described = _item_file(request, known, report, say)
     source_format, source = open_source(path, source_format, request.options, parse_limit(request.max_bad_rows))
     core, core_from = _core(request, known, source_format)
     filters = _filters(request, known, core)
@@ -138,7 +139,7 @@ def prepare(
     events = _without_columns(events)  # they are a copy of everything
     del rows
     split = splitting.split(plan, ordered.user, ordered.item, ordered.timestamp, events.time_unit)
-    metadata = _metadata(request, source, ordered, events, report)
+    metadata = _Items(None) if request.no_metadata else _metadata(described, source, ordered, events, report)
     report("writing", 0, None)
     facts = audit.audit(
         ordered.user,
@@ -155,7 +156,7 @@ def prepare(
         name=name,
         family=_family(known, source_format),
         source=_source_facts(request, path, source_format, known)
-        | _beside_facts(source)
+        | _beside_facts(source, described)
         | _rows_facts(source, metadata),
         filters=asdict(filters) | {"core_from": core_from},
         steps=steps,
@@ -171,7 +172,13 @@ def prepare(
         audit=facts,
         recbench=recbench.__version__,
         id_rule=ID_RULE,
-        notes=(*([verdict] if verdict else []), *events.notes, *metadata.notes, *audit.warnings(facts)),
+        notes=(
+            *([verdict] if verdict else []),
+            *events.notes,
+            *described.notes,
+            *metadata.notes,
+            *audit.warnings(facts),
+        ),
     )
     return _write(place, card, tables, events)
 
@@ -290,6 +297,14 @@ def _input(
     """The file to read, downloaded if need be, and its format if that is given."""
     if request.source_format is not None:
         SOURCES.entry(request.source_format)
+    if request.metadata is not None and request.no_metadata:
+        raise RecbenchError(
+            f"--metadata {request.metadata} and --no-metadata do not go together.",
+            why="One names a file of items, the other leaves such files out.",
+            fix="Leave one out.",
+        )
+    if request.metadata is not None:
+        check_readable(request.metadata, "--metadata")
     if request.source is not None:
         return file_of(request.source, request.source_format), request.source_format
     if request.source_format == BUILT_IN or (known and known.format == BUILT_IN and request.source_format is None):
@@ -342,9 +357,40 @@ class _Items:
     notes: tuple[str, ...] = ()
 
 
-def _metadata(request: Request, source: Source, ordered: Ordered, events: Events, report: Report) -> _Items:
-    """Of the file that was named, else of the one beside the source."""
-    file = request.metadata or source.metadata()
+@dataclass(frozen=True, slots=True)
+class _ItemFile:
+    """The file that describes the items, where it was named or fetched."""
+
+    path: Path | None = None
+    beside: bool = True
+    """Else the one beside the source is used."""
+    urls: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _item_file(
+    request: Request, known: catalog.DatasetCard | None, report: Report, say: Callable[[str], None]
+) -> _ItemFile:
+    """What was named, else what the catalogue has an address of; a file that cannot be had is no reason to stop."""
+    if request.metadata is not None or request.no_metadata or request.source is not None or known is None:
+        return _ItemFile(request.metadata, beside=request.metadata is None and not request.no_metadata)
+    try:
+        path = download.fetch_metadata(
+            known,
+            request.home,
+            lambda done, total: report("downloading metadata", done, total),
+            accept_changed=request.accept_changed,
+            say=say,
+        )
+    except RecbenchError as error:
+        say(f"{error.what} Items go without titles. {error.fix}")
+        return _ItemFile(notes=(f"Items have no titles: their metadata could not be downloaded ({error.why})",))
+    return _ItemFile(path, path is None, known.metadata_urls if path else ())
+
+
+def _metadata(described: _ItemFile, source: Source, ordered: Ordered, events: Events, report: Report) -> _Items:
+    """Of the file that was named or fetched, else of the one beside the source."""
+    file = described.path or source.metadata()
     if file is None:
         return _Items(events.items)
     from recbench.data.sources.metadata import read_metadata
@@ -380,14 +426,18 @@ def _source_facts(
         facts["urls"] = list(known.urls)
     if request.options:
         facts["options"] = dict(request.options)
-    if request.metadata is not None:
-        facts["metadata"] = _file_facts(request.metadata)
     return facts
 
 
-def _beside_facts(source: Source) -> dict[str, Any]:
+def _beside_facts(source: Source, described: _ItemFile) -> dict[str, Any]:
+    """Every other file that was read."""
     files = source.beside()
-    return {"beside": {held: _file_facts(path) for held, path in files.items()}} if files else {}
+    facts: dict[str, Any] = {}
+    if not described.beside:
+        files.pop("metadata", None)
+    if described.path is not None:
+        facts["metadata"] = _file_facts(described.path) | ({"urls": list(described.urls)} if described.urls else {})
+    return facts | ({"beside": {held: _file_facts(path) for held, path in files.items()}} if files else {})
 
 
 def _file_facts(path: Path) -> dict[str, Any]:

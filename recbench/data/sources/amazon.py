@@ -8,14 +8,26 @@ from typing import ClassVar
 
 from recbench.data.sources.base import Events, Progress, Source
 from recbench.data.sources.delimited import Layout, read_delimited
-from recbench.data.sources.places import File
+from recbench.data.sources.places import File, name_of
 from recbench.data.sources.reading import head_of
+from recbench.data.sources.siblings import sibling
 from recbench.errors import Exit, RecbenchError
 
 USER_ID = re.compile(r"A[A-Z0-9]{10,20}")
 ITEM_ID = re.compile(r"[A-Z0-9]{10}")
+CATEGORY = re.compile(
+    r"(?:reviews_|ratings_)?(?P<category>\w+?)(?:_5)?(?:\.(?:train|valid|test))?\.(?:json|jsonl|csv)(?:\.gz|\.zst)?",
+    re.ASCII,
+)
+"""File names of the three releases: ``reviews_Beauty_5.json.gz``, ``Gift_Cards.csv``, ``Books.train.csv.gz``."""
 CERTAIN = 0.9
 """Share of ids that must look like Amazon's before a column is believed to hold them: every file has a few odd ones."""
+
+
+def described_beside(file: File) -> File | None:
+    """``meta_<Category>`` beside events of that category, where it is there."""
+    found = CATEGORY.fullmatch(name_of(file))
+    return sibling(file, f"meta_{found['category']}.json*") if found else None
 
 
 class Ratings(Source):
@@ -29,6 +41,9 @@ class Ratings(Source):
     def recognises(cls, path: File, head: bytes) -> bool:
         del path  # the content decides
         return id_order(head) == cls.order
+
+    def metadata(self) -> File | None:
+        return described_beside(self.file)
 
     def read(self, progress: Progress) -> Events:
         if id_order(head_of(self.file)) != self.order:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from recbench.data.sources.amazon import Ratings
+from recbench.data.sources.amazon import Ratings, described_beside
 from recbench.data.sources.json_events import Fields, JsonEvents
+from recbench.data.sources.places import File
 
 FIELDS: Fields = {"user": ("reviewerID",), "item": ("asin",), "rating": ("overall",), "timestamp": ("unixReviewTime",)}
 
@@ -16,6 +17,9 @@ class Reviews2014(JsonEvents):
 
     family = "amazon"
     fields: ClassVar[Fields] = FIELDS
+
+    def metadata(self) -> File | None:
+        return described_beside(self.file)
 
     @classmethod
     def marks(cls) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from recbench.data.sources.amazon import Ratings
+from recbench.data.sources.amazon import Ratings, described_beside
 from recbench.data.sources.amazon2014 import FIELDS
 from recbench.data.sources.json_events import Fields, JsonEvents
+from recbench.data.sources.places import File
 
 
 @final
@@ -15,6 +16,9 @@ class Reviews2018(JsonEvents):
 
     family = "amazon"
     fields: ClassVar[Fields] = FIELDS
+
+    def metadata(self) -> File | None:
+        return described_beside(self.file)
 
     @classmethod
     def marks(cls) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:

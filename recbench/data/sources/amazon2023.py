@@ -11,6 +11,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from recbench.data.sources.amazon import described_beside
 from recbench.data.sources.base import Events, Progress, Source
 from recbench.data.sources.delimited import Layout, first_row, read_delimited
 from recbench.data.sources.json_events import Fields, JsonEvents
@@ -37,6 +38,9 @@ class Reviews2023(JsonEvents):
         "timestamp": ("timestamp", "sortTimestamp"),  # the second one in early copies
     }
 
+    def metadata(self) -> File | None:
+        return described_beside(self.file)
+
     @classmethod
     def marks(cls) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         return (b"user_id", b"parent_asin"), ()
@@ -52,6 +56,9 @@ class Ratings2023(Source):
     def recognises(cls, path: File, head: bytes) -> bool:
         del path  # the content decides
         return _header(head) == COLUMNS
+
+    def metadata(self) -> File | None:
+        return described_beside(self.file)
 
     def read(self, progress: Progress) -> Events:
         return _read(self, self.file, COLUMNS, progress)
@@ -74,8 +81,12 @@ class Split2023(Source):
             _header(head) == COLUMNS and PART.search(name_of(path)) is not None
         )
 
+    def metadata(self) -> File | None:
+        return described_beside(self.file)
+
     def beside(self) -> dict[str, Path]:
-        return {part: file for part, file in self._parts().items() if isinstance(file, Path) and file != self.file}
+        parts = {part: file for part, file in self._parts().items() if isinstance(file, Path) and file != self.file}
+        return parts | super().beside()
 
     def read(self, progress: Progress) -> Events:
         parts = [_read(self, file, _header_of(file), progress) for file in self._parts().values()]

@@ -74,7 +74,7 @@ def read_metadata(file: File, wanted: Collection[str], progress: Progress, bad: 
         raise RecbenchError(
             f"{file} describes none of the items.",
             why=f"None of the items it names is among the {len(wanted):,} of this dataset.",
-            fix="--metadata the file of the same category and edition",
+            fix="--metadata the file of the same category and edition, or --no-metadata",
             code=Exit.DATA,
         )
     titled = sum(item.title is not None for item in found.values())
