@@ -1,14 +1,19 @@
-"""A comparison as CSV: one line a system and metric, of all users and of each slice; full precision, all that was computed."""
+"""A comparison as CSV: one line a system and metric, of all users and of each slice; full precision, all that was computed.
+
+Behind these stand the tests over datasets, a line each; see :func:`_across`.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
+from itertools import combinations
 from math import isfinite
 
-from recbench.comparison import Comparison, Contrast, Row, Settings, Slice, Table
+from recbench.comparison import Across, Comparison, Contrast, Row, Settings, Slice, Table
 from recbench.comparison.costs import COSTS
-from recbench.comparison.model import TEST_NAMES
+from recbench.comparison.model import TEST_NAMES, AgainstControl
 from recbench.report.words import ORACLE
 from recbench.stats.intervals import Interval
 
@@ -30,6 +35,7 @@ COLUMNS = (
     *("posterior_worse", "posterior_rope", "posterior_better", "minimum_detectable", "users_needed", "rope", "verdict"),
     *(f"p_{name}" for name in TEST_NAMES),
     *("loss", "source", *COSTS),
+    *("n_datasets", "mean_rank", "critical_difference", "df2"),
 )
 """``p_<test>`` is uncorrected, of the tests that were asked for."""
 
@@ -49,6 +55,8 @@ def render(comparison: Comparison) -> str:
                 writer.writerow(_plain(_record(table, row, settings, _family(table, part, row)) | of_slice))
         for name, best in table.oracle.items():
             writer.writerow(_plain(_common(table, settings, name) | {"system": ORACLE, "mean": best}))
+    for across in comparison.across:
+        writer.writerows(_plain(record) for record in _across(across, settings))
     return text.getvalue()
 
 
@@ -80,6 +88,50 @@ def _record(table: Table, row: Row, settings: Settings, family: int) -> dict[str
     }
     scored |= _common(table, settings, str(row.metric)) | {name: getattr(system, name) for name in _SYSTEM}
     return scored if row.contrast is None else scored | _contrast(row.contrast, settings, family)
+
+
+def _across(across: Across, settings: Settings) -> Iterator[dict[str, object]]:
+    """The tests over datasets on one metric, a line each, told apart by ``test``.
+
+    No line has a dataset or a mean, for scores are never averaged over datasets: ``slice_by`` is ``datasets``, ``slice``
+    their names. ``t`` is the statistic of the test.
+
+    * ``friedman``, ``iman-davenport``: of all systems; the F has ``df`` and ``df2``.
+    * ``nemenyi``: of a pair, the one with the better mean rank first; p is for all pairs together.
+    * ``rank z``: of a system against the control, Holm over the systems.
+    * ``signed-rank``: the Bayesian posterior of the relative difference to the control; ``rope`` is relative, too.
+    """
+    common: dict[str, object] = {
+        "slice_by": "datasets",
+        "slice": " ".join(across.datasets),
+        "n_datasets": len(across.datasets),
+        "candidates": settings.candidates,
+        "ties": settings.ties,
+        "metric": across.metric,
+    }
+    if (found := across.friedman) is not None:
+        yield common | {"test": "friedman", "t": found.chi2, "df": found.df, "p": found.p}
+        first, second = found.f_df
+        yield common | {"test": "iman-davenport", "t": found.f, "df": first, "df2": second, "p": found.f_p}
+    ranks = dict(zip(across.labels, across.mean_ranks, strict=True))
+    for (i, one), (j, other) in combinations(enumerate(across.labels), 2):
+        pair = {"system": one, "against": other, "mean_rank": ranks[one], "test": "nemenyi"}
+        told = {"p_adjusted": across.nemenyi[i][j], "critical_difference": across.critical_difference}
+        yield common | pair | told | {"correction": "nemenyi", "family": len(ranks) * (len(ranks) - 1) // 2}
+    for versus in across.against:
+        yield from _against_control(common | {"against": across.control}, ranks, versus, across, settings)
+
+
+def _against_control(
+    common: dict[str, object], ranks: dict[str, float], found: AgainstControl, across: Across, settings: Settings
+) -> Iterator[dict[str, object]]:
+    common = common | {"system": found.label, "mean_rank": ranks[found.label]}
+    z = {"t": found.z, "p": found.p, "p_adjusted": found.p_adjusted, "correction": "holm"}
+    yield common | z | {"test": "rank z", "family": len(across.against)}
+    posterior = {f"posterior_{name}": getattr(found.posterior, name) for name in ("worse", "rope", "better")}
+    interval = found.posterior.interval
+    ends = {"ci_low": interval.low, "ci_high": interval.high, "ci_level": interval.level}
+    yield common | posterior | ends | {"test": "signed-rank", "rope": settings.rope}
 
 
 def _contrast(c: Contrast, settings: Settings, family: int) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from scipy import stats
 
 from recbench.comparison import Comparison, Settings, compare
 from recbench.evaluation.metrics import parse
-from recbench.report import machine, markdown, text
+from recbench.report import machine, markdown, tabular, text
 from recbench.runs.folder import find
 from tests.comparison.test_compare import places
 from tests.run_folders import PROTOCOL, make_run
@@ -55,6 +57,41 @@ def test_every_format_tells_the_ranks(tmp_path: Path) -> None:
         assert "Nemenyi critical difference" in rendered
         assert "Iman-Davenport" in rendered
     assert len(machine.tree(found)["across"]) == 2
+
+
+def test_the_csv_holds_every_test_over_datasets_a_line_each(tmp_path: Path) -> None:
+    found = compared(home(tmp_path, 6), metrics=(parse("hr@10"),), baseline="popularity")
+    (across,) = found.across
+    assert across.friedman is not None
+    lines = list(csv.DictReader(io.StringIO(tabular.render(found))))
+    over = [line for line in lines if line["slice_by"] == "datasets"]
+    assert [line["test"] for line in over] == [
+        *("friedman", "iman-davenport", "nemenyi", "nemenyi", "nemenyi"),
+        *("rank z", "signed-rank", "rank z", "signed-rank"),
+    ]
+    assert {(line["slice"], line["n_datasets"]) for line in over} == {("d0 d1 d2 d3 d4 d5", "6")}
+    assert not any(line["dataset"] or line["mean"] or line["difference"] for line in over)
+    friedman, f = over[:2]
+    assert (float(friedman["t"]), float(friedman["p"])) == (across.friedman.chi2, across.friedman.p)
+    assert (float(f["df"]), float(f["df2"])) == across.friedman.f_df == (2, 10)
+    pair = next(line for line in over if line["test"] == "nemenyi" and line["against"] == "popularity")
+    at = {label: place for place, label in enumerate(across.labels)}
+    assert float(pair["p_adjusted"]) == across.nemenyi[at[pair["system"]]][at["popularity"]]
+    assert float(pair["critical_difference"]) == across.critical_difference
+    assert float(pair["mean_rank"]) < across.mean_ranks[at["popularity"]]
+    z = next(line for line in over if line["test"] == "rank z" and line["system"] == "ease")
+    (ease,) = [a for a in across.against if a.label == "ease"]
+    assert [float(z[name]) for name in ("t", "p", "p_adjusted")] == [ease.z, ease.p, ease.p_adjusted]
+    assert (z["against"], z["correction"], z["family"]) == ("popularity", "holm", "2")
+    posterior = next(line for line in over if line["test"] == "signed-rank" and line["system"] == "ease")
+    told = [float(posterior[f"posterior_{name}"]) for name in ("worse", "rope", "better")]
+    assert told == [ease.posterior.worse, ease.posterior.rope, ease.posterior.better]
+    assert sum(told) == pytest.approx(1)
+    assert float(posterior["ci_low"]) == ease.posterior.interval.low
+
+
+def test_one_dataset_has_no_such_lines(tmp_path: Path) -> None:
+    assert "datasets," not in tabular.render(compared(home(tmp_path, 1))).replace("n_datasets,", "")
 
 
 def test_four_datasets_are_refused_with_the_number_needed(tmp_path: Path) -> None:
