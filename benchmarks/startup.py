@@ -1,29 +1,41 @@
-"""How long `recbench --help` takes, and what it does not import."""
+"""How long looking around takes: `recbench --help`, and `recbench compare` on two small runs; neither imports torch."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
 
 from benchmarks.measure import children_seconds, in_turn, show
+from tests.run_folders import make_run, ranks
 
-HELP = "import sys; from recbench.cli.app import run; run(['--help']); sys.exit('torch' in sys.modules)"
+COMMAND = "import sys; from recbench.cli.app import run; run({arguments!r}); sys.exit('torch' in sys.modules)"
+USERS = 1_000
 
 
 def main(quick: bool) -> None:
-    """Print CPU seconds of the command beside those of an empty interpreter."""
-    taken: dict[str, list[float]] = {"help": [], "python": []}
+    """Print CPU and wall seconds of each command beside those of an empty interpreter."""
+    with tempfile.TemporaryDirectory() as folder:
+        for place, name in enumerate(("popularity", "markov")):
+            make_run(Path(folder), name, ranks(np.random.default_rng(place).integers(0, 50, USERS)))
+        codes = {
+            "recbench --help (no torch)": COMMAND.format(arguments=["--help"]),
+            f"recbench compare, 2 runs of {USERS} users (no torch)": COMMAND.format(arguments=["compare", folder]),
+            "python alone": "pass",
+        }
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in codes}
 
-    def child(name: str, code: str) -> None:
-        before = children_seconds()
-        subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
-        taken[name].append(children_seconds() - before)
+        def child(name: str) -> None:
+            before, began = children_seconds(), perf_counter()
+            subprocess.run([sys.executable, "-c", codes[name]], capture_output=True, check=True)
+            taken[name].append((children_seconds() - before, perf_counter() - began))
 
-    in_turn({"help": lambda: child("help", HELP), "python": lambda: child("python", "pass")}, 2 if quick else 5)
+        in_turn({name: lambda name=name: child(name) for name in codes}, 2 if quick else 5)
     show(
-        "start-up, CPU seconds",
-        {
-            "recbench --help (no torch)": f"{sorted(taken['help'])[len(taken['help']) // 2]:.2f}",
-            "python alone": f"{min(taken['python']):.2f}",
-        },
+        "start-up, CPU seconds (wall seconds), medians",
+        {name: "{:.2f} ({:.2f})".format(*np.median(seconds, axis=0)) for name, seconds in taken.items()},
     )

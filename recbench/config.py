@@ -154,6 +154,20 @@ def digest(table: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(_without_none(table), sort_keys=True).encode()).hexdigest()
 
 
+def system_digest(table: Mapping[str, Any], origin: str | None = None) -> str:
+    """Hash of what a system is: every setting but seed and dataset.
+
+    A run that went on from another is known by what that one was, not by the path where it lay: runs that went on from
+    seeds of one system are seeds of one system.
+
+    Args:
+        table: the resolved config.
+        origin: this hash of the run it went on from; None: it went on from none, or that run's hash is not known.
+    """
+    settings = {name: value for name, value in table.items() if name not in ("dataset", "seed")}
+    return digest(settings if origin is None else settings | {"from": origin})
+
+
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
     """Dotted names whose values differ, with both values."""
     found: list[tuple[str, Any, Any]] = []

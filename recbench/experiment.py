@@ -209,6 +209,7 @@ def _own(folder: Path) -> Iterator[None]:
 
 def _manifest(order: Order, model: Recommender, start: Start | None) -> Manifest:
     card = order.dataset.card
+    origin = _origin(order, start)
     return Manifest(
         status="running",
         dataset={
@@ -238,9 +239,9 @@ def _manifest(order: Order, model: Recommender, start: Start | None) -> Manifest
         versions=machine.versions(),
         git=machine.git(),
         hardware=machine.hardware() | {"device": _device_name(order.device), "threads": threads(order.resolved)},
-        config_sha256=order.resolved.sha256,
+        config_sha256=order.resolved.sha256(origin.get("config_sha256")),
         rank_cutoff=model.rank_cutoff,
-        started_from=_origin(order, start),
+        started_from=origin,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -300,7 +301,12 @@ def _origin(order: Order, start: Start | None) -> dict[str, str]:
     folder = _origin_folder(order)
     if start is None or folder is None:
         return {}
-    return {"folder": str(folder), "model_sha256": sha256(folder / layout.MODEL)}
+    there = Run.open(folder).manifest
+    return {
+        "folder": str(folder),
+        "model_sha256": sha256(folder / layout.MODEL),
+        "config_sha256": there.config_sha256,
+    }
 
 
 def _oracle(known: dict[str, Any]) -> dict[str, dict[str, float]]:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from recbench.config import Table, as_table, build, digest, known_tables, merge, read_config
+from recbench.config import Table, as_table, build, known_tables, merge, read_config, system_digest
 from recbench.errors import RecbenchError, nearest
 from recbench.recommender import config_classes
 from recbench.registry import BACKBONES, HEADS, LOSSES
@@ -86,10 +86,9 @@ class Resolved:
         """``config.toml``: itself a valid ``--config``."""
         return {"dataset": dataset, "seed": seed, **self.table}
 
-    @property
-    def sha256(self) -> str:
-        """Equal for the seeds of one system."""
-        return digest(self.table)
+    def sha256(self, origin: str | None = None) -> str:
+        """Equal for the seeds of one system; ``origin``: that of the run it goes on from."""
+        return system_digest(self.table, origin)
 
 
 def resolve(table: Mapping[str, Any], family: str) -> Resolved:

@@ -145,7 +145,7 @@ def test_a_loss_is_resolved_with_every_default() -> None:
         assert resolved.loss == "gbce"
         assert resolved.table["loss"] == {"name": "gbce", "negatives": 256, "t": 0.5 if len(sets) == 2 else 0.75}
         assert resolve(resolved.table, "generic").table == resolved.table
-        assert resolved.sha256 != plain.sha256
+        assert resolved.sha256() != plain.sha256()
 
 
 def test_a_recipes_loss_gives_way_to_another_with_all_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from recbench.config import merge, parse_assignments
 from recbench.data.dataset import open_dataset
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.latency import latency
+from recbench.evaluation.verify import verify
 from recbench.experiment import Order
 from recbench.runs.folder import Run
 from recbench.settings import Asked, resolve
@@ -103,8 +106,6 @@ def test_a_start_from_another_dataset_is_refused(first_stage: Run, tmp_path: Pat
 
 
 def test_an_unfinished_start_is_refused(first_stage: Run, tiny_home: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     broken = tmp_path / "broken"
     broken.mkdir()
     replace(first_stage.manifest, status="interrupted").write(broken)
@@ -141,3 +142,22 @@ def test_the_log_holds_what_a_head_noted(whole: Run) -> None:
     assert {"policy", "kl", "total"} == set(rpt["losses"])
     assert {"similarity@1", "steps"} <= set(spt["diagnostics"])
     assert {"reward_mean", "reward_variance", "no_signal", "kl"} <= set(rpt["diagnostics"])
+
+
+def test_a_run_is_known_by_what_it_went_on_from_and_not_by_its_path(
+    first_stage: Run, tiny_home: Path, tmp_path: Path
+) -> None:
+    copies = {}
+    for number, name in enumerate(("one", "two")):
+        copies[name] = tmp_path / name / f"spt-s{number}"
+        shutil.copytree(first_stage.folder, copies[name])
+    runs = [run(tiny_home, tmp_path / f"runs-{name}", start=str(copies[name])) for name in copies]
+    assert runs[0].config()["from"] != runs[1].config()["from"]
+    assert runs[0].manifest.config_sha256 == runs[1].manifest.config_sha256
+    assert runs[0].manifest.started_from["config_sha256"] == first_stage.manifest.config_sha256
+    other = replace(first_stage.manifest, config_sha256="0" * 64)
+    other.write(copies["one"])
+    elsewhere = run(tiny_home, tmp_path / "runs-three", start=str(copies["one"]))
+    assert elsewhere.manifest.config_sha256 != runs[0].manifest.config_sha256
+    findings = {finding.what: finding for finding in verify(runs[0], tiny_home)}
+    assert findings["settings"].holds, findings["settings"]

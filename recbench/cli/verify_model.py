@@ -97,7 +97,7 @@ def _runs(
         if (
             m.status == "finished"
             and m.seed in seeds
-            and m.config_sha256 == resolved.sha256
+            and m.config_sha256 == resolved.sha256()
             and m.dataset.get("fingerprint") == dataset.card.fingerprint
         ):
             taken.setdefault(m.seed, run)

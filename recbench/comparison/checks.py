@@ -82,7 +82,7 @@ def warnings(groups: Sequence[Group], n_users: int, dataset: str, settings: Sett
     """What makes a table weaker than it looks, most serious first."""
     neural = [g for g in groups if not g.deterministic]
     found = [*_chosen_by_test(neural), *_on_trust(groups, settings), *_mixed(neural), *_unequal_tuning(neural)]
-    found += [*_one_seed(neural), *_unconverged(neural)]
+    found += [*_one_seed(neural), *_one_start(neural), *_unconverged(neural)]
     found += [CAUTIONS[name] for name in settings.tests if name in CAUTIONS]
     absent = [name for name in TRIVIAL if name not in {g.name for g in groups}]
     if absent:
@@ -181,6 +181,16 @@ def _one_seed(neural: Sequence[Group]) -> list[str]:
     return [
         f"One seed only: {', '.join(single)}. Training noise is not covered; three seeds are the least for a claim."
     ]
+
+
+def _one_start(neural: Sequence[Group]) -> list[str]:
+    """Runs that all went on from the same weights: their spread holds the noise of what came after only."""
+    starts = {g.label: {run.manifest.started_from.get("model_sha256") for run in g.runs} for g in neural}
+    same = [g.label for g in neural if len(g.runs) > 1 and len(starts[g.label]) == 1 and None not in starts[g.label]]
+    if not same:
+        return []
+    told = f"All runs of {', '.join(same)} went on from the same weights: their spread leaves out the training before."
+    return [f"{told} One start a seed: recbench train --from 'PATH-s{{seed}}'"]
 
 
 def _unconverged(neural: Sequence[Group]) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from recbench.errors import Exit, RecbenchError, nearest
@@ -17,6 +19,8 @@ TRIVIAL = ("popularity", "markov", "itemknn", "ease")
 """The baselines every table should hold, in the order in which they serve as the control of last resort."""
 CLOSED_FORM = "closed form"
 _SHOWN_SETTINGS = 3
+SEED = re.compile(r"-s(\d+|\{seed\})$")
+"""End of the name of a run folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,10 @@ def _settings(run: Run) -> dict[str, Any]:
         config = flat(run.config())
     except (OSError, tomllib.TOMLDecodeError):
         return {}
-    return {name: value for name, value in config.items() if name.rpartition(".")[2] != "seed"}
+    settings = {name: value for name, value in config.items() if name.rpartition(".")[2] != "seed"}
+    if "from" in settings:  # a system is told from others by what it went on from: the path without its seed
+        settings["from"] = SEED.sub("", Path(str(settings["from"])).name)
+    return settings
 
 
 def _place(group_: Group) -> tuple[int, int, int, str]:

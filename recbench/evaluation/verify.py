@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recbench import columns
-from recbench.config import digest, read_toml
+from recbench.config import read_toml, system_digest
 from recbench.data.dataset import Dataset
 from recbench.errors import RecbenchError
 from recbench.evaluation.by_user import Places
@@ -153,7 +153,7 @@ def _config(run: Run) -> Finding:
         table = read_toml(run.folder / layout.CONFIG)
     except RecbenchError as error:
         return Finding("settings", False, error.what.rstrip("."))
-    made = digest({name: value for name, value in table.items() if name not in ("dataset", "seed")})
+    made = system_digest(table, run.manifest.started_from.get("config_sha256"))
     seed, name = table.get("seed"), table.get("dataset")
     wrong = []
     if made != run.manifest.config_sha256:

@@ -37,7 +37,8 @@ class Manifest:
     """commit and dirty of the checkout recbench runs from; empty when installed from a wheel."""
     hardware: dict[str, Any]
     config_sha256: str
-    """Hash of the resolved config without its seed: equal in the seeds of one system."""
+    """Hash of the resolved config without its seed: equal in the seeds of one system. In place of the path of a run it went
+    on from stands that run's own such hash."""
     started: str
     n_parameters: int = 0
     best_epoch: int | None = None
@@ -52,7 +53,7 @@ class Manifest:
     stages: list[str] = field(default_factory=list)
     """Stages of training the weights have gone through, also in the run this one started from."""
     started_from: dict[str, str] = field(default_factory=dict)
-    """folder and model_sha256 of the run whose weights training went on from."""
+    """folder, model_sha256 and config_sha256 of the run whose weights training went on from."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What stages of training found out as they began, by stage."""
     peak_memory_mb: float | None = None

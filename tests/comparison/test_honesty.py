@@ -269,3 +269,58 @@ def test_identical_constant_and_single_users_give_an_answer(size: int) -> None:
 def test_nan_is_refused_with_how_many() -> None:
     with pytest.raises(ValueError, match="1 of 2 differences are not finite"):
         raw(np.array([0.1, np.nan]), np.array([0.1, 0.2]))
+
+
+def started(home: Path, seed: int, origin: str, weights: str, share: float, config: str = "") -> None:
+    make_run(
+        home,
+        "sasrec",
+        places(share, seed=seed),
+        head="lares",
+        seed=seed,
+        config=f'from = "runs/{origin}"\n{config}',
+        folder=f"{origin}{weights}{len(config)}",
+        config_sha256=f"{origin.rpartition('-s')[0]} {config}",
+        started_from={"folder": f"runs/{origin}", "model_sha256": weights, "config_sha256": "c"},
+    )
+
+
+def test_runs_that_went_on_from_seeds_of_one_system_are_seeds_of_one_system(tmp_path: Path) -> None:
+    make_run(tmp_path, "markov", places(0.1))
+    for seed in range(2):
+        started(tmp_path, seed, f"spt-s{seed}", weights=f"w{seed}", share=0.2)
+    (table,) = compared(tmp_path).tables
+    assert [(s.label, s.seeds) for s in table.systems] == [("markov", (0,)), ("sasrec+lares", (0, 1))]
+    assert "went on from the same weights" not in warned(tmp_path)
+
+
+def test_what_systems_went_on_from_tells_them_apart_without_a_path_or_seed(tmp_path: Path) -> None:
+    for seed in range(2):
+        started(tmp_path, seed, f"spt-s{seed}", weights=f"w{seed}", share=0.2)
+        started(tmp_path, seed, f"longer-s{seed}", weights=f"v{seed}", share=0.3)
+    (table,) = compared(tmp_path).tables
+    assert {s.label for s in table.systems} == {"sasrec+lares (from=spt)", "sasrec+lares (from=longer)"}
+
+
+def test_another_setting_tells_systems_apart_not_the_place_of_what_they_went_on_from(tmp_path: Path) -> None:
+    for seed in range(2):
+        started(tmp_path, seed, f"spt-s{seed}", weights=f"w{seed}", share=0.2)
+        started(tmp_path, seed, f"spt-s{seed}", weights=f"w{seed}", share=0.3, config="x = 1\n")
+    (table,) = compared(tmp_path).tables
+    assert {s.label for s in table.systems} == {"sasrec+lares (x=unset)", "sasrec+lares (x=1)"}
+
+
+def test_one_start_for_all_seeds_is_told(tmp_path: Path) -> None:
+    make_run(tmp_path, "markov", places(0.1))
+    for seed in range(2):
+        make_run(
+            tmp_path,
+            "sasrec",
+            places(0.2, seed=seed),
+            head="lares",
+            seed=seed,
+            started_from={"folder": "runs/spt-s0", "model_sha256": "w", "config_sha256": "c"},
+        )
+    told = warned(tmp_path)
+    assert "All runs of sasrec+lares went on from the same weights" in told
+    assert "--from 'PATH-s{seed}'" in told
