@@ -47,7 +47,8 @@ def signed_rank(
 
     Dirichlet weights on the differences and one prior observation at 0 (strength 1/2). In each draw the weight of all
     pairs whose average lies below, inside and above the region is compared, and the greatest wins; the probabilities
-    are the shares of wins. Ties go to the region. The cost is quadratic in the differences: for datasets, not users.
+    are the shares of wins. A pair on the border counts half on either side; two that win alike leave it to the region.
+    The cost is quadratic in the differences: for datasets, not users.
 
     Source: Benavoli, Corani, Demsar & Zaffalon, "Time for a change", JMLR 2017, section 4.2.1, arXiv 1606.04316.
 
@@ -58,16 +59,20 @@ def signed_rank(
     if len(z) < 2 or not np.isfinite(z).all():
         raise ValueError(f"Signed ranks need finite differences, at least one; got {list(differences)}.")
     rng = np.random.default_rng(seed)
-    walsh = (z[:, None] + z[None, :]) / 2
-    above, below = (walsh > rope).astype(np.float64), (walsh < -rope).astype(np.float64)
+    sums = z[:, None] + z[None, :]
+    above, below = _beyond(sums, 2 * rope), _beyond(-sums, 2 * rope)
     weights = rng.dirichlet(np.concatenate([[0.5], np.ones(len(z) - 1)]), size=draws)
     left, right = (np.einsum("ri,ij,rj->r", weights, mask, weights, optimize=True) for mask in (below, above))
     middle = 1.0 - left - right
     worse, better = (left > np.maximum(middle, right)), (right > np.maximum(middle, left))
-    medians = _weighted_medians(walsh, weights)
+    medians = _weighted_medians(sums / 2, weights)
     tails = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
     interval = Interval(float(tails[0]), float(tails[1]), level)
     return Posterior(float(worse.mean()), float((~worse & ~better).mean()), float(better.mean()), interval)
+
+
+def _beyond(sums: FloatArray, border: float) -> FloatArray:
+    return (sums > border) + 0.5 * (sums == border)
 
 
 def _weighted_medians(walsh: FloatArray, weights: FloatArray) -> FloatArray:

@@ -189,7 +189,7 @@ def test_with_fifty_users_t_and_randomisation_stay_below_5_percent() -> None:
     )
 
 
-@pytest.mark.parametrize("correction", ["holm", "bonferroni", "by"])
+@pytest.mark.parametrize("correction", list(CORRECTIONS))
 def test_families_of_true_nulls_hold_the_family_wise_error(correction: str) -> None:
     p = np.array([paired_t(d).p for d in samples(22_363, 5_000, seed=3)]).reshape(1_000, 5)
     found = np.mean([min(CORRECTIONS[correction](list(row))) < 0.05 for row in p])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from recbench.stats.corrections import holm
 from recbench.stats.ranks import against_control, cliques, critical_difference, friedman, nemenyi, ranked
 
 
@@ -70,6 +71,23 @@ def test_the_control_is_held_against_all_by_z() -> None:
     error = np.sqrt(3 * 4 / 60)
     assert z == pytest.approx([0, -1.5 / error, -1.0 / error])
     assert p == pytest.approx(2 * stats.norm.sf(np.abs(z)))
+
+
+def test_over_datasets_true_nulls_are_rejected_in_5_percent_at_most() -> None:
+    rng, repeats, n, k = np.random.default_rng(7), 2_000, 10, 5
+    rejected = np.zeros(4)
+    for _ in range(repeats):
+        ranks = ranked(rng.normal(size=(n, k)))
+        mean_ranks = ranks.mean(axis=0)
+        found, p = friedman(ranks), against_control(mean_ranks, 0, n)[1]
+        pairs = nemenyi(mean_ranks, n)[np.triu_indices(k, 1)]
+        rejected += [found.p < 0.05, found.f_p < 0.05, pairs.min() < 0.05, min(holm(list(p[1:]))) < 0.05]
+    chi2, f, any_pair, any_system = rejected / repeats
+    allowed = 3 * np.sqrt(0.05 * 0.95 / repeats)
+    assert f == pytest.approx(0.05, abs=allowed)  # the better approximation (Iman and Davenport, 1980)
+    assert chi2 < f  # the chi-square is conservative
+    assert any_pair < 0.05 + allowed
+    assert any_system < 0.05 + allowed
 
 
 def test_cliques_are_maximal() -> None:
