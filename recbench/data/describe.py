@@ -97,9 +97,7 @@ def markdown(card: Card) -> str:
         f"| {_cell(s.step)} | {count(s.users)} | {count(s.items)} | {count(s.interactions)} |" for s in card.steps
     ]
     before = ""
-    if "path" in card.source:  # a card may be passed on; where the file lay is nobody's business
-        card = replace(card, source={**card.source, "path": Path(card.source["path"]).name})
-    for label, text in facts(card):
+    for label, text in facts(passed_on(card)):
         if label != before:
             lines += ["", f"## {label.capitalize()}", ""]
         lines.append(f"* {text}")
@@ -144,6 +142,13 @@ def _bars(bins: list[list[Any]], rows: str, counted: str) -> list[str]:
         bar = "#" * (max(1, round(WIDTH * n / most)) if n else 0)
         lines.append(f"{name:>{left}}  {number:>{right}}  {bar}".rstrip())
     return lines
+
+
+def passed_on(card: Card) -> Card:
+    """A card that others may read: where the file lay is nobody's business."""
+    if "path" not in card.source:
+        return card
+    return replace(card, source={**card.source, "path": Path(card.source["path"]).name})
 
 
 def _cell(text: str) -> str:

@@ -97,6 +97,8 @@ class Page:
 
     title: str
     subtitle: str
+    command: tuple[str, ...] = ()
+    """What was typed, word by word, each fit for a shell."""
     sections: tuple[Section, ...]
 
     @property

@@ -11,7 +11,7 @@ from recbench.comparison import Comparison, Settings, compare
 from recbench.comparison.systems import Group, group
 from recbench.data.card import NAME as CARD
 from recbench.data.card import Card
-from recbench.data.describe import facts
+from recbench.data.describe import facts, passed_on
 from recbench.errors import Exit, RecbenchError
 from recbench.report.evidence import Evidence, Missing, absent
 from recbench.report.evidence import gather as read
@@ -119,7 +119,7 @@ def _cards(evidence: Sequence[Evidence], home: Path) -> tuple[dict[str, DataFact
             why = f"{home / name} is another preparation than the one the runs were made on: the fingerprints differ."
             missing.append(Missing(what=what, why=why, fix=fix))
             continue
-        cards[name] = DataFacts(card=card, facts=tuple(facts(card)))
+        cards[name] = DataFacts(card=card, facts=tuple(facts(passed_on(card))))
     return cards, missing
 
 

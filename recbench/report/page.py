@@ -33,7 +33,8 @@ def assemble(material: Material) -> Page:
     )
     return Page(
         title=f"recbench: {', '.join(material.datasets)}",
-        subtitle=f"{subtitle}: {shlex.join(material.command)}" if material.command else f"{subtitle}.",
+        subtitle=f"{subtitle}{':' if material.command else '.'}",
+        command=tuple(map(shlex.quote, material.command)),
         sections=tuple(section for section in sections if section.blocks),
     )
 

@@ -39,12 +39,18 @@ def _environment() -> Environment:
         loader=FunctionLoader(_own), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["signs"] = _signs
+    environment.filters["prose"] = _prose
     return environment
 
 
 def _signs(text: str) -> str:
     """``+-0.0006`` of a terminal as a page prints it."""
     return re.sub(r"(^|\s)\+-(?=\d)", "\\1\N{PLUS-MINUS SIGN}", text)
+
+
+def _prose(text: str) -> str:
+    """A sentence in which no line is broken inside a number, or between a number and its percent sign or its p."""
+    return re.sub(r"(?<=\d) (?=[\d%])|(?<=\bp) (?=[\d<])", "\N{NO-BREAK SPACE}", _signs(text))
 
 
 def _own(name: str) -> str:
