@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -268,36 +266,6 @@ def test_a_changed_file_of_ranks_is_refused(tmp_path: Path) -> None:
     skill(0.9, 3, N).to_parquet(tmp_path / "beauty-sasrec-lares-s0" / USERS, index=False)
     with pytest.raises(RecbenchError, match=r"users\.parquet is changed"):
         page(tmp_path)
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-def test_a_browser_runs_the_page_without_a_word_on_its_console(full: str, tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text(full, encoding="utf-8")
-    arguments = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run(
-        [
-            str(CHROMIUM),
-            *arguments,
-            "--enable-logging=stderr",
-            "--v=0",
-            "--dump-dom",
-            f"file://{tmp_path / 'page.html'}",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert "CONSOLE" not in done.stderr
-    assert "Uncaught" not in done.stderr
-    root = Tree(done.stdout).root
-    buttons = [b for t in root.all("table") if t.attributes["id"] == "table-beauty" for b in t.all("button")]
-    assert len(buttons) == 8, "the script ran under the page's policy"
-    assert all(b.attributes["type"] == "button" for b in buttons)
-    assert root.all("input")
 
 
 def test_the_histograms_of_the_audit_are_drawn_with_their_numbers(tiny_home: Path, tmp_path: Path) -> None:
