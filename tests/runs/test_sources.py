@@ -13,6 +13,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.by_user import Places
 from recbench.evaluation.metrics import parse
 from recbench.runs.sources import read
+from recbench.stats.paired import Differences, paired_t, randomisation
 from tests.run_folders import make_run, ranks
 
 RANKS = np.array([1, 3, 12, 1, 2, 50])
@@ -152,18 +153,25 @@ def test_disjoint_users_and_text_for_numbers_are_refused_with_what_they_share(tm
         compare(read([tmp_path]))
 
 
-def test_a_trec_run_scores_as_ir_measures_says(tmp_path: Path) -> None:
-    ir_measures = pytest.importorskip("ir_measures")
-    rng = np.random.default_rng(1)
+def trec(folder: Path, seed: int) -> tuple[Path, Path]:
+    """A run of 40 queries with lists of 30, and one to five relevant documents a query, some outside of the list."""
+    rng, relevant = np.random.default_rng(seed), np.random.default_rng(0)
     run_lines, qrel_lines = [], []
     for q in range(40):
         docs = rng.permutation(60)[:30]
         run_lines += [f"q{q} Q0 d{doc} {place + 1} {-place}.5 sasrec-s2" for place, doc in enumerate(docs)]
-        qrel_lines += [f"q{q} 0 d{doc} 1" for doc in rng.permutation(60)[: rng.integers(1, 6)]] + [f"q{q} 0 d99 0"]
-    (tmp_path / "a.run").write_text("\n".join(run_lines))
-    qrels = tmp_path / "toys.qrels"
+        wanted = relevant.permutation(60)[: relevant.integers(1, 6)]
+        qrel_lines += [f"q{q} 0 d{doc} 1" for doc in wanted] + [f"q{q} 0 d99 0"]
+    run, qrels = folder / f"{seed}.run", folder / "toys.qrels"
+    run.write_text("\n".join(run_lines))
     qrels.write_text("\n".join(qrel_lines))
-    (run,) = read([tmp_path / "a.run"], qrels=qrels)
+    return run, qrels
+
+
+def test_a_trec_run_scores_as_ir_measures_says(tmp_path: Path) -> None:
+    ir_measures = pytest.importorskip("ir_measures")
+    path, qrels = trec(tmp_path, 1)
+    (run,) = read([path], qrels=qrels)
     assert (run.manifest.system, run.manifest.seed, run.manifest.dataset["name"]) == ("sasrec", 2, "toys")
     names = {
         "ndcg@10": "nDCG@10",
@@ -175,15 +183,37 @@ def test_a_trec_run_scores_as_ir_measures_says(tmp_path: Path) -> None:
     }
     measures = {ours: ir_measures.parse_measure(theirs) for ours, theirs in names.items()}
     told = ir_measures.calc_aggregate(
-        list(measures.values()),
-        ir_measures.read_trec_qrels(str(qrels)),
-        ir_measures.read_trec_run(str(tmp_path / "a.run")),
+        list(measures.values()), ir_measures.read_trec_qrels(str(qrels)), ir_measures.read_trec_run(str(path))
     )
     for ours, theirs in measures.items():
         if ours == "map@30":  # theirs divides by all relevant items, ours by those that fit; the same at this cut-off
             assert run.given is not None
         found = Places.of(run).values(parse(ours), "all", "expected").mean()
         assert found == pytest.approx(told[theirs], abs=1e-9), ours
+
+
+def test_trec_runs_score_and_differ_as_ranx_says(tmp_path: Path) -> None:
+    ranx = pytest.importorskip("ranx", reason="ranx is no dependency of the tests: it brings numba")
+    from ranx.statistical_tests.fisher_randomization_test import fisher_randomization_test
+
+    paths = [trec(tmp_path, seed)[0] for seed in (1, 2)]
+    qrels = tmp_path / "toys.qrels"
+    wanted = ranx.Qrels.from_file(str(qrels), kind="trec")
+    theirs = [ranx.Run.from_file(str(path), kind="trec", name=path.stem) for path in paths]
+    names = {"hr@10": "hit_rate@10"} | {
+        name: name for name in ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@30")
+    }
+    for ours, name in names.items():
+        told = [ranx.evaluate(wanted, run, name, return_mean=False) for run in theirs]
+        scores = [Places.of(read([path], qrels=qrels)[0]).values(parse(ours), "all", "expected") for path in paths]
+        for mine, other in zip(scores, told, strict=True):
+            assert sorted(mine) == pytest.approx(sorted(other), abs=1e-9), ours
+        found = ranx.compare(wanted, theirs, [name], stat_test="student")
+        (p,) = [pair[name]["p_value"] for pair in found.comparisons.values()]
+        d = Differences.between(*scores)
+        assert paired_t(d).p == pytest.approx(p, rel=1e-6), ours
+        p, _ = fisher_randomization_test(*scores, n_permutations=4_000)
+        assert randomisation(d, resamples=4_000).p == pytest.approx(p, abs=4 * (0.5 / 4_000) ** 0.5), ours
 
 
 def test_equal_scores_of_a_trec_run_are_ties(tmp_path: Path) -> None:
