@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
@@ -39,6 +41,33 @@ def test_text_and_marks_stand_out_from_the_page(palette: dict[str, str]) -> None
         assert contrast(palette[f"c{n}"], palette["paper"]) >= 3, n
     for name in ("c1", "c2"):  # words are set in these
         assert contrast(palette[name], palette["paper"]) >= 4, name
+
+
+COLOUR_BLIND = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+"""Linear RGB as such eyes see it: Machado, Oliveira and Fernandes (2009), severity 1."""
+
+
+def seen(color: str, matrix: list[list[float]]) -> np.ndarray:
+    """CIE L*a*b* of a colour as those eyes see it."""
+    parts = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = to_xyz @ np.clip(np.array(matrix) @ linear, 0, 1) / np.array([0.9505, 1.0, 1.089])
+    fx, fy, fz = (np.cbrt(v) if v > 0.008856 else 7.787 * v + 16 / 116 for v in (x, y, z))
+    return np.array([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)])
+
+
+@pytest.mark.parametrize("eyes", list(COLOUR_BLIND))
+@pytest.mark.parametrize("palette", [PALETTE, DARK], ids=["light", "dark"])
+def test_no_two_colours_look_alike_to_colour_blind_eyes(palette: dict[str, str], eyes: str) -> None:
+    names = [f"c{n}" for n in range(1, DISTINCT + 1)]
+    colours = {name: seen(palette[name], COLOUR_BLIND[eyes]) for name in names}
+    for one, other in combinations(names, 2):
+        assert np.linalg.norm(colours[one] - colours[other]) > 9, (one, other)  # 2.3 is just noticeable
 
 
 def test_each_colour_has_one_name_and_both_themes_have_all_names() -> None:
