@@ -18,6 +18,7 @@ import torch
 
 from recbench.config import differences, write_toml
 from recbench.data.dataset import Dataset
+from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import Ranks, evaluate
 from recbench.evaluation.latency import latency
@@ -144,7 +145,8 @@ def _fit(model: Recommender, order: Order, start: Start | None, watcher: Watcher
         raise TypeError(f"{type(model).__name__} is neither closed form nor trainable")
     valid = order.dataset.queries("valid")
     settings, until = order.resolved.train, order.resolved.until
-    job = Job(train, valid, settings, order.seed, order.device, order.folder, watcher, start, until)
+    known = ItemKnowledge(order.dataset)
+    job = Job(train, valid, settings, order.seed, order.device, order.folder, watcher, start, until, known)
     return fit(model, job, Store(order.folder / layout.STATE))
 
 

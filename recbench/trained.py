@@ -20,6 +20,7 @@ from recbench.evaluation.latency import latency
 from recbench.files import replacing, sha256
 from recbench.generators.base import table_in
 from recbench.recommender import Ask, Reasoned, Recommender, Trainable, build
+from recbench.registry import HEADS
 from recbench.runs import folder as layout
 from recbench.runs.folder import Run
 from recbench.semantic_ids.build import semantic_ids
@@ -188,22 +189,24 @@ def start_from(run: Run, resolved: Resolved, fingerprint: str, stages: Sequence[
     parts = ("backbone", *IDS)
     there, here = ({name: table[name] for name in parts if name in table} for table in (run.config(), resolved.table))
     differ = differences(there, here)
-    if m.head != resolved.head or differ:
+    head = HEADS.load(resolved.head)
+    plain = m.head != resolved.head and m.head in head.begins_as
+    if (m.head != resolved.head and not plain) or differ:
         named = "; ".join(f"{name}: there {old}, here {new}" for name, old, new in differ[:3])
         raise RecbenchError(
             f"--from {run.folder} holds another system: {m.system}.",
-            why=named if m.head == resolved.head else f"Its head is {m.head}, here it is {resolved.head}.",
+            why=named or f"Its head is {m.head}, here it is {resolved.head}.",
             fix=f"Train one to start from: recbench train --backbone {resolved.backbone} --reason {resolved.head} "
             f"--until {stages[0]}",
         )
-    done = tuple(m.stages)
+    done = tuple(head.begins_as[m.head]) if plain else tuple(m.stages)
     if done != tuple(stages[: len(done)]) or len(done) == len(stages):
         raise RecbenchError(
             f"--from {run.folder} leaves no stage to train.",
             why=f"It has gone through {', '.join(done) or 'none'}; asked for: {', '.join(stages)}.",
             fix="Name a run that stopped earlier (--until), or leave --from out.",
         )
-    return Start(read_tensors(run.folder / layout.MODEL), done)
+    return Start(read_tensors(run.folder / layout.MODEL), done, backbone_only=plain)
 
 
 def finished(run: Run) -> None:
