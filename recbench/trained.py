@@ -73,15 +73,18 @@ def load(run: Run, datasets: Path, device: torch.device) -> tuple[Recommender, D
             fix="Prepare the dataset as it was (its card is in run.json), or name its home: --datasets DIR",
             code=Exit.RUN,
         )
-    table = run.config()
-    resolved = resolve(
-        {key: table[key] for key in ("backbone", "head", "loss", "train", *IDS) if key in table}, dataset.card.family
-    )
+    resolved = resolve(_system(run), dataset.card.family)
     torch.set_num_threads(threads(resolved))
     tensors = read_tensors(run.folder / layout.MODEL)
     model = new_model(resolved, dataset, device, table_in(tensors) if resolved.ids is not None else None)
     model.restore(tensors)
     return model, dataset
+
+
+def _system(run: Run) -> dict[str, object]:
+    """What of a run's config makes the system. Settings that are younger than the run are left to their defaults."""
+    table = run.config()
+    return {key: table[key] for key in ("backbone", "head", "loss", "train", *IDS) if key in table}
 
 
 def rank_again(run: Run, datasets: Path, device: torch.device) -> tuple[Ranks, int]:
@@ -187,7 +190,8 @@ def start_from(run: Run, resolved: Resolved, fingerprint: str, stages: Sequence[
             fix="Name a run of the same prepared dataset: recbench list runs",
         )
     parts = ("backbone", *IDS)
-    there, here = ({name: table[name] for name in parts if name in table} for table in (run.config(), resolved.table))
+    tables = resolve(_system(run), run.manifest.dataset["family"]).table, resolved.table
+    there, here = ({name: table[name] for name in parts if name in table} for table in tables)
     differ = differences(there, here)
     head = HEADS.load(resolved.head)
     plain = m.head != resolved.head and m.head in head.begins_as

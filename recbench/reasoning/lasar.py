@@ -245,9 +245,9 @@ class LASAR(ReasoningHead):
     # --- training ---------------------------------------------------------------------------------------------------
 
     def begin(self, backbone: Backbone, score: Score, context: Context) -> None:  # noqa: ARG002 the contract's
-        if context.stage == "ground":
+        self.thinks.fill_(context.stage != "ground")
+        if not self.thinks:
             return
-        self.thinks.fill_(True)
         c = self.config
         if context.stage == "align" or c.terminal_weight:
             self._source = self._anchored(backbone, context)

@@ -178,6 +178,7 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
             _run_epoch(_Training(model, optimizer, average, context), job, store, progress)
     progress.warnings += _doubts(progress, settings, number, stage)
     progress.stage, progress.epoch, progress.waited, progress.losses, progress.current = number + 1, 0, 0, [], ""
+    progress.stage_best = None
 
 
 def _groups(model: Trainable, rate: float) -> Any:
@@ -228,7 +229,9 @@ def _run_epoch(training: _Training, job: Job, store: Store, progress: Progress) 
     progress.epoch += 1
     progress.epochs += 1
     progress.losses.append(losses["total"])
-    progress.waited = 0 if better else progress.waited + 1
+    climbed = value is not None and (progress.stage_best is None or value > progress.stage_best)
+    progress.waited = 0 if climbed else progress.waited + 1
+    progress.stage_best = value if climbed else progress.stage_best
     if better:
         progress.best, progress.best_epoch, progress.best_stage = value, context.epoch, progress.stage
     progress.seconds[context.stage] = progress.seconds.get(context.stage, 0.0) + line["seconds"]
