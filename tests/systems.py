@@ -36,7 +36,7 @@ def small_backbone(name: str, n_items: int = 20, **changes: object) -> torch.nn.
 
 
 def small_head(name: str, backbone: torch.nn.Module, **changes: object) -> torch.nn.Module:
-    """A head of that name for this backbone; default settings but for ``changes``. One that thinks only once it was taught to does."""
+    """A head of that name for this backbone; default settings but for ``changes``. If it must be taught to think, it was."""
     cls = HEADS.load(name)
     head = cls(cls.Config(**changes), backbone)
     if hasattr(head, "thinks"):
