@@ -175,10 +175,17 @@ class LASAR(ReasoningHead):
 
     stages = (
         Stage("ground"),
-        Stage("align", {"epochs": 24, "patience": 4, "learning_rate": 2e-4}),
+        Stage("align", {"epochs": 24, "patience": 8, "learning_rate": 2e-4}),
         Stage(
             "rl",
-            {"epochs": 4, "patience": 2, "learning_rate": 1e-4, "dropout": 0.0, "clip_norm": 1.0},
+            {
+                "epochs": 10,
+                "patience": 3,
+                "batch_size": 1024,
+                "learning_rate": 1e-4,
+                "dropout": 0.0,
+                "clip_norm": 1.0,
+            },
             needs="align",
         ),
     )
