@@ -36,6 +36,7 @@ class Trained:
         batch_size: int = BATCH,
         *,
         stage: int = 0,
+        begun: bool = False,
         padded: bool = False,
         backbone: str = "sasrec",
     ) -> None:
@@ -44,6 +45,8 @@ class Trained:
         self.context = Context(self.model.stages[stage].name, torch.Generator().manual_seed(0), rows, epoch=1, steps=64)
         if stage:
             self.context.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
+        if begun:
+            self.model.begin(self.context)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
         batches = rows.batches(batch_size, np.random.default_rng(0), CPU)
         self.batches = [_padded(batch) if padded else batch for batch, _ in zip(batches, range(3), strict=False)]
@@ -99,6 +102,16 @@ def main(quick: bool) -> None:
     show(
         "lares, stage rpt: a step of 400 positions over a plain step of 1,024 targets (counted: 13)",
         {"rpt": f"{rpt['rpt'] * 400 / (rpt['none'] * 1024):.1f}x"},
+    )
+    lasar = {
+        "none": trained["none"],
+        "align": Trained("lasar", rows, stage=1, begun=True),
+        "rl": Trained("lasar", rows, 1024, stage=2, begun=True),
+    }
+    times = per_target(lasar, rounds)
+    show(
+        "lasar, one position a row thinks: a step over a plain step of as many targets (counted: align 1.03, rl about 0.2)",
+        {name: f"{times[name] / times['none']:.2f}x" for name in ("align", "rl")},
     )
     prefixes = TrainingRows(histories, max_length=LENGTH, window="last", every_position=False)
     size = 64 if quick else 256

@@ -18,10 +18,12 @@ import torch
 
 from recbench.config import differences, write_toml
 from recbench.data.dataset import Dataset
+from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import Ranks, evaluate
 from recbench.evaluation.latency import latency
 from recbench.evaluation.metrics import parse
+from recbench.evaluation.thinking import thinking
 from recbench.files import sha256, write_text
 from recbench.recommender import BaselineRecommender, GeneratorRecommender, Recommender, Trainable
 from recbench.runs import folder as layout
@@ -120,7 +122,7 @@ def _work(order: Order, model: Recommender, manifest: Manifest, start: Start | N
             str(size): latency(model, order.dataset.queries("test"), size, order.device) for size in LATENCY_BATCHES
         },
         stages=order.resolved.stages,
-        facts=progress.facts | _spelling(model, test),
+        facts=progress.facts | _spelling(model, test) | _thinking(model, order, test),
         peak_memory_mb=_peak_mb(order.device),
         metrics={
             "valid": valid.means(METRICS),
@@ -144,7 +146,8 @@ def _fit(model: Recommender, order: Order, start: Start | None, watcher: Watcher
         raise TypeError(f"{type(model).__name__} is neither closed form nor trainable")
     valid = order.dataset.queries("valid")
     settings, until = order.resolved.train, order.resolved.until
-    job = Job(train, valid, settings, order.seed, order.device, order.folder, watcher, start, until)
+    known = ItemKnowledge(order.dataset)
+    job = Job(train, valid, settings, order.seed, order.device, order.folder, watcher, start, until, known)
     return fit(model, job, Store(order.folder / layout.STATE))
 
 
@@ -270,6 +273,12 @@ def _spelling(model: Recommender, test: Ranks) -> dict[str, Any]:
     if test.n_lost is not None:
         told["search"] = {"beam": model.rank_cutoff, "lost": test.n_lost, "of": len(test.targets)}
     return told
+
+
+def _thinking(model: Recommender, order: Order, test: Ranks) -> dict[str, Any]:
+    """What a reader should know of a system that decides how long it thinks."""
+    found = thinking(model, order.dataset.queries("test"), test, LATENCY_BATCHES, order.device)
+    return {} if found is None else {"thinking": found}
 
 
 def _timestamps(order: Order, model: Recommender) -> str | bool:

@@ -51,6 +51,8 @@ class Ranked:
     counts: Counts | None
     top_items_BK: Tensor | None
     top_scores_BK: Tensor | None
+    steps_B: Tensor | None = None
+    """Reasoning steps that each row took, where the head decides; None where all take the same."""
     lost_B: Tensor | None = None
     """True where a search lost a target that beats the last item it found; None where nothing is searched."""
 
@@ -109,6 +111,7 @@ class Recommender(ABC):
     def ranks(self, batch: Batch, ask: Ask) -> Ranked:
         """Where the target of each row stands among all items, and each row's best items. One pass, no sort, no matrix kept."""
         parts: list[Counts] = []
+        taken: list[Tensor] = []
         lists: list[tuple[Tensor, Tensor]] = []
         users_B = torch.from_numpy(batch.users_B.astype(np.int64)).to(batch.items_N.device)
         scratch = None
@@ -118,6 +121,8 @@ class Recommender(ABC):
             )
             seen, seen_row = ask.seen.items[here], ask.seen.row[here] - rows.start
             scratch = scratch_for(scores) if scratch is None else scratch
+            if (steps_R := self.steps_taken(rows)) is not None:
+                taken.append(steps_R)
             if batch.targets_Q is not None:
                 parts.append(count(scores, batch.targets_Q[rows], seen, seen_row, scratch=scratch))
             if ask.top:
@@ -129,7 +134,12 @@ class Recommender(ABC):
             else None,
             torch.cat([items for items, _ in lists]) if lists else None,
             torch.cat([scores for _, scores in lists]) if lists else None,
+            torch.cat(taken) if taken else None,
         )
+
+    def steps_taken(self, rows: slice) -> Tensor | None:  # noqa: ARG002 for systems that decide it
+        """Reasoning steps of these rows of the batch that ``score_blocks`` is at; None where all rows take the same."""
+        return None
 
 
 class Trainable(Recommender, nn.Module):
@@ -144,6 +154,11 @@ class Trainable(Recommender, nn.Module):
     @abstractmethod
     def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
         """Named, weighted, scalar losses; their sum is minimised."""
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """How many times the learning rate some parameters take, by what their names begin with."""
+        return {}
 
     @abstractmethod
     def begin(self, context: Context) -> None:
@@ -180,6 +195,10 @@ class Reasoned(Trainable):
         with self.score.step(generator, batch.targets_Q, batch):
             return self.head.losses(self.backbone, batch, self.score, context)
 
+    @property
+    def rates(self) -> dict[str, float]:
+        return {f"head.{name}": rate for name, rate in self.head.rates.items()}
+
     def begin(self, context: Context) -> None:
         if context.train is not None:
             counts = context.train.target_counts(self.backbone.n_items)
@@ -201,6 +220,9 @@ class ItemRecommender(Reasoned):
 
     def __init__(self, backbone: Backbone, head: ReasoningHead, score: Score | None = None) -> None:
         super().__init__(backbone, head, ItemSoftmax(backbone.item_vectors) if score is None else score)
+
+    def steps_taken(self, rows: slice) -> Tensor | None:
+        return None if self.head.taken_Q is None else self.head.taken_Q[rows]
 
     def score_blocks(self, batch: Batch, steps: int | None = None) -> Iterator[tuple[slice, Tensor]]:
         u_BD = self.answers(batch, steps)
@@ -231,6 +253,9 @@ class GeneratorRecommender(Reasoned):
             raise ValueError("these weights spell items by other ids than this model")
         super().restore(tensors)
 
+    def steps_taken(self, rows: slice) -> Tensor | None:  # noqa: ARG002 the last answers are those of these rows
+        return self.head.taken_Q
+
     def score_blocks(self, batch: Batch, steps: int | None = None) -> Iterator[tuple[slice, Tensor]]:
         for rows, part in _pieces(batch, SPELLED_ROWS):
             with self.backbone.about(part):
@@ -255,6 +280,9 @@ class GeneratorRecommender(Reasoned):
             else None,
             torch.cat([items for items, _ in lists]) if lists else None,
             torch.cat([scores for _, scores in lists if scores is not None]) if lists else None,
+            torch.cat([part.steps_B for part in found if part.steps_B is not None])
+            if self.head.taken_Q is not None
+            else None,
             torch.cat([part.lost_B for part in found if part.lost_B is not None]) if counts else None,
         )
 
@@ -268,10 +296,11 @@ class GeneratorRecommender(Reasoned):
         listed = unseen if ask.top_unseen and unseen is not None else beams
         items_BK, scores_BK = best(listed, ask.top) if ask.top else (None, None)
         if batch.targets_Q is None or unseen is None:
-            return Ranked(None, items_BK, scores_BK)
+            return Ranked(None, items_BK, scores_BK, self.head.taken_Q)
         own_B = self.score.searched(u_BD, batch.targets_Q)
         counts = counts_of(beams, unseen, batch.targets_Q, own_B, seen, self.backbone.n_items)
-        return Ranked(counts, items_BK, scores_BK, search_errors(beams, batch.targets_Q, own_B))
+        lost_B = search_errors(beams, batch.targets_Q, own_B)
+        return Ranked(counts, items_BK, scores_BK, self.head.taken_Q, lost_B)
 
 
 @final

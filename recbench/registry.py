@@ -126,6 +126,11 @@ HEADS = Registry(
             "latent",
             "thoughts refined by diffusion (DiffuReason, 2026, reconstructed from the abstract)",
         ),
+        "lasar": Entry(
+            "recbench.reasoning.lasar:LASAR",
+            "latent",
+            "thoughts with anchors, as many as a policy says (LASAR, 2026, reconstructed)",
+        ),
     },
 )
 

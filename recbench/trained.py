@@ -20,6 +20,7 @@ from recbench.evaluation.latency import latency
 from recbench.files import replacing, sha256
 from recbench.generators.base import table_in
 from recbench.recommender import Ask, Reasoned, Recommender, Trainable, build
+from recbench.registry import HEADS
 from recbench.runs import folder as layout
 from recbench.runs.folder import Run
 from recbench.semantic_ids.build import semantic_ids
@@ -72,15 +73,18 @@ def load(run: Run, datasets: Path, device: torch.device) -> tuple[Recommender, D
             fix="Prepare the dataset as it was (its card is in run.json), or name its home: --datasets DIR",
             code=Exit.RUN,
         )
-    table = run.config()
-    resolved = resolve(
-        {key: table[key] for key in ("backbone", "head", "loss", "train", *IDS) if key in table}, dataset.card.family
-    )
+    resolved = resolve(_system(run), dataset.card.family)
     torch.set_num_threads(threads(resolved))
     tensors = read_tensors(run.folder / layout.MODEL)
     model = new_model(resolved, dataset, device, table_in(tensors) if resolved.ids is not None else None)
     model.restore(tensors)
     return model, dataset
+
+
+def _system(run: Run) -> dict[str, object]:
+    """What of a run's config makes the system. Settings that are younger than the run are left to their defaults."""
+    table = run.config()
+    return {key: table[key] for key in ("backbone", "head", "loss", "train", *IDS) if key in table}
 
 
 def rank_again(run: Run, datasets: Path, device: torch.device) -> tuple[Ranks, int]:
@@ -186,24 +190,27 @@ def start_from(run: Run, resolved: Resolved, fingerprint: str, stages: Sequence[
             fix="Name a run of the same prepared dataset: recbench list runs",
         )
     parts = ("backbone", *IDS)
-    there, here = ({name: table[name] for name in parts if name in table} for table in (run.config(), resolved.table))
+    tables = resolve(_system(run), run.manifest.dataset["family"]).table, resolved.table
+    there, here = ({name: table[name] for name in parts if name in table} for table in tables)
     differ = differences(there, here)
-    if m.head != resolved.head or differ:
+    head = HEADS.load(resolved.head)
+    plain = m.head != resolved.head and m.head in head.begins_as
+    if (m.head != resolved.head and not plain) or differ:
         named = "; ".join(f"{name}: there {old}, here {new}" for name, old, new in differ[:3])
         raise RecbenchError(
             f"--from {run.folder} holds another system: {m.system}.",
-            why=named if m.head == resolved.head else f"Its head is {m.head}, here it is {resolved.head}.",
+            why=named or f"Its head is {m.head}, here it is {resolved.head}.",
             fix=f"Train one to start from: recbench train --backbone {resolved.backbone} --reason {resolved.head} "
             f"--until {stages[0]}",
         )
-    done = tuple(m.stages)
+    done = tuple(head.begins_as[m.head]) if plain else tuple(m.stages)
     if done != tuple(stages[: len(done)]) or len(done) == len(stages):
         raise RecbenchError(
             f"--from {run.folder} leaves no stage to train.",
             why=f"It has gone through {', '.join(done) or 'none'}; asked for: {', '.join(stages)}.",
             fix="Name a run that stopped earlier (--until), or leave --from out.",
         )
-    return Start(read_tensors(run.folder / layout.MODEL), done)
+    return Start(read_tensors(run.folder / layout.MODEL), done, backbone_only=plain)
 
 
 def finished(run: Run) -> None:

@@ -36,9 +36,12 @@ def small_backbone(name: str, n_items: int = 20, **changes: object) -> torch.nn.
 
 
 def small_head(name: str, backbone: torch.nn.Module, **changes: object) -> torch.nn.Module:
-    """A head of that name for this backbone; default settings but for ``changes``."""
+    """A head of that name for this backbone; default settings but for ``changes``. If it must be taught to think, it was."""
     cls = HEADS.load(name)
-    return cls(cls.Config(**changes), backbone)
+    head = cls(cls.Config(**changes), backbone)
+    if hasattr(head, "thinks"):
+        head.thinks.fill_(True)
+    return head
 
 
 def small_score(name: str, backbone: torch.nn.Module, **changes: object) -> Score:

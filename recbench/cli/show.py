@@ -162,10 +162,17 @@ def _show_diagnostics(run: Run) -> None:
         ]
         headings = [f"epoch {epoch}{' (best)' if best and epoch == best[0]['epoch'] else ''}" for epoch in shown]
         render.out.print(render.table(f"diagnostics, stage {stage}", ["", *headings], rows))
-    for stage, facts in run.manifest.facts.items():
+    stages = {line["stage"] for line in lines}
+    for about, facts in run.manifest.facts.items():
         for name, fact in facts.items():
-            told = ", ".join(f"{key} {value:.4g}" for key, value in fact.items()) if isinstance(fact, dict) else fact
-            render.out.print(f"  stage {stage}, {name}: {told}")
+            render.out.print(f"  {'stage ' if about in stages else ''}{about}, {name.replace('_', ' ')}: {_told(fact)}")
+
+
+def _told(fact: object) -> str:
+    """A fact of ``run.json`` in one line."""
+    if isinstance(fact, dict):
+        return ", ".join(f"{key} {_told(value)}" for key, value in fact.items())
+    return f"{fact:.4g}" if isinstance(fact, float) else "none" if fact is None else str(fact)
 
 
 def _in_order(name: str) -> tuple[str, int]:

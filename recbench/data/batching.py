@@ -196,6 +196,12 @@ class TrainingRows:
         """How often each item is a target in an epoch, by item id from 0, (n_items + 1,)."""
         return np.bincount(self.histories.items[self._targets], minlength=n_items + 1)
 
+    def is_last(self, place_Q: np.ndarray) -> np.ndarray:
+        """Is each of these events (``Batch.place_Q``) the newest of its user's? (Q,) bool."""
+        last = np.zeros(len(self.histories.items), dtype=bool)
+        last[self.histories.stops - 1] = True
+        return last[place_Q]
+
     def steps(self, batch_size: int) -> int:
         """Steps of an epoch, about ``batch_size`` targets each."""
         return max(1, round(self.n_targets / batch_size))

@@ -48,5 +48,9 @@ def ppmi(counts: sparse.csr_array) -> sparse.csr_array:
 
 def cooccurrence_vectors(train: Histories, n_items: int, width: int) -> np.ndarray:
     """U sqrt(S) of the truncated SVD of PPMI, (V - 1, A) float32; a row of zeros for an item that training never shows."""
-    u, s = truncated_svd(ppmi(near_counts(train, n_items)), width)
-    return (u * np.sqrt(s)).astype(np.float32)
+    near = ppmi(near_counts(train, n_items))
+    known = np.flatnonzero(np.diff(near.indptr))
+    u, s = truncated_svd(near[known][:, known], width)
+    vectors = np.zeros((n_items, u.shape[1]), dtype=np.float32)
+    vectors[known] = u * np.sqrt(s)
+    return vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -34,24 +35,66 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The words that stand in two of some texts at least, in alphabetical order, and how rare each is."""
+
+    column: dict[str, int]
+    idf_W: np.ndarray
+    """1 + ln((1 + V) / (1 + df)) of each word, V texts."""
+
+    @classmethod
+    def of(cls, texts_V: Sequence[str]) -> Vocabulary:
+        """The vocabulary of these texts."""
+        df: dict[str, int] = {}
+        for text in texts_V:
+            for word in set(words(text)):
+                df[word] = df.get(word, 0) + 1
+        kept = sorted(word for word, n in df.items() if n > 1)
+        df_W = np.array([df[word] for word in kept], dtype=np.int64)
+        column = {word: place for place, word in enumerate(kept)}
+        return cls(column, 1 + np.log((1 + len(texts_V)) / (1 + df_W)))
+
+    def counts(self, texts_V: Sequence[str]) -> sparse.csr_array:
+        """How often each word stands in each text, (V, W)."""
+        kept = [[self.column[word] for word in words(text) if word in self.column] for text in texts_V]
+        row_E = np.repeat(np.arange(len(kept)), [len(row) for row in kept])
+        column_E = np.fromiter((place for row in kept for place in row), np.int64, len(row_E))
+        counts = sparse.coo_array((np.ones(len(row_E)), (row_E, column_E)), shape=(len(kept), len(self.column))).tocsr()
+        counts.sum_duplicates()
+        return counts
+
+
+class TextSpace:
+    """Texts as vectors that add up: the vector of two texts one behind the other is the sum of theirs.
+
+    An entry of a row is tf times idf, without a logarithm of tf and without a norm; the directions are the strongest of ``tf_idf``.
+
+    Args:
+        texts_V: they make the vocabulary and the directions.
+        width: directions at most.
+    """
+
+    def __init__(self, texts_V: Sequence[str], width: int) -> None:
+        self._vocabulary = Vocabulary.of(texts_V)
+        matrix = tf_idf(texts_V)
+        u, s = truncated_svd(matrix, width)
+        self._directions_WA = np.asarray(matrix.T @ u) / s
+
+    def vectors(self, texts_N: Sequence[str]) -> np.ndarray:
+        """(N, A) float64."""
+        counts = self._vocabulary.counts(texts_N)
+        return np.asarray((counts * self._vocabulary.idf_W) @ self._directions_WA)
+
+
 def tf_idf(texts_V: Sequence[str]) -> sparse.csr_array:
     """One row a text, one column a word that stands in two texts at least; rows have length 1, or 0 where no word is left.
 
     An entry is (1 + ln tf) (1 + ln((1 + V) / (1 + df))); columns are in alphabetical order.
     """
-    rows = [words(text) for text in texts_V]
-    df: dict[str, int] = {}
-    for row in rows:
-        for word in set(row):
-            df[word] = df.get(word, 0) + 1
-    column = {word: place for place, word in enumerate(sorted(word for word, n in df.items() if n > 1))}
-    kept = [[column[word] for word in row if word in column] for row in rows]
-    row_E = np.repeat(np.arange(len(rows)), [len(row) for row in kept])
-    column_E = np.fromiter((place for row in kept for place in row), np.int64, len(row_E))
-    counts = sparse.coo_array((np.ones(len(row_E)), (row_E, column_E)), shape=(len(rows), len(column))).tocsr()
-    counts.sum_duplicates()
-    df_W = np.bincount(counts.indices, minlength=len(column))
-    counts.data = (1 + np.log(counts.data)) * (1 + np.log((1 + len(rows)) / (1 + df_W)))[counts.indices]
+    vocabulary = Vocabulary.of(texts_V)
+    counts = vocabulary.counts(texts_V)
+    counts.data = (1 + np.log(counts.data)) * vocabulary.idf_W[counts.indices]
     norm_V = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
     scale_V = np.divide(1.0, norm_V, out=np.zeros_like(norm_V), where=norm_V > 0)
     return sparse.csr_array(sparse.diags_array(scale_V) @ counts)

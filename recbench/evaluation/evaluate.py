@@ -41,12 +41,14 @@ class Ranks:
     top_scores: np.ndarray | None = None
     together: bool = False
     """Are the rows of a user one question with a set of targets?"""
+    steps: np.ndarray | None = None
+    """(Q,) reasoning steps that each query took, where the head decides; None where all take the same."""
     n_lost: int | None = None
     """Targets that a search lost though they beat the last item it found; None where nothing is searched."""
 
     def frame(self) -> pd.DataFrame:
-        """The columns of ``users.parquet``."""
-        return pd.DataFrame(
+        """The columns of ``users.parquet``; the last only where the number of steps is the head's decision."""
+        frame = pd.DataFrame(
             {
                 columns.SPLIT: self.split,
                 columns.USER: self.users.astype(np.int32),
@@ -57,6 +59,7 @@ class Ranks:
                 columns.TIED_UNSEEN: self.tied_unseen.astype(np.int32),
             }
         )
+        return frame if self.steps is None else frame.assign(**{columns.STEPS: self.steps.astype(np.int16)})
 
     def top_frame(self) -> pd.DataFrame:
         """The columns of ``topk.parquet``, one list a user: that of its last query. Places that could not be filled are left
@@ -112,6 +115,7 @@ def evaluate(
     lists = [np.zeros((len(queries), 0)), np.zeros((len(queries), 0))]
     n_nan = n_repeated = 0
     lost: list[int] = []
+    steps_taken: np.ndarray | None = None
     for chosen, batch in query_batches(queries, model.max_length, USERS_A_BATCH, device, closed=model.closed):
         ranked = model.ranks(
             batch, Ask(seen_of(queries.histories, chosen, device), top, tie_seed=tie_seed, steps=steps, within=within)
@@ -123,6 +127,9 @@ def evaluate(
         n_nan += int(ranked.counts.nan.sum())
         n_repeated += int(ranked.counts.repeated.sum())
         lost += [] if ranked.lost_B is None else [int(ranked.lost_B.sum())]
+        if ranked.steps_B is not None:
+            steps_taken = np.zeros(len(queries), dtype=np.int64) if steps_taken is None else steps_taken
+            steps_taken[chosen] = ranked.steps_B.cpu().numpy()
         _keep(lists, chosen, (ranked.top_items_BK, ranked.top_scores_BK))
         if tell is not None:
             tell(len(chosen))
@@ -137,6 +144,7 @@ def evaluate(
         top_items=lists[0] if top else None,
         top_scores=lists[1] if top else None,
         together=queries.together,
+        steps=steps_taken,
         n_lost=sum(lost) if lost else None,
     )
 

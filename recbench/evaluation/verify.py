@@ -179,6 +179,8 @@ def _best_epoch(run: Run) -> Finding:
 
 def _picked(run: Run, epochs: list[dict[str, Any]]) -> Finding:
     best = [line for line in epochs if line.get("best")]
+    if not best and run.manifest.started_from and run.manifest.best_epoch == 0:
+        return Finding("best epoch", True, "no epoch was better than the run it began with, whose weights it kept")
     if not best:
         return Finding("best epoch", False, f"{layout.LOG} calls no epoch the best")
     told = run.manifest.best_epoch

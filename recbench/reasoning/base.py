@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch, TrainingRows
+from recbench.data.knowledge import ItemKnowledge
 from recbench.scoring.base import Score
 
 
@@ -23,6 +24,8 @@ class Stage:
     """Also the name of the table with its own settings: ``[train.<name>]``."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Training settings of this stage that stand over ``[train]`` and below ``[train.<name>]``."""
+    needs: str | None = None
+    """A stage before it whose weights must have been kept; else there is nothing for it to go on from, and it is left out."""
 
 
 class Reasoner(Protocol):
@@ -51,6 +54,8 @@ class Context:
     """Steps of one epoch."""
     negatives: torch.Generator | None = None
     """What a loss draws its negatives from, new each step: a head draws the same under every loss. None: ``generator``."""
+    items: ItemKnowledge | None = None
+    """What is known of the items besides their ids. None: nothing."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What a reader of ``run.json`` should know of this stage; ``begin`` fills it."""
     _notes: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -81,6 +86,10 @@ class ReasoningHead(nn.Module, ABC):
     stages: ClassVar[tuple[Stage, ...]]
     scalable: ClassVar[bool] = True
     """Does a number of steps given at test time mean anything?"""
+    begins_as: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Other heads whose finished runs have, for this one, gone through these stages: their parameters are the backbone's alone."""
+    taken_Q: Tensor | None = None
+    """Steps that each asked token of the last ``think`` took; None where all take the same."""
 
     def __init__(self, config: Any, backbone: Backbone) -> None:  # noqa: ARG002 for subclasses
         super().__init__()
@@ -90,6 +99,11 @@ class ReasoningHead(nn.Module, ABC):
     def plan(cls, config: Any) -> tuple[Stage, ...]:  # noqa: ARG003 for heads whose stages depend on it
         """The stages of training under a config."""
         return cls.stages
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """How many times the learning rate some parameters take, by what their names begin with."""
+        return {}
 
     @abstractmethod
     def think(self, backbone: Backbone, batch: Batch, steps: int | None = None) -> Tensor:

@@ -28,7 +28,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.reasoning.base import Context, Reasoner, ReasoningHead, Stage, targets
 from recbench.reasoning.contrast import equal, info_nce, some_of, user_of
 from recbench.reasoning.diagnostics import note_similarity
-from recbench.reasoning.rewards import advantages, hit, ndcg, note_rewards
+from recbench.reasoning.rewards import advantages, hit, k3, ndcg, note_rewards
 from recbench.scoring.base import Score
 
 FILTER_BATCH = 2048
@@ -451,11 +451,6 @@ class LARES(ReasoningHead):
     def _scored(self, steps: int, context: Context) -> Tensor:
         """Steps of a trajectory whose log-probabilities are taken."""
         return some_of(steps, self.config.rpt_steps or steps, context.generator)
-
-
-def k3(difference: Tensor) -> Tensor:
-    """exp(d) - d - 1, at least 0 (Schulman's estimator of KL; here a convex fence, since nothing is sampled)."""
-    return torch.exp(difference) - difference - 1
 
 
 def note_changes(context: Context, z_AKD: Tensor, user_A: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What reinforcement of a ranking shares: a reward from a rank, and advantages within a group of attempts at one target."""
+"""What reinforcement of a ranking shares: rewards from ranks and lists, advantages within a group, the fence around a reference."""
 
 from __future__ import annotations
 
@@ -24,6 +24,26 @@ def advantages(reward_NG: Tensor, bound: float = float("inf")) -> Tensor:
     centred_NG = reward_NG - reward_NG[:, :1]  # equal rewards are exactly 0, whatever the rounding of their mean
     centred_NG = centred_NG - centred_NG.mean(1, keepdim=True)
     return (centred_NG / (centred_NG.std(1, keepdim=True) + 1e-4)).clamp(-bound, bound)
+
+
+def rank_rewards(is_target_PG: Tensor) -> Tensor:
+    """Rewards of a list's items, best first (MiniOneRec, arXiv 2510.24431, as its code has it).
+
+    1 for the target; where it is there, place i of the others costs a_i / sum a, a_i = 1 / log2(i + 1); else 0 for all.
+    """
+    a_G = 1 / torch.log2(torch.arange(2, is_target_PG.shape[1] + 2, device=is_target_PG.device).float())
+    hit_P1 = is_target_PG.any(1, keepdim=True)
+    return is_target_PG.float() - (hit_P1 & ~is_target_PG) * (a_G / a_G.sum())
+
+
+def place_in(is_target_PG: Tensor) -> Tensor:
+    """Place of the target in its list, from 1; G + 1 where it is not there, (P,)."""
+    return torch.where(is_target_PG.any(1), is_target_PG.float().argmax(1) + 1, is_target_PG.shape[1] + 1)
+
+
+def k3(difference: Tensor) -> Tensor:
+    """exp(d) - d - 1, at least 0 (Schulman's estimator of KL; a convex fence where nothing is sampled)."""
+    return torch.exp(difference) - difference - 1
 
 
 def note_rewards(context: Context, reward_NG: Tensor, ranked_NG: Tensor | None = None) -> None:

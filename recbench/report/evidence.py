@@ -41,7 +41,7 @@ class Evidence:
     steps: tuple[Mapping[str, float], ...] = ()
     """Lines of ``steps.csv``."""
     depths: Mapping[int, float] = field(default_factory=dict)
-    """Share by number of steps, at the best epoch."""
+    """Share by number of steps: of test queries, or where a run does not say that, of its best epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def gather(labelled: Sequence[tuple[str, Run]]) -> tuple[list[Evidence], list[Mi
         epochs, lost = _epochs(run)
         steps, unread = _steps(run)
         missing += lost + unread
-        found.append(Evidence(label=label, run=run, epochs=epochs, steps=steps, depths=_depths(epochs)))
+        found.append(Evidence(label=label, run=run, epochs=epochs, steps=steps, depths=_depths(run, epochs)))
     return found, missing
 
 
@@ -112,8 +112,12 @@ def _steps(run: Run) -> tuple[tuple[Mapping[str, float], ...], list[Missing]]:
     return tuple(sorted(rows, key=lambda row: row["steps"])), []
 
 
-def _depths(epochs: Sequence[Epoch]) -> dict[int, float]:
-    """Of the last epoch that was best so far and says it; of the last that says it where none was best."""
+def _depths(run: Run, epochs: Sequence[Epoch]) -> dict[int, float]:
+    """Of the test queries; else of the last epoch that was best so far and says it, or of the last that says it."""
+    thinking = run.manifest.facts.get("thinking", {})
+    told = _numbers(thinking.get("share", {})) if isinstance(thinking, Mapping) else {}
+    if told:
+        return {int(k): share for k, share in sorted(told.items(), key=lambda pair: int(pair[0]))}
     telling = [epoch for epoch in epochs if any(name.startswith(DEPTH) for name in epoch.diagnostics)]
     chosen = [epoch for epoch in telling if epoch.best] or telling
     if not chosen:

@@ -35,6 +35,8 @@ class Progress:
     best_stage: int = 0
     waited: int = 0
     """Epochs since this stage's best."""
+    stage_best: float | None = None
+    """The best validation metric of this stage's own epochs: a stage may begin below the one before it and still climb."""
     losses: list[float] = field(default_factory=list)
     """Total training loss of each epoch of this stage."""
     epochs: int = 0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from recbench.data.batching import TrainingRows
 from recbench.data.dataset import Histories, Queries
+from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import Ranks, evaluate
 from recbench.evaluation.metrics import parse
@@ -60,6 +61,8 @@ class Start:
     tensors: dict[str, Tensor]
     stages: tuple[str, ...]
     """The stages it has gone through."""
+    backbone_only: bool = False
+    """It is of a head without parameters: those of this one are still untrained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class Job:
     """Weights to go on from; None: from the first stage."""
     until: str | None = None
     """Last stage to run; None: all."""
+    items: ItemKnowledge | None = None
+    """What heads may know of the items besides their ids."""
 
 
 def fit(model: Trainable, job: Job, store: Store) -> Progress:
@@ -112,7 +117,7 @@ def _first(model: Trainable, job: Job, store: Store) -> Progress:
                 f"a start has gone through the first of the stages {names}, not all; this one through {gone}"
             )
         progress.stage = len(gone)
-        model.restore(job.start.tensors)
+        model.restore(model.tensors() | job.start.tensors if job.start.backbone_only else job.start.tensors)
         _, progress.best = _validated(model, job, job.settings[model.stages[progress.stage].name])
         progress.best_epoch, progress.best_stage = 0, progress.stage - 1
         store.save(progress, None, model.tensors())
@@ -122,6 +127,11 @@ def _first(model: Trainable, job: Job, store: Store) -> Progress:
 def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, number: int, stage: Stage) -> None:
     settings = job.settings[stage.name]
     if number and not settings.epochs:
+        progress.stage = number + 1
+        return
+    names = [one.name for one in model.stages]
+    if stage.needs in names and progress.best_stage < names.index(stage.needs):
+        progress.warnings.append(f"{stage.name}: left out, as the weights of {stage.needs} were not kept")
         progress.stage = number + 1
         return
     if progress.stage != number or not progress.current:
@@ -144,9 +154,10 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
         epochs=settings.epochs,
         steps=rows.steps(settings.batch_size),
         step=progress.epoch * rows.steps(settings.batch_size),
+        items=job.items,
     )
     optimizer = torch.optim.Adam(
-        model.parameters(),
+        _groups(model, settings.learning_rate),
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=job.device.type != "mps",
@@ -167,6 +178,18 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
             _run_epoch(_Training(model, optimizer, average, context), job, store, progress)
     progress.warnings += _doubts(progress, settings, number, stage)
     progress.stage, progress.epoch, progress.waited, progress.losses, progress.current = number + 1, 0, 0, [], ""
+    progress.stage_best = None
+
+
+def _groups(model: Trainable, rate: float) -> Any:
+    """The parameters, those with a learning rate of their own apart."""
+    if not model.rates:
+        return model.parameters()
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in model.named_parameters():
+        own = next((times for start, times in model.rates.items() if name.startswith(start)), 1.0)
+        groups.setdefault(own, []).append(parameter)
+    return [{"params": parameters, "lr": rate * times} for times, parameters in groups.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +229,9 @@ def _run_epoch(training: _Training, job: Job, store: Store, progress: Progress) 
     progress.epoch += 1
     progress.epochs += 1
     progress.losses.append(losses["total"])
-    progress.waited = 0 if better else progress.waited + 1
+    climbed = value is not None and (progress.stage_best is None or value > progress.stage_best)
+    progress.waited = 0 if climbed else progress.waited + 1
+    progress.stage_best = value if climbed else progress.stage_best
     if better:
         progress.best, progress.best_epoch, progress.best_stage = value, context.epoch, progress.stage
     progress.seconds[context.stage] = progress.seconds.get(context.stage, 0.0) + line["seconds"]

@@ -34,6 +34,10 @@ VARIANTS: list[tuple[str, dict[str, object]]] = [
     ("rearec-prl", {"views": "thoughts", "contrast_rows": 5}),
     ("lares", {"filter_top": 0, "partner": "self", "mix": "concat"}),
     ("diffuse", {"grpo_when": "after", "kl": 0.1, "reference": "stage"}),
+    ("lasar", {"depth_baseline": "exact", "feed": "linear", "cuts": 0, "anchor": "backbone", "align": "mse"}),
+    ("lasar", {"depth_baseline": "paired", "feed": "state", "anchor": "codes", "reward": "hit", "skip_missed": True}),
+    ("lasar", {"depth": "random", "feed": "constant", "align": "cosine", "use_target": False, "reference_sync": True}),
+    ("lasar", {"shuffle_anchors": True, "shuffle_reward": True, "group_reward": "mean", "rl_holdout": 0.5, "cuts": 2}),
 ]
 """Heads as they are by default, and settings that take other paths through their losses."""
 OUT_OF_RANGE: list[tuple[str, str, object]] = [
@@ -65,6 +69,17 @@ OUT_OF_RANGE: list[tuple[str, str, object]] = [
     ("diffuse", "group", 1),
     ("diffuse", "explore", 1.5),
     ("diffuse", "feed_dropout", 1.0),
+    ("lasar", "max_depth", 0),
+    ("lasar", "min_depth", -1),
+    ("lasar", "min_depth", 9),
+    ("lasar", "fixed_depth", -1),
+    ("lasar", "group", 1),
+    ("lasar", "align_tau", 0.0),
+    ("lasar", "label_smoothing", 1.0),
+    ("lasar", "step_cost", -0.1),
+    ("lasar", "cuts", -1),
+    ("lasar", "skip", ("align",)),
+    ("lasar", "anchor", "file"),
 ]
 ROWS = [[3], [5, 6], [7, 8, 9], [1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4, 3, 2, 1]]
 USERS = [[1, 2, 3], [4, 2, 3, 2], [5, 6, 1, 3, 7], [8, 9, 1, 2, 3, 4, 5, 6]]
@@ -73,6 +88,12 @@ N_ITEMS = 20
 
 def thoughts(model: ItemRecommender, rows: list[list[int]], steps: int | None = None) -> Tensor:
     return model.eval().head.think(model.backbone, packed(rows), steps)
+
+
+def as_long(*chains: Tensor) -> list[Tensor]:
+    """Chains of equal length: one that ended stays at its last thought, as it does beside a longer one in the same batch."""
+    K = max(z.shape[1] for z in chains)
+    return [torch.cat([z, z[:, -1:].expand(-1, K - z.shape[1], -1)], dim=1) for z in chains]
 
 
 def context(model: ItemRecommender, stage: Stage, seed: int = 5) -> Context:
@@ -191,7 +212,7 @@ def test_a_later_item_changes_no_thought_before_it(head: str, backbone: str) -> 
     model = small_system(backbone, head)
     if not model.backbone.causal:
         pytest.skip(f"{backbone} trains on prefix rows")
-    one, other = thoughts(model, [[1, 2, 3, 4, 5, 6]]), thoughts(model, [[1, 2, 3, 9, 9, 9]])
+    one, other = as_long(thoughts(model, [[1, 2, 3, 4, 5, 6]]), thoughts(model, [[1, 2, 3, 9, 9, 9]]))
     torch.testing.assert_close(one[:3], other[:3], atol=1e-5, rtol=0)
     assert not torch.allclose(one[3:], other[3:], atol=1e-3)
 
@@ -201,7 +222,7 @@ def test_asking_for_some_tokens_gives_their_thoughts_alone(head: str, backbone: 
     model = small_system(backbone, head).eval()
     everywhere, some = thoughts(model, ROWS), [0, 2, 5, 10, 19]
     alone = model.head.think(model.backbone, packed(ROWS, at=some))
-    torch.testing.assert_close(alone, everywhere[some], atol=1e-5, rtol=0)
+    torch.testing.assert_close(*as_long(alone, everywhere[some]), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("head", "backbone"), PAIRS)

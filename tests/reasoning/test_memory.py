@@ -34,6 +34,8 @@ for stage in model.stages:
     context = Context(stage.name, torch.Generator().manual_seed(0), rows, epoch=1, steps=1)
     if stage is not model.stages[0]:
         context.reference = copy.deepcopy(model).eval().requires_grad_(False)
+    if stage.name != "rpt":  # its filter would leave nothing of an untrained model's ranks
+        model.begin(context)
     for batch in rows.batches(rows.n_targets, np.random.default_rng(0), torch.device("cpu")):
         context.step += 1
         losses = model.losses(batch, context)

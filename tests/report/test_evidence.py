@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ def test_depths_are_those_of_the_last_best_epoch_in_order_of_steps(run: Run) -> 
     ((found,), missing) = gather([("a", run)])
     assert list(found.depths.items()) == [(2, 0.75), (10, 0.25)]
     assert missing == []
+
+
+def test_depths_are_those_of_the_test_queries_where_the_run_says_them(run: Run) -> None:
+    write(run, line(1, best=True, diagnostics={"depth@2": 1.0}))
+    facts = {"thinking": {"mean": 3.0, "share": {"10": 0.25, "2": 0.75}}}
+    replace(run.manifest, facts=facts).write(run.folder)
+    ((found,), _) = gather([("a", Run.open(run.folder))])
+    assert list(found.depths.items()) == [(2, 0.75), (10, 0.25)]
 
 
 def test_what_cannot_be_drawn_is_left_out_of_an_epoch(run: Run) -> None:

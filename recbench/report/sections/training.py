@@ -197,7 +197,9 @@ def depth(material: Material) -> Section:
         }
         if found:
             panels.append(_depth_panel(dataset, list(found.values())))
-    lead = ("Share by number of reasoning steps, at the last best epoch that says it; mean over seeds.",)
+    lead = (
+        "Share of test queries by number of reasoning steps (where a run does not say it, of its best epoch); mean over seeds.",
+    )
     return Section(name="depth", title="Depth", lead=lead, blocks=_together(panels))
 
 

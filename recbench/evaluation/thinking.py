@@ -1,0 +1,47 @@
+"""Where a head decides how long to think: how long it thought, about whom, and what that bought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from recbench.data.dataset import Queries
+from recbench.evaluation.evaluate import Ranks, evaluate
+from recbench.evaluation.latency import latency
+from recbench.recommender import Recommender
+
+
+def thinking(
+    model: Recommender, queries: Queries, ranks: Ranks, sizes: Sequence[int], device: torch.device
+) -> dict[str, Any] | None:
+    """Steps over the queries of one split, and the same weights without any step; None where the head decides nothing.
+
+    ``mean``, ``p50``, ``p95``, ``max``; ``share`` of queries by number of steps; Spearman's correlation of the steps with the
+    length of the history and with the rank of the target before the first step (None where one of the two is constant); metrics
+    and milliseconds a user, by the number ranked at once, with no step at all.
+    """
+    if ranks.steps is None:
+        return None
+    plain = evaluate(model, queries, device, steps=0)
+    values, counts = np.unique(ranks.steps, return_counts=True)
+    return {
+        "mean": float(ranks.steps.mean()),
+        "p50": float(np.quantile(ranks.steps, 0.5)),
+        "p95": float(np.quantile(ranks.steps, 0.95)),
+        "max": int(ranks.steps.max()),
+        "share": {str(k): float(n) / len(ranks.steps) for k, n in zip(values, counts, strict=True)},
+        "with_history_length": _spearman(ranks.steps, queries.histories.lengths),
+        "with_plain_rank": _spearman(ranks.steps, plain.above + plain.tied / 2),
+        "plain": plain.means(["hr@10", "ndcg@10"]),
+        "plain_latency_ms": {str(size): latency(model, queries, size, device, steps=0) for size in sizes},
+    }
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float | None:
+    if len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
+        return None
+    return float(np.corrcoef(pd.Series(x).rank(), pd.Series(y).rank())[0, 1])

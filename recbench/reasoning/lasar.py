@@ -1,0 +1,593 @@
+"""LASAR: latent thoughts pulled to the segments of a rationale, and a policy that decides how many there are.
+
+Chen et al., "LASAR: Latent Adaptive Semantic Aligned Reasoning for Generative Recommendation", arXiv 2605.10207. Neither its text
+nor its code was at hand: what stands here is reconstructed from two public close readings, and no number made with it is a
+reproduction. The paper's model is a language model that spells items; here it is any backbone.
+
+h_0 is the plain state; thought t is the state behind one more token, which is fed thought t - 1 (Coconut, arXiv 2412.06769). The
+policy picks the depth N from h_0 before the first thought; h_N answers. Stages: ``ground``, the plain model; ``align``, N = S
+segments, thought t near anchor t, the policy learns S; ``rl``, GRPO over the best items (arXiv 2402.03300, rewards as in
+MiniOneRec, arXiv 2510.24431), REINFORCE for the depth. With N = 0 it is the plain model, number for number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbench.backbones.base import Backbone
+from recbench.data.batching import Batch
+from recbench.reasoning.anchors import AnchorConfig, Anchors, Kind, Source, both_ways, deranged, source
+from recbench.reasoning.base import Context, Reasoner, ReasoningHead, Stage, targets
+from recbench.reasoning.chain import input_scale
+from recbench.reasoning.contrast import user_of
+from recbench.reasoning.depth import (
+    LEAST_UNIT,
+    Policy,
+    entropy,
+    expected_loss,
+    fixed_uniform,
+    held,
+    indifferent_mean,
+    label_loss,
+    note_depths,
+    sampled_loss,
+)
+from recbench.reasoning.diagnostics import note_similarity
+from recbench.reasoning.rewards import advantages, k3, note_rewards, place_in, rank_rewards
+from recbench.scoring.base import Score
+
+PREFIX_PAY = (0.0, 0.5, 0.707, 0.866, 0.95)
+"""Reward of a wrong item by its leading right codes (GREAM, arXiv 2510.20815)."""
+
+
+@final
+class LASAR(ReasoningHead):
+    """Thoughts with anchors, and a depth for each answer. A reconstruction."""
+
+    begins_as: ClassVar[Mapping[str, tuple[str, ...]]] = {"none": ("ground",)}
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        """Depth, thoughts, anchors, reinforcement."""
+
+        max_depth: int = 8
+        """N_max."""
+        min_depth: int = 1
+        """Least N that the policy may pick. 0 lets it skip thinking, which the paper does not."""
+        depth: Literal["policy", "sample", "random", "fixed"] = "policy"
+        """At test: the policy's likeliest N, a draw of it, any N alike (control), or ``fixed_depth`` (control)."""
+        fixed_depth: int = 4
+        """N of fixed, in training and at test; 0: the plain model."""
+        policy_hidden: int | None = None
+        """Width of the policy's hidden layer; unset: a quarter of the backbone's, at least 64."""
+        policy_detach: bool = True
+        """The policy's losses have no gradient into the backbone."""
+        policy_rate: float = 10.0
+        """Times the learning rate, for the policy."""
+        feed: Literal["rms", "state", "linear", "constant"] = "rms"
+        """What a thought is fed: the state before, at the scale of inputs, raw, or projected; or a constant (control)."""
+        cuts: int = 1
+        """Positions a row that think in align and rl; 0: all."""
+        keep_weight: float = 1.0
+        """align: weight of the plain loss at all positions of the row, so that the backbone does not forget."""
+        align: Literal["kl", "cosine", "mse", "none"] = "kl"
+        """How a thought is held near its anchor. kl: both ways, softmax over coordinates."""
+        align_weight: float = 1.0
+        """alpha, its weight."""
+        align_tau: float = 1.0
+        """Temperature of kl."""
+        policy_weight: float = 0.1
+        """align: weight of the cross-entropy of the policy against N = S."""
+        label_smoothing: float = 0.1
+        """Of it: a policy that is sure of one N would never try another."""
+        anchor: Kind = "auto"
+        """text, cooc (near in training), backbone (the model before reads the segments), codes, file; auto: file, text or cooc."""
+        text_encoder: str = ""
+        """A sentence encoder for text and file, as ``features.encoder``; empty: TF-IDF."""
+        rationale_file: str = ""
+        """JSON lines of written rationales, for file."""
+        use_target: bool = True
+        """Rationales of training targets know the target. Never read at test."""
+        window: int = 20
+        """Events that a rationale speaks of."""
+        merge: float = 0.9
+        """Neighbouring segments with a larger cosine are one."""
+        code_levels: int = 3
+        """Levels of codes."""
+        shuffle_anchors: bool = False
+        """Control: every target has the anchors of another with as many segments."""
+        group: int = 8
+        """G, items that are rewarded; more for large catalogues: a target that is not among them teaches nothing."""
+        reward: Literal["rank", "hit", "prefix"] = "rank"
+        """rank: 1 for the target, and where it is there others pay for standing high; hit: 1 or 0; prefix: right leading codes."""
+        kl_weight: float = 1e-3
+        """beta, weight of the fence around the reference."""
+        clip: float = 0.2
+        """Of the ratio; without effect while a group is used once."""
+        skip_missed: bool = False
+        """Groups without the target are left out, and their fence with them."""
+        reference_sync: bool = False
+        """The reference is the model as the epoch began, not as the stage did."""
+        terminal_weight: float = 0.1
+        """gamma_KL: the last thought near the last anchor."""
+        depth_weight: float = 0.1
+        """gamma_RF, weight of REINFORCE."""
+        depth_baseline: Literal["ema", "paired", "exact"] = "ema"
+        """ema: moving mean; paired: another depth of the same answer; exact: all depths of it, summed instead of drawn."""
+        ema: float = 0.95
+        """Of the moving mean."""
+        step_cost: float = 0.005
+        """lambda, price of a thought."""
+        entropy: float = 0.01
+        """eta, bonus for an undecided policy."""
+        reward_unit: Literal["relative", "raw"] = "relative"
+        """lambda and eta in units of the moving mean reward, or as they are."""
+        group_reward: Literal["dcg", "mean", "max"] = "dcg"
+        """What a depth is paid: 1 / log2(1 + place) of the target among the G; the mean reward; or 1 if it is there."""
+        shuffle_reward: bool = False
+        """Control: depths are paid by the reward of another answer."""
+        rl_holdout: float = 0.0
+        """Share of users whose last training target only rl trains on."""
+        skip: tuple[str, ...] = ()
+        """Stages left out: ground (one stage for all), rl (supervised only)."""
+
+        def __post_init__(self) -> None:
+            self._check_depth()
+            self._check_ranges()
+
+        def _check_depth(self) -> None:
+            if self.max_depth < 1 or not 0 <= self.min_depth <= self.max_depth:
+                raise ValueError("max_depth is at least 1, and min_depth lies between 0 and it.")
+            if self.fixed_depth < 0:
+                raise ValueError(f"fixed_depth is {self.fixed_depth}; it is at least 0 (0: the plain model).")
+            if self.cuts < 0:
+                raise ValueError(f"cuts is {self.cuts}; it is a number of positions, or 0 for all.")
+            if set(self.skip) - {"ground", "rl"}:
+                raise ValueError("skip takes ground and rl; without align there is nothing of LASAR left.")
+            if "ground" in self.skip and self.anchor == "backbone":
+                raise ValueError("anchor is backbone, so stage ground cannot be skipped: its model reads the segments.")
+            if self.rationale_file and self.anchor not in ("auto", "file"):
+                raise ValueError(f"rationale_file is given and anchor is {self.anchor}; leave out one of the two.")
+            if self.anchor == "file" and not self.rationale_file:
+                raise ValueError("anchor is file, so rationale_file must name one.")
+
+        def _check_ranges(self) -> None:
+            if self.group < 2:
+                raise ValueError(
+                    f"group is {self.group}; advantages compare items of one list, so it takes at least 2."
+                )
+            least_one = (self.window, self.code_levels, self.policy_hidden or 1)
+            if min(least_one) < 1 or self.align_tau <= 0 or self.policy_rate <= 0:
+                raise ValueError(
+                    "window, code_levels and policy_hidden are at least 1, align_tau and policy_rate above 0."
+                )
+            weights = (self.keep_weight, self.align_weight, self.policy_weight, self.kl_weight, self.terminal_weight)
+            if min(*weights, self.depth_weight, self.step_cost, self.entropy, self.clip) < 0:
+                raise ValueError("weights, step_cost, entropy and clip are at least 0.")
+            if not all(0 <= share < 1 for share in (self.label_smoothing, self.ema, self.rl_holdout)):
+                raise ValueError("label_smoothing, ema and rl_holdout lie in [0, 1).")
+
+    stages = (
+        Stage("ground"),
+        Stage("align", {"epochs": 24, "patience": 8, "learning_rate": 2e-4}),
+        Stage(
+            "rl",
+            {
+                "epochs": 10,
+                "patience": 3,
+                "batch_size": 1024,
+                "learning_rate": 1e-4,
+                "dropout": 0.0,
+                "clip_norm": 1.0,
+            },
+            needs="align",
+        ),
+    )
+
+    @classmethod
+    def plan(cls, config: Any) -> tuple[Stage, ...]:
+        return tuple(stage for stage in cls.stages if stage.name not in config.skip)
+
+    thinks: Tensor
+    paid: Tensor
+
+    def __init__(self, config: Config, backbone: Backbone) -> None:
+        super().__init__(config, backbone)
+        c, D = config, backbone.width
+        if c.reward == "prefix" and not backbone.spells:
+            raise ValueError("reward is prefix, which pays for right codes; this backbone does not spell its items.")
+        self.feed = Feed(backbone, c.feed, max(c.max_depth, c.fixed_depth if c.depth == "fixed" else 1))
+        self.policy = Policy(backbone, c.min_depth, c.max_depth, c.policy_hidden)
+        self.codes = max(2, min(64, backbone.n_items // 4))
+        self.student: nn.Module | None = None
+        self.readers: nn.ModuleList | None = None
+        if c.anchor == "codes":
+            self.readers = nn.ModuleList(nn.Linear(D, self.codes) for _ in range(c.code_levels))
+        elif c.anchor != "backbone":
+            self.student = nn.Linear(D, D, bias=False)
+            nn.init.orthogonal_(self.student.weight)
+        self.register_buffer("thinks", torch.tensor(False))
+        self.register_buffer("paid", torch.tensor(float("nan")))
+        self._source: Source | None = None
+        self._synced = 0
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        return {"policy.": self.config.policy_rate}
+
+    # --- thinking ---------------------------------------------------------------------------------------------------
+
+    def think(self, backbone: Backbone, batch: Batch, steps: int | None = None) -> Tensor:
+        c = self.config
+        fixed = steps if steps is not None else 0 if not self.thinks else c.fixed_depth if c.depth == "fixed" else None
+        seen = backbone.encode(backbone.embed(batch), batch, at_Q=batch.at_Q, remember=fixed != 0)
+        n_Q = self.depths(seen.h_QD, batch) if fixed is None else torch.full_like(batch.at_Q, fixed)
+        self.taken_Q = n_Q
+        z_QKD = self.chain(backbone, seen.memory, seen.h_QD, batch.at_Q, int(n_Q.max()))
+        return held(z_QKD, n_Q)
+
+    def depths(self, h_QD: Tensor, batch: Batch) -> Tensor:
+        """N of each asked token, (Q,), as at test. No randomness: draws follow from user and place."""
+        c = self.config
+        if c.depth == "random":
+            return (fixed_uniform(batch) * (c.max_depth - c.min_depth + 1)).long() + c.min_depth
+        return self.policy.drawn(h_QD, fixed_uniform(batch)) if c.depth == "sample" else self.policy.best(h_QD)
+
+    def chain(self, backbone: Backbone, memory: Any, h_PD: Tensor, at_P: Tensor, deepest: int) -> Tensor:
+        """h_0 and ``deepest`` thoughts, (P, K, D). Each sees those before it and none after: h_n of a longer chain is h_n."""
+        z = [h_PD]
+        for t in range(deepest):
+            z.append(backbone.extend(memory, self.feed(z[-1], t), at_P))
+        return torch.stack(z, 1)
+
+    def answer(self, z_QKD: Tensor) -> Tensor:
+        return z_QKD[:, -1]
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def begin(self, backbone: Backbone, score: Score, context: Context) -> None:  # noqa: ARG002 the contract's
+        self.thinks.fill_(context.stage != "ground")
+        if not self.thinks:
+            return
+        c = self.config
+        if context.stage == "align" or c.terminal_weight:
+            self._source = self._anchored(backbone, context)
+        context.facts["indifferent_depth"] = indifferent_mean(c.step_cost, c.entropy, c.min_depth, c.max_depth)
+
+    def _anchored(self, backbone: Backbone, context: Context) -> Source:
+        c = self.config
+        wanted = AnchorConfig(
+            kind=c.anchor,
+            encoder=c.text_encoder,
+            file=c.rationale_file,
+            window=c.window,
+            merge=c.merge,
+            use_target=c.use_target,
+            most=c.code_levels if c.anchor == "codes" else c.max_depth,
+            levels=c.code_levels,
+            codes=self.codes,
+        )
+        found = source(wanted, backbone, context)
+        context.facts["anchor"] = found.facts
+        return found
+
+    def losses(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
+        if context.stage == "ground":
+            return self._ground(backbone, batch, score, context)
+        if context.stage == "align":
+            return self._align(backbone, batch, score, context)
+        return self._reinforce(backbone, batch, score, context)
+
+    def _ground(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
+        u_QD = self.answer(self.think(backbone, batch))
+        own_Q = self._own(batch, context)
+        if own_Q is None:
+            return {"next_item": score.loss(u_QD, targets(batch))}
+        return {"next_item": score.at(own_Q).loss(u_QD[own_Q], targets(batch)[own_Q])} if len(own_Q) else {}
+
+    def _align(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
+        c = self.config
+        own_Q = self._own(batch, context)
+        own_Q = torch.arange(len(batch.at_Q), device=batch.at_Q.device) if own_Q is None else own_Q
+        some_P = self._cuts(batch, own_Q, context)
+        if not len(some_P):
+            return {}
+        at_P, y_P = batch.at_Q[some_P], targets(batch)[some_P]
+        anchors = self._anchors(batch, some_P, context)
+        n_P = self._taught(anchors, context)
+        seen = backbone.encode(backbone.embed(batch), batch, at_Q=batch.at_Q, remember=True)
+        h_PD = seen.h_QD[some_P]
+        z_PKD = held(self.chain(backbone, seen.memory, h_PD, at_P, int(n_P.max())), n_P)
+        note_similarity(context, z_PKD)
+        note_depths(context, n_P, c.max_depth)
+        terms = {"next_item": score.at(some_P).loss(self.answer(z_PKD), y_P)}
+        if c.keep_weight:
+            terms["keep"] = c.keep_weight * score.at(own_Q).loss(seen.h_QD[own_Q], targets(batch)[own_Q])
+        if c.align != "none" and c.align_weight and z_PKD.shape[1] > 1:
+            terms["align"] = c.align_weight * self._near(z_PKD[:, 1:], anchors, n_P)
+        if c.policy_weight and c.depth in ("policy", "sample"):
+            logits_PC = self.policy(h_PD.detach() if c.policy_detach else h_PD)
+            label_P = n_P.clamp(c.min_depth, c.max_depth) - c.min_depth
+            terms["policy"] = c.policy_weight * label_loss(logits_PC, label_P, c.label_smoothing)
+            context.note("policy_right", (logits_PC.argmax(1) == label_P).float().mean())
+        return terms
+
+    def _taught(self, anchors: Anchors, context: Context) -> Tensor:
+        """Depths in align: as many as there are segments, one at least."""
+        c = self.config
+        if c.depth == "fixed":
+            return torch.full_like(anchors.s_P, c.fixed_depth)
+        if c.depth == "random":
+            return self._any_depth(len(anchors.s_P), context)
+        return anchors.s_P.clamp(max(1, c.min_depth), c.max_depth)
+
+    def _near(self, z_PKD: Tensor, anchors: Anchors, n_P: Tensor) -> Tensor:
+        """Mean over thoughts of how far each is from its anchor, mean over targets; thoughts without one are left out."""
+        K = min(z_PKD.shape[1], anchors.c_PSX.shape[1])
+        far_PK = self.apart(z_PKD[:, :K], anchors.c_PSX[:, :K], first=0)
+        step_K = torch.arange(1, K + 1, device=n_P.device)
+        on_PK = (step_K <= anchors.s_P[:, None]) & (step_K <= n_P[:, None])
+        return ((far_PK * on_PK).sum(1) / n_P.clamp_min(1)).mean()
+
+    def apart(self, z_PKD: Tensor, c_PKX: Tensor, first: int | Tensor) -> Tensor:
+        """How far thoughts are from anchors, (P, K).
+
+        Args:
+            first: the level of the first of them, or of each, (P,), where K is 1; it matters to codes only.
+        """
+        with torch.autocast(z_PKD.device.type, enabled=False):
+            a_PKX = self._seen_as(z_PKD.float(), first)
+            c_PKX = c_PKX.float()
+            if self.config.align == "cosine":
+                return 1 - F.cosine_similarity(a_PKX, c_PKX, dim=2)
+            if self.config.align == "mse":
+                return (a_PKX - c_PKX).square().mean(2)
+            return both_ways(a_PKX, c_PKX, self.config.align_tau)
+
+    def _seen_as(self, z_PKD: Tensor, first: int | Tensor) -> Tensor:
+        """Thoughts in the space of their anchors."""
+        if self.readers is not None:
+            if isinstance(first, Tensor):
+                every = torch.stack([reader(z_PKD[:, 0]) for reader in self.readers], 1)
+                return every[torch.arange(len(every), device=every.device), first][:, None]
+            return torch.stack([self.readers[first + k](z_PKD[:, k]) for k in range(z_PKD.shape[1])], 1)
+        return z_PKD if self.student is None else F.layer_norm(self.student(z_PKD), (z_PKD.shape[2],))
+
+    # --- reinforcement ----------------------------------------------------------------------------------------------
+
+    def _reinforce(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
+        c = self.config
+        own_Q = self._own(batch, context)
+        own_Q = torch.arange(len(batch.at_Q), device=batch.at_Q.device) if own_Q is None else own_Q
+        some_P = self._cuts(batch, own_Q, context)
+        if not len(some_P):
+            return {}
+        at_P, y_P, there = batch.at_Q[some_P], targets(batch)[some_P], score.at(some_P)
+        seen = backbone.encode(backbone.embed(batch), batch, at_Q=at_P, remember=True)
+        logits_PC = self.policy(seen.h_QD.detach() if c.policy_detach else seen.h_QD)
+        n_P, other_P = (self._drawn(logits_PC, context) for _ in range(2))
+        deepest = n_P
+        if self._adaptive and c.depth_baseline == "paired":
+            deepest = torch.maximum(n_P, other_P)
+        if self._adaptive and c.depth_baseline == "exact":
+            deepest = torch.full_like(n_P, c.max_depth)
+        z_PKD = self.chain(backbone, seen.memory, seen.h_QD, at_P, int(deepest.max()))
+        u_PD = held(z_PKD, n_P)[:, -1]
+        note_similarity(context, held(z_PKD.detach(), n_P))
+        note_depths(context, n_P, c.max_depth)
+        y_PG = there.top(u_PD.detach(), c.group)
+        terms = {"grpo": self._listwise(there.log_prob(u_PD, y_PG), (batch, some_P, n_P, y_PG, y_P), backbone, context)}
+        if c.terminal_weight and c.align != "none":
+            terms["terminal"] = c.terminal_weight * self._terminal(u_PD, self._anchors(batch, some_P, context))
+        if self._adaptive and c.depth_weight:
+            pay_P = self._pay(place_in(y_PG == y_P[:, None]))
+            terms["depth"] = c.depth_weight * self._depth_loss(
+                logits_PC, (n_P, other_P), pay_P, z_PKD, (there, y_P), context
+            )
+        return terms
+
+    @property
+    def _adaptive(self) -> bool:
+        return self.config.depth in ("policy", "sample")
+
+    def _drawn(self, logits_PC: Tensor, context: Context) -> Tensor:
+        """Depths of a step of rl, (P,)."""
+        c = self.config
+        if c.depth == "fixed":
+            return torch.full((len(logits_PC),), c.fixed_depth, device=logits_PC.device)
+        if c.depth == "random":
+            return self._any_depth(len(logits_PC), context)
+        drawn_P1 = torch.multinomial(logits_PC.detach().softmax(1), 1, generator=context.generator)
+        return drawn_P1[:, 0] + c.min_depth
+
+    def _any_depth(self, count: int, context: Context) -> Tensor:
+        c, generator = self.config, context.generator
+        return torch.randint(c.min_depth, c.max_depth + 1, (count,), generator=generator, device=generator.device)
+
+    def _listwise(self, new_PGM: Tensor, drawn: tuple[Any, ...], backbone: Backbone, context: Context) -> Tensor:
+        """GRPO over the items of each list, the fence around the reference included."""
+        c = self.config
+        batch, some_P, n_P, y_PG, y_P = drawn
+        reward_PG = self._rewards(y_PG, y_P, backbone)
+        note_rewards(context, reward_PG)
+        context.note("hit_share", (y_PG == y_P[:, None]).any(1).float().mean())
+        ratio_PGM = torch.exp(new_PGM - new_PGM.detach())
+        advantage_PG1 = advantages(reward_PG)[..., None]
+        clipped_PGM = ratio_PGM.clamp(1 - c.clip, 1 + c.clip)
+        loss_PGM = -torch.minimum(ratio_PGM * advantage_PG1, clipped_PGM * advantage_PG1)
+        if c.kl_weight:
+            fence_PGM = k3(self._under_reference(backbone, batch, (some_P, n_P, y_PG), context) - new_PGM)
+            context.note("kl", fence_PGM.mean())
+            loss_PGM = loss_PGM + c.kl_weight * fence_PGM
+        if not c.skip_missed:
+            return loss_PGM.mean()
+        hit_P = (y_PG == y_P[:, None]).any(1)
+        return (loss_PGM.mean((1, 2)) * hit_P).sum() / hit_P.sum().clamp_min(1)
+
+    def _rewards(self, y_PG: Tensor, y_P: Tensor, backbone: Backbone) -> Tensor:
+        """(P, G)."""
+        is_target_PG = y_PG == y_P[:, None]
+        if self.config.reward == "hit":
+            return is_target_PG.float()
+        if self.config.reward == "prefix":
+            tokens_VM = cast("Tensor", backbone.tokens_VM)
+            right_PG = (tokens_VM[y_PG] == tokens_VM[y_P][:, None]).long().cumprod(2).sum(2)
+            pay = torch.tensor(PREFIX_PAY, device=y_PG.device)
+            return torch.where(is_target_PG, 1.0, pay[right_PG.clamp_max(len(PREFIX_PAY) - 1)])
+        return rank_rewards(is_target_PG)
+
+    def _under_reference(
+        self, backbone: Backbone, batch: Batch, drawn: tuple[Tensor, Tensor, Tensor], context: Context
+    ) -> Tensor:
+        """Log-probabilities of the same items after as many thoughts of the reference, (P, G, M)."""
+        reference, (some_P, n_P, y_PG) = context.reference, drawn
+        if reference is None or not isinstance(reference.head, LASAR):
+            raise ValueError("stage rl is held against the model as the stage began")
+        if self.config.reference_sync and context.epoch != self._synced:
+            reference.backbone.load_state_dict(backbone.state_dict())
+            reference.head.load_state_dict(self.state_dict())
+            self._synced = context.epoch
+        with torch.no_grad(), reference.score.step(context.generator, batch.targets_Q, batch):
+            return reference.score.at(some_P).log_prob(
+                self._answers_of(reference, batch, batch.at_Q[some_P], n_P), y_PG
+            )
+
+    @staticmethod
+    def _answers_of(reference: Reasoner, batch: Batch, at_P: Tensor, n_P: Tensor) -> Tensor:
+        head, backbone = cast("LASAR", reference.head), reference.backbone
+        seen = backbone.encode(backbone.embed(batch), batch, at_Q=at_P, remember=True)
+        return held(head.chain(backbone, seen.memory, seen.h_QD, at_P, int(n_P.max())), n_P)[:, -1]
+
+    def _terminal(self, u_PD: Tensor, anchors: Anchors) -> Tensor:
+        """The answer near the last anchor; targets without any are left out."""
+        last_P = (anchors.s_P - 1).clamp_min(0)
+        every_P = torch.arange(len(u_PD), device=u_PD.device)
+        far_P = self.apart(u_PD[:, None], anchors.c_PSX[every_P, last_P][:, None], first=last_P)[:, 0]
+        on_P = anchors.s_P > 0
+        return (far_P * on_P).sum() / on_P.sum().clamp_min(1)
+
+    def _depth_loss(
+        self,
+        logits_PC: Tensor,
+        drawn: tuple[Tensor, Tensor],
+        pay_P: Tensor,
+        z_PKD: Tensor,
+        asked: tuple[Score, Tensor],
+        context: Context,
+    ) -> Tensor:
+        """REINFORCE of the depths, their entropy included."""
+        c = self.config
+        n_P, other_P = drawn
+        mixed_P = torch.arange(len(n_P), device=n_P.device)
+        if c.shuffle_reward:
+            mixed_P = torch.randperm(len(n_P), generator=context.generator, device=n_P.device)
+        before = pay_P.mean() if self.paid.isnan() else self.paid.clone()
+        unit = before.clamp_min(LEAST_UNIT) if c.reward_unit == "relative" else torch.ones_like(before)
+        cost = c.step_cost * unit
+        if c.depth_baseline == "exact":
+            pay_PC = torch.stack([self._pay_at(asked, z_PKD[:, n]) for n in range(c.min_depth, c.max_depth + 1)], 1)
+            depth_C = torch.arange(c.min_depth, c.max_depth + 1, device=n_P.device)
+            loss = expected_loss(logits_PC, pay_PC[mixed_P] - cost * depth_C)
+        elif c.depth_baseline == "paired":
+            other_pay_P = self._pay_at(asked, held(z_PKD, other_P)[:, -1])
+            gain_P = pay_P[mixed_P] - other_pay_P[mixed_P] - cost * (n_P - other_P)
+            loss = sampled_loss(logits_PC, n_P - c.min_depth, gain_P) + sampled_loss(
+                logits_PC, other_P - c.min_depth, -gain_P
+            )
+            loss = loss / 2
+        else:
+            loss = sampled_loss(logits_PC, n_P - c.min_depth, pay_P[mixed_P] - before - cost * n_P)
+        undecided = entropy(logits_PC)
+        self.paid.copy_(c.ema * before + (1 - c.ema) * pay_P.mean())
+        context.note("depth_pay", pay_P.mean())
+        context.note("policy_entropy", undecided)
+        return loss - c.entropy * unit * undecided
+
+    def _pay_at(self, asked: tuple[Score, Tensor], u_PD: Tensor) -> Tensor:
+        """What each answer's list would earn, (P,)."""
+        score, y_P = asked
+        above_P, tied_P = score.place(u_PD.detach(), y_P, within=self.config.group)
+        return self._pay((1 + above_P + tied_P).clamp_max(self.config.group + 1))
+
+    def _pay(self, place_P: Tensor) -> Tensor:
+        """What a depth is paid where the target stands at this place of the list, counted from 1; beyond G: nothing."""
+        c = self.config
+        gain_P = torch.where(place_P <= c.group, 1 / torch.log2(place_P.float() + 1), 0.0)
+        if c.group_reward == "max":
+            return (place_P <= c.group).float()
+        every_G = 1 / torch.log2(torch.arange(2, c.group + 2, device=place_P.device).float())
+        return gain_P / (c.group * every_G.sum()) if c.group_reward == "mean" else gain_P
+
+    # --- which positions --------------------------------------------------------------------------------------------
+
+    def _anchors(self, batch: Batch, some_P: Tensor, context: Context) -> Anchors:
+        if self._source is None:
+            raise ValueError("a stage with anchors begins by finding them")
+        anchors = self._source.of(batch, some_P, context.train)
+        context.note("segments", anchors.s_P.float().mean())
+        return deranged(anchors, context.generator) if self.config.shuffle_anchors else anchors
+
+    def _cuts(self, batch: Batch, own_Q: Tensor, context: Context) -> Tensor:
+        """Asked tokens that think, of those allowed: ``cuts`` a row, uniformly, ascending."""
+        if not self.config.cuts:
+            return own_Q
+        row_O = batch.row_Q[own_Q]
+        key_O = torch.rand(len(own_Q), generator=context.generator, device=own_Q.device, dtype=torch.float64)
+        order_O = (row_O.double() + key_O).argsort()
+        counts = torch.unique_consecutive(row_O, return_counts=True)[1]
+        start_O = (counts.cumsum(0) - counts).repeat_interleave(counts)
+        place_O = torch.arange(len(own_Q), device=own_Q.device) - start_O
+        return own_Q[order_O[place_O < self.config.cuts]].sort().values
+
+    def _own(self, batch: Batch, context: Context) -> Tensor | None:
+        """Asked tokens that this stage may train on; None: all."""
+        share, rows = self.config.rl_holdout, context.train
+        if not share:
+            return None
+        if rows is None or batch.place_Q is None:
+            raise ValueError("training batches say which events their targets are")
+        is_last_Q = torch.from_numpy(rows.is_last(batch.place_Q)).to(batch.at_Q.device)
+        held_out_Q = is_last_Q & (_user_share(user_of(batch, batch.at_Q)) < share)
+        return (held_out_Q if context.stage == "rl" else ~held_out_Q).nonzero()[:, 0]
+
+
+class Feed(nn.Module):
+    """The token of thought t: what the thought before becomes, plus a learned vector of the step that starts at zero.
+
+    Args:
+        steps: learned vectors; later steps take the last.
+    """
+
+    def __init__(self, backbone: Backbone, kind: Literal["rms", "state", "linear", "constant"], steps: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.step = nn.Parameter(torch.zeros(steps, backbone.width))
+        scale = input_scale(backbone)
+        if kind in ("rms", "constant"):
+            self.gain = nn.Parameter(torch.full((backbone.width,), scale))
+        if kind == "linear":
+            self.weight = nn.Parameter(torch.eye(backbone.width) * scale)
+        if kind == "constant":
+            self.constant = nn.Parameter(torch.randn(backbone.width))
+
+    def forward(self, h_PD: Tensor, t: int) -> Tensor:
+        """(P, D); ``t`` counts from 0."""
+        step_D = self.step[min(t, len(self.step) - 1)]
+        if self.kind == "state":
+            return h_PD + step_D
+        if self.kind == "linear":
+            return h_PD @ self.weight + step_D
+        if self.kind == "constant":
+            h_PD = self.constant.expand_as(h_PD)
+        return F.rms_norm(h_PD, h_PD.shape[-1:], self.gain, 1e-6) + step_D
+
+
+def _user_share(user_Q: Tensor) -> Tensor:
+    """A number in [0, 1) a user, the same in every epoch."""
+    return ((user_Q * 2_654_435_761) % 4_294_967_296).double() / 4_294_967_296

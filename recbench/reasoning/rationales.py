@@ -1,0 +1,199 @@
+"""Rationales that somebody has written, one a training target: JSON lines, cut into segments, as anchors.
+
+A line is ``{"user": .., "position": .., "text": ".."}`` or has ``"segments": ["..", ..]`` in place of the text. ``user`` is the
+name in the source, ``position`` the place of the target in its user's training sequence, from 0 at the oldest event. How a text is
+cut stands in for LASAR's cutting by embeddings (arXiv 2605.10207), whose rule is not published.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recbench.backbones.base import Backbone
+from recbench.data import encoder as encoders
+from recbench.data.batching import Batch, TrainingRows
+from recbench.data.knowledge import ItemKnowledge
+from recbench.data.text import TextSpace
+from recbench.data.vectors import VectorConfig
+from recbench.errors import Exit, RecbenchError
+from recbench.files import sha256
+from recbench.reasoning.anchors import TEXT_WIDTH, AnchorConfig, Anchors, ItemAnchors, Source, known_items
+from recbench.reasoning.base import Context
+from recbench.reasoning.segments import merged, place_of
+
+SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+DROP = 0.5
+"""Standard deviations below the mean of a text's neighbouring cosines at which it is cut."""
+
+
+class FileAnchors(Source):
+    """Segments of written rationales; targets without one fall back to the templates, in the same space."""
+
+    def __init__(self, config: AnchorConfig, backbone: Backbone, context: Context) -> None:
+        knowledge, rows = context.items, context.train
+        if knowledge is None or rows is None:
+            raise ValueError("written rationales name users of a dataset")
+        path = Path(config.file)
+        written, unknown = read(path, knowledge, rows)
+        pieces = [sentences(entry) for entry in written.values()]
+        flat = [text for piece in pieces for text in piece]
+        x_NA, x_RA = _space(config, knowledge, flat)
+        device = backbone.item_vectors().device
+        items = known_items(x_NA.astype(np.float32), rows.histories, knowledge, device)
+        self.templates = ItemAnchors(config, items, backbone.width, {})
+        self.config = config
+        self.place = np.array(sorted(written), dtype=np.int64)
+        cut = dict(zip(written, _cut_all(pieces, list(written.values()), x_RA, config.most), strict=True))
+        self.count = np.array([len(cut[place]) for place in self.place], dtype=np.int64)
+        x_CSA = np.zeros((len(self.place), config.most, x_RA.shape[1]), dtype=np.float32)
+        for n, place in enumerate(self.place):
+            x_CSA[n, : len(cut[place])] = cut[place]
+        self.x_CSA = torch.from_numpy(x_CSA).to(device)
+        self.facts = self.templates.facts | {
+            "source": "file",
+            "made_of": "encoder" if config.encoder else "text",
+            "width": int(x_RA.shape[1]),
+            "rationales": len(self.place),
+            "unknown_users": unknown,
+            "coverage": len(self.place) / max(1, rows.n_targets),
+            "file_sha256": sha256(path),
+        }
+
+    def of(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> Anchors:
+        place_Q = None if batch.place_Q is None else batch.place_Q[some_P.cpu().numpy()]
+        _, place_P = place_of(rows, place_Q)
+        x_PSA, s_P = merged(self.templates.vectors(self.templates.segments(batch, some_P, rows)), self.config.merge)
+        x_PSA = F.pad(x_PSA, (0, 0, 0, self.config.most))[:, : self.config.most]
+        at_P = np.searchsorted(self.place, place_P).clip(max=max(0, len(self.place) - 1))
+        has_P = self.place[at_P] == place_P
+        here_P = torch.from_numpy(has_P).to(some_P.device)
+        found_P = torch.from_numpy(at_P).to(some_P.device)
+        x_PSA = torch.where(here_P[:, None, None], self.x_CSA[found_P], x_PSA)
+        count_P = torch.from_numpy(self.count[at_P]).to(some_P.device)
+        s_P = torch.where(here_P, count_P, s_P.clamp_max(self.config.most))
+        return Anchors(self.templates.lift(x_PSA), s_P)
+
+
+def read(path: Path, knowledge: ItemKnowledge, rows: TrainingRows) -> tuple[dict[int, Any], int]:
+    """Rationales by the place of their target in the training part, and how many name a user who is not there.
+
+    Raises:
+        RecbenchError: the file cannot be read, a line is wrong, a validation or test event is named, or no line is of use.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecbenchError(
+            f"Rationales {path} cannot be read.", why=str(error), fix="Check head.rationale_file.", code=Exit.DATA
+        ) from error
+    ids, histories = knowledge.users(), rows.histories
+    row_of = {int(user): row for row, user in enumerate(histories.users)}
+    found: dict[int, Any] = {}
+    unknown = 0
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        user, position, said = _entry(line, f"{path}:{number}")
+        if user not in ids:
+            unknown += 1
+            continue
+        row = row_of.get(ids[user])
+        length = 0 if row is None else int(histories.lengths[row])
+        if row is None or not 1 <= position < length:
+            raise RecbenchError(
+                f"{path}:{number}: user {user!r} has no training target at position {position}.",
+                why=f"Its training sequence has {length} events: targets stand at 1 to {length - 1}. "
+                "A rationale of a validation or test event would leak it.",
+                fix="Remove the line, or count from 0 at the user's oldest event.",
+                code=Exit.DATA,
+            )
+        found[int(histories.starts[row]) + position] = said
+    if not found:
+        raise RecbenchError(
+            f"No rationale of {path} can be used.",
+            why=f"{unknown} lines, none of which names a user of the dataset." if unknown else "It holds no line.",
+            fix="Name users as the source does (users.parquet, column raw_id).",
+            code=Exit.DATA,
+        )
+    return found, unknown
+
+
+def _entry(line: str, where: str) -> tuple[str, int, str | list[str]]:
+    why = "It is not JSON."
+    try:
+        entry = json.loads(line)
+        user, position = str(entry["user"]), entry["position"]
+        said = entry["segments"] if "segments" in entry else entry["text"]
+        texts = said if isinstance(said, list) else [said]
+        why = "position is a whole number; text is text, segments a list of texts, not empty."
+        if isinstance(position, int) and texts and all(isinstance(text, str) and text.strip() for text in texts):
+            return user, position, said
+    except json.JSONDecodeError:
+        pass
+    except (KeyError, TypeError) as error:
+        why = f"It lacks {error}." if isinstance(error, KeyError) else "It is not an object."
+    raise RecbenchError(
+        f"{where}: no rationale.",
+        why=why,
+        fix='{"user": "A1", "position": 3, "text": "..."} on one line',
+        code=Exit.DATA,
+    )
+
+
+def sentences(said: str | list[str]) -> list[str]:
+    """The pieces of a rationale that are never cut."""
+    if isinstance(said, list):
+        return said
+    return [part.strip() for part in SENTENCE.split(said) if part.strip()]
+
+
+def cut(x_NA: np.ndarray, most: int, *, whole: bool) -> np.ndarray:
+    """Segments of a rationale from vectors of its pieces in order: unit vectors, (S, A), S at most ``most``.
+
+    Between two pieces it is cut where their cosine is below the mean of all such cosines by half a standard deviation; then the
+    most alike neighbours are joined until there are few enough.
+
+    Args:
+        whole: the pieces are segments already.
+    """
+    unit_NA = _unit(x_NA)
+    parts = [unit_NA[n] for n in range(len(unit_NA))]
+    if not whole and len(parts) > 1:
+        alike = (unit_NA[1:] * unit_NA[:-1]).sum(1)
+        starts = np.r_[True, alike < alike.mean() - DROP * alike.std()] if len(alike) > 1 else np.ones(2, dtype=bool)
+        parts = [unit_NA[group].sum(0) for group in np.split(np.arange(len(unit_NA)), np.flatnonzero(starts)[1:])]
+    while len(parts) > most:
+        now = _unit(np.stack(parts))
+        first = int((now[1:] * now[:-1]).sum(1).argmax())
+        parts[first : first + 2] = [parts[first] + parts[first + 1]]
+    found = _unit(np.stack(parts))
+    return found[np.abs(found).max(axis=1, initial=0) > 0]
+
+
+def _cut_all(pieces: list[list[str]], said: list[Any], x_RA: np.ndarray, most: int) -> list[np.ndarray]:
+    ends = np.cumsum([len(piece) for piece in pieces])[:-1]
+    parts = np.split(x_RA, ends)
+    return [cut(part, most, whole=isinstance(one, list)) for part, one in zip(parts, said, strict=True)]
+
+
+def _space(config: AnchorConfig, knowledge: ItemKnowledge, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of the items and of these texts in one space."""
+    if config.encoder:
+        items = knowledge.vectors(VectorConfig(source="encoder", encoder=config.encoder, normalise="none")).x_NA
+        return items, encoders.encode(config.encoder, texts)
+    described = knowledge.texts()
+    space = TextSpace([*described, *texts], TEXT_WIDTH)
+    return space.vectors(described), space.vectors(texts)
+
+
+def _unit(x_NA: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(x_NA, axis=1, keepdims=True)
+    return np.divide(x_NA, length, out=np.zeros_like(x_NA, dtype=np.float64), where=length > 0)

@@ -1,0 +1,140 @@
+"""Rationales without a writer: what a history shows, in a few segments, each a weighted set of items.
+
+A stand-in for the chain of thought that LASAR (arXiv 2605.10207) buys from a large language model: evidence, up to three themes,
+preference, intent, and the item itself. Letters: **P** targets, **W** places of the window before each (newest last), **S**
+segments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbench.data.batching import TrainingRows
+from recbench.data.dataset import Histories, ranges
+
+EVIDENCE, THEMES = 3, 3
+"""Newest items that are evidence; themes at most."""
+FADE = 0.9
+"""Weight of an item in the preference, each place further back."""
+NAMES = ("evidence", *(f"theme {k + 1}" for k in range(THEMES)), "preference", "intent", "item")
+INTENT, ITEM = NAMES.index("intent"), NAMES.index("item")
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """The segments of P targets. A segment is empty where its weights are all 0; the intent is a group."""
+
+    items_PE: Tensor
+    """The window, newest last, and behind it the target; 0 where there is none. E = W + 1."""
+    weight_PSE: Tensor
+    """Weights of these items in each segment, summing to 1 or 0."""
+    group_P: Tensor
+    """The group of the intent; 0: none."""
+
+
+def window_of(histories: Histories, place_P: np.ndarray, width: int) -> np.ndarray:
+    """Items before each target in its user's history, newest last, 0 in front where there are fewer, (P, W).
+
+    Raises:
+        ValueError: a place that is not in the training part. Rationales exist for training targets only.
+    """
+    if len(place_P) and not (place_P.min() >= 0 and place_P.max() < len(histories.items)):
+        raise ValueError("rationales exist for training targets only")
+    row_P = np.searchsorted(histories.starts, place_P, side="right") - 1
+    if len(place_P) and (place_P >= histories.stops[row_P]).any():
+        raise ValueError("rationales exist for training targets only")
+    at_PW = place_P[:, None] + np.arange(-width, 0)
+    items_PW = histories.items[np.maximum(at_PW, 0)]
+    return np.where(at_PW >= histories.starts[row_P][:, None], items_PW, 0).astype(np.int64)
+
+
+def place_of(rows: TrainingRows | None, place_P: np.ndarray | None) -> tuple[Histories, np.ndarray]:
+    """The training part and where in it the targets of a batch stand.
+
+    Raises:
+        ValueError: the batch is not one of training. Rationales exist for training targets only.
+    """
+    if rows is None or place_P is None:
+        raise ValueError("rationales exist for training targets only")
+    return rows.histories, place_P
+
+
+def segments(
+    window_PW: Tensor, target_P: Tensor, group_V: Tensor, next_group_C: Tensor, *, use_target: bool
+) -> Segments:
+    """The segments of targets behind these windows.
+
+    Args:
+        group_V: the group of each item, counted from 1; 0: none. Row 0 is padding.
+        next_group_C: the likeliest group to follow each; 0: none.
+        use_target: the intent is the target's group, and the item is a segment; else the intent is guessed from the last item.
+    """
+    P, W = window_PW.shape
+    real_PW = window_PW > 0
+    group_PW = group_V[window_PW]
+    weight_PSE = torch.zeros(P, len(NAMES), W + 1, device=window_PW.device)
+    weight_PSE[:, 0, max(0, W - EVIDENCE) : W] = 1.0
+    weight_PSE[:, 1 : 1 + THEMES, :W] = _themes(group_PW)
+    weight_PSE[:, 1 + THEMES, :W] = FADE ** torch.arange(W - 1, -1, -1, device=window_PW.device)
+    weight_PSE[:, : 2 + THEMES, :W] *= real_PW[:, None]
+    if use_target:
+        weight_PSE[:, ITEM, W] = 1.0
+    last_P = window_PW[:, -1]
+    group_P = group_V[target_P] if use_target else next_group_C[group_V[last_P]]
+    total = weight_PSE.sum(2, keepdim=True)
+    items_PE = torch.cat([window_PW, target_P[:, None]], 1)
+    return Segments(items_PE, weight_PSE / total.clamp_min(1e-9), group_P)
+
+
+def _themes(group_PW: Tensor) -> Tensor:
+    """Which places belong to the three groups with most items, two at least; equal counts: the one seen last. (P, 3, W) 0 or 1."""
+    P, W = group_PW.shape
+    same_PWW = (group_PW[:, :, None] == group_PW[:, None, :]) & (group_PW > 0)[:, :, None]
+    count_PW = same_PWW.sum(2)
+    later_WW = torch.ones(W, W, dtype=torch.bool, device=group_PW.device).triu(1)
+    newest_PW = (group_PW > 0) & ~(same_PWW & later_WW).any(2)
+    key_PW = torch.where(newest_PW & (count_PW >= 2), count_PW * W + torch.arange(W, device=group_PW.device), -1)
+    best = key_PW.topk(min(THEMES, W), dim=1)
+    theme_PKW = same_PWW.gather(1, best.indices[:, :, None].expand(-1, -1, W)) & (best.values >= 0)[:, :, None]
+    out = torch.zeros(P, THEMES, W, device=group_PW.device)
+    out[:, : theme_PKW.shape[1]] = theme_PKW.float()
+    return out
+
+
+def next_groups(histories: Histories, group_V: np.ndarray) -> np.ndarray:
+    """The group that follows each most often in training (the lower number of equals), (C + 1,); 0 where none ever does."""
+    items = histories.items[ranges(histories.starts, histories.lengths)]
+    row = np.repeat(np.arange(len(histories)), histories.lengths)
+    before, after = group_V[items[:-1]], group_V[items[1:]]
+    kept = (row[1:] == row[:-1]) & (before > 0) & (after > 0)
+    size = int(group_V.max()) + 1
+    pairs, counts = np.unique(before[kept].astype(np.int64) * size + after[kept], return_counts=True)
+    found = np.zeros(size, dtype=np.int64)
+    order = np.lexsort((-pairs, counts))  # the last written wins: most often, then the lower number
+    found[pairs[order] // size] = pairs[order] % size
+    return found
+
+
+def merged(x_PSA: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """Neighbours that say the same become one: unit vectors (P, S, A) with a cosine above ``limit`` to what stands before them are
+    added to it. Zero vectors fall out.
+
+    Returns:
+        Unit vectors, moved to the front, (P, S, A), and how many each row has, (P,).
+    """
+    P, S = x_PSA.shape[:2]
+    out_PSA, count_P = torch.zeros_like(x_PSA), torch.zeros(P, dtype=torch.long, device=x_PSA.device)
+    every_P = torch.arange(P, device=x_PSA.device)
+    for s in range(S):
+        x_PA = x_PSA[:, s]
+        real_P = x_PA.square().sum(1) > 0
+        before_PA = out_PSA[every_P, (count_P - 1).clamp_min(0)]
+        alike_P = (count_P > 0) & (torch.nn.functional.cosine_similarity(x_PA, before_PA, dim=1) > limit)
+        place_P = torch.where(alike_P, count_P - 1, count_P).clamp(0, S - 1)
+        out_PSA[every_P, place_P] += x_PA * real_P[:, None]
+        count_P = count_P + (real_P & ~alike_P)
+    return torch.nn.functional.normalize(out_PSA, dim=2), count_P

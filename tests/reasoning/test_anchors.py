@@ -1,0 +1,346 @@
+"""Rationales without a writer, and what thoughts are pulled to: by hand, and what training may see."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from recbench.data.batching import TrainingRows
+from recbench.data.dataset import Dataset, open_dataset
+from recbench.data.knowledge import ItemKnowledge
+from recbench.data.text import TextSpace
+from recbench.errors import Exit, RecbenchError
+from recbench.reasoning.anchors import AnchorConfig, Anchors, Lift, both_ways, deranged, groups, source
+from recbench.reasoning.base import Context
+from recbench.reasoning.rationales import cut, sentences
+from recbench.reasoning.segments import NAMES, merged, next_groups, segments, window_of
+from tests.systems import CPU, histories, small_system, training_batch, training_rows
+
+USERS = [[1, 2, 3], [4, 2, 3, 2], [5, 6, 1, 3, 7], [8, 9, 1, 2, 3, 4, 5, 6]]
+WINDOW = 20
+
+
+def config(**changes: object) -> AnchorConfig:
+    default = {
+        "kind": "auto",
+        "encoder": "",
+        "file": "",
+        "window": WINDOW,
+        "merge": 0.9,
+        "use_target": True,
+        "most": 8,
+        "levels": 3,
+        "codes": 4,
+    }
+    return AnchorConfig(**{**default, **changes})  # type: ignore[arg-type]
+
+
+def told(rows: TrainingRows, items: ItemKnowledge | None = None, reference: object = None) -> Context:
+    return Context("align", torch.Generator().manual_seed(0), rows, reference=reference, items=items)  # type: ignore[arg-type]
+
+
+def weights(
+    window: list[int], group_of: dict[int, int], target: int = 9, **options: bool
+) -> dict[str, dict[int, float]]:
+    """Segments of one target as item -> weight; the intent as its group."""
+    group_V = torch.zeros(12, dtype=torch.long)
+    for item, group in group_of.items():
+        group_V[item] = group
+    padded = [0] * (WINDOW - len(window)) + window
+    next_group = torch.tensor([0, 3, 1, 2])
+    found = segments(
+        torch.tensor([padded]), torch.tensor([target]), group_V, next_group, **{"use_target": True, **options}
+    )
+    out: dict[str, dict[int, float]] = {}
+    for name, row in zip(NAMES, found.weight_PSE[0], strict=True):
+        here: dict[int, float] = {}
+        for item, weight in zip(found.items_PE[0].tolist(), row.tolist(), strict=True):
+            if weight:
+                here[item] = here.get(item, 0) + weight
+        out[name] = here
+    out["intent"] = {int(found.group_P): 1.0}
+    return out
+
+
+def test_evidence_is_the_newest_three_preference_fades_and_the_item_is_the_target() -> None:
+    found = weights([1, 2, 3, 4], {})
+    assert found["evidence"] == pytest.approx({2: 1 / 3, 3: 1 / 3, 4: 1 / 3})
+    fade = np.array([0.9**3, 0.9**2, 0.9, 1])
+    assert found["preference"] == pytest.approx(dict(zip([1, 2, 3, 4], fade / fade.sum(), strict=True)))
+    assert found["item"] == {9: 1.0}
+
+
+def test_themes_are_groups_of_two_at_least_the_largest_first_then_the_newest() -> None:
+    found = weights([1, 2, 3, 4, 5, 6, 7], {1: 1, 2: 1, 3: 2, 4: 2, 5: 2, 6: 3, 7: 3})
+    assert found["theme 1"] == pytest.approx({3: 1 / 3, 4: 1 / 3, 5: 1 / 3})
+    assert found["theme 2"] == pytest.approx({6: 0.5, 7: 0.5})
+    assert found["theme 3"] == pytest.approx({1: 0.5, 2: 0.5})
+    assert weights([1, 2], {1: 1, 2: 2})["theme 1"] == {}
+
+
+def test_an_intent_is_the_targets_group_or_the_likeliest_next_one() -> None:
+    assert weights([1, 2], {2: 1, 9: 2})["intent"] == {2: 1.0}
+    assert weights([1, 2], {2: 1, 9: 2}, use_target=False)["intent"] == {3: 1.0}
+    assert weights([1, 2], {2: 1, 9: 2}, use_target=False)["item"] == {}
+
+
+@pytest.mark.parametrize("themes", [0, 1, 2, 3])
+@pytest.mark.parametrize("use_target", [True, False])
+def test_a_rationale_has_four_to_seven_segments_three_to_six_without_the_target(themes: int, use_target: bool) -> None:
+    group_of = {item: 1 + (item - 1) // 2 if item <= 2 * themes else 0 for item in range(1, 9)} | {9: 1, 8: 1}
+    found = weights(list(range(1, 9)), group_of, use_target=use_target)
+    if not themes:
+        found |= {"theme 1": {}}  # items 8 and 9 share the target's group, of which the window holds one
+    assert sum(bool(items) for items in found.values()) == 3 + max(themes, 0) + use_target
+
+
+def test_the_likeliest_next_group_is_counted_in_training() -> None:
+    rows = histories([[1, 2, 1, 2], [1, 3], [3, 1]])
+    assert next_groups(rows, np.array([0, 1, 2, 3])).tolist() == [0, 2, 1, 1]
+
+
+def test_neighbours_that_say_the_same_become_one_and_empty_ones_fall_out() -> None:
+    e = torch.eye(3)
+    x = torch.stack([e[0], torch.zeros(3), torch.nn.functional.normalize(e[0] + 0.1 * e[1], dim=0), e[1], e[0]])[None]
+    out, count = merged(x, 0.9)
+    assert count.tolist() == [3]
+    torch.testing.assert_close(out[0, 1], e[1])
+    torch.testing.assert_close(out[0, 2], e[0])
+    assert merged(x, 1.1)[1].tolist() == [4]
+
+
+def test_a_window_is_what_its_user_did_before_the_target() -> None:
+    rows = histories([[1, 2, 3], [4, 5, 6, 7]])
+    assert window_of(rows, np.array([1, 2, 6]), 2).tolist() == [[0, 1], [1, 2], [5, 6]]
+
+
+def test_a_validation_or_test_target_has_no_rationale() -> None:
+    rows = histories([[1, 2, 3], [4, 5, 6, 7]])
+    training_only = replace(rows, stops=rows.stops - 1)
+    for place in (2, 6, 7, -1):
+        with pytest.raises(ValueError, match="training targets only"):
+            window_of(training_only, np.array([place]), 2)
+
+
+@pytest.mark.parametrize("kind", ["auto", "codes", "backbone"])
+def test_a_batch_that_is_not_of_training_gets_no_anchors(kind: str) -> None:
+    model = small_system("sasrec", "lasar", 20)
+    found = source(config(kind=kind), model.backbone, told(training_rows(model, USERS), reference=model))
+    batch = training_batch(model, USERS)
+    some = torch.tensor([0, 3])
+    assert found.of(batch, some, training_rows(model, USERS)).s_P.shape == (2,)
+    with pytest.raises(ValueError, match="training targets only"):
+        found.of(replace(batch, place_Q=None), some, training_rows(model, USERS))
+
+
+@pytest.mark.parametrize("kind", ["auto", "codes", "backbone"])
+def test_anchors_do_not_change_with_who_else_is_in_the_batch(kind: str) -> None:
+    model = small_system("sasrec", "lasar", 20)
+    rows = training_rows(model, USERS)
+    found = source(config(kind=kind), model.backbone, told(rows, reference=model.eval()))
+    batch = training_batch(model, USERS)
+    every = found.of(batch, torch.arange(len(batch.at_Q)), rows)
+    alone = found.of(batch, torch.tensor([7]), rows)
+    assert alone.s_P.tolist() == [every.s_P[7].item()]
+    s = int(alone.s_P)
+    torch.testing.assert_close(alone.c_PSX[0, :s], every.c_PSX[7, :s], atol=1e-5, rtol=0)
+
+
+def test_the_vector_of_texts_in_a_row_is_the_sum_of_theirs() -> None:
+    texts = ["red pen", "blue pen ink", "red ink ink", "stapler red", "stapler blue"]
+    space = TextSpace(texts, 3)
+    one = space.vectors([" ".join(texts[:3])])[0]
+    np.testing.assert_allclose(one, space.vectors(texts[:3]).sum(0), atol=1e-6)
+    assert np.abs(one).max() > 0.1
+
+
+def test_an_item_is_in_the_group_of_its_category_else_of_its_vector() -> None:
+    x = np.zeros((8, 2), dtype=np.float32)
+    x[2:] = [[1, 0], [1, 0.1], [0.9, 0], [0, 1], [0.1, 1], [0, 0]]
+    found = groups(x, ["pens", "ink", "pens", "", "", "", "", ""])
+    assert found[0] == found[2] != found[1]
+    assert (found[3:7] > 2).all()
+    assert found[7] == 0
+
+
+def test_lifted_vectors_keep_their_angles_in_the_main_directions() -> None:
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    lift = Lift(x, 6)
+    unit = torch.nn.functional.normalize(x, dim=1) - lift.mean_A
+    turned = unit @ lift.map_AD
+    torch.testing.assert_close(turned @ turned.T, unit @ unit.T, atol=1e-5, rtol=0)
+    wide = Lift(x, 16)(torch.nn.functional.normalize(x, dim=1))
+    assert wide.shape == (50, 16)
+    torch.testing.assert_close(wide.var(1, correction=0), torch.ones(50), atol=1e-3, rtol=0)
+
+
+# --- both-ways divergence -------------------------------------------------------------------------------------------
+
+
+def test_the_divergence_is_zero_at_equality_symmetric_shift_invariant_and_both_kls() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(7, 16, generator=generator, dtype=torch.float64) for _ in range(2))
+    assert both_ways(a, a).abs().max() == 0
+    torch.testing.assert_close(both_ways(a, b), both_ways(b, a))
+    torch.testing.assert_close(both_ways(a + 3, b - 2), both_ways(a, b))
+    p, q = (a / 2).log_softmax(1), (b / 2).log_softmax(1)
+    by_hand = ((p.exp() * (p - q)).sum(1) + (q.exp() * (q - p)).sum(1)) / 2
+    torch.testing.assert_close(both_ways(a, b, 2.0), by_hand)
+
+
+def test_its_gradient_is_the_formula() -> None:
+    a, b = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64), torch.tensor([1.0, 0.2, -0.4], dtype=torch.float64)
+    a.requires_grad_()
+    both_ways(a, b).backward()
+    p, q = a.detach().softmax(0), b.softmax(0)
+    d = a.detach() - b
+    torch.testing.assert_close(a.grad, ((p - q) + p * (d - (p * d).sum())) / 2)
+
+
+def test_for_small_coordinates_it_is_half_their_variance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (0.1 * torch.randn(4000, 64, generator=generator, dtype=torch.float64) for _ in range(2))
+    half = (a - b).var(1, correction=0).mean() / 2
+    assert float(both_ways(a, b).mean() / half) == pytest.approx(1, abs=0.02)
+
+
+def test_it_stays_in_float32_under_autocast() -> None:
+    head = small_system("sasrec", "lasar", 20).head
+    z, c = torch.randn(3, 2, 8), torch.randn(3, 2, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = head.apart(z, c, first=0)
+    assert under.dtype == torch.float32
+    torch.testing.assert_close(under, head.apart(z, c, first=0))
+
+
+# --- where anchors come from ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_home: Path) -> Dataset:
+    return open_dataset("tiny", tiny_home)
+
+
+class Described(ItemKnowledge):
+    """A dataset's items with these texts instead of its own."""
+
+    def __init__(self, dataset: Dataset, said: list[str]) -> None:
+        super().__init__(dataset)
+        self.said = said
+
+    def texts(self) -> list[str]:
+        return self.said
+
+
+def rows_of(dataset: Dataset) -> TrainingRows:
+    return TrainingRows(dataset.training(), max_length=50, window="last", every_position=True)
+
+
+def test_auto_takes_text_where_half_of_training_has_some_and_nearness_else(tiny: Dataset) -> None:
+    model = small_system("sasrec", "lasar", tiny.n_items)
+    words = [f"word{i % 3} word{i % 5}" for i in range(tiny.n_items)]
+    described, bare = Described(tiny, words), Described(tiny, [""] * tiny.n_items)
+    facts = source(config(), model.backbone, told(rows_of(tiny), described)).facts
+    assert facts["source"] == "text"
+    assert facts["interactions_with_text"] == 1.0
+    assert source(config(), model.backbone, told(rows_of(tiny), bare)).facts["source"] == "cooc"
+    assert source(config(kind="cooc"), model.backbone, told(rows_of(tiny), described)).facts["source"] == "cooc"
+
+
+def test_text_that_is_not_there_is_refused(tiny: Dataset) -> None:
+    model = small_system("sasrec", "lasar", tiny.n_items)
+    with pytest.raises(RecbenchError, match=r"head\.anchor is text, but the dataset has none") as caught:
+        source(config(kind="text"), model.backbone, told(rows_of(tiny), Described(tiny, [""] * tiny.n_items)))
+    assert caught.value.code == Exit.DATA
+
+
+def written(tiny: Dataset, folder: Path, *lines: str) -> AnchorConfig:
+    (folder / "why.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return config(file=str(folder / "why.jsonl"))
+
+
+def test_written_rationales_are_read_and_the_rest_falls_back_to_templates(tiny: Dataset, tmp_path: Path) -> None:
+    model = small_system("sasrec", "lasar", tiny.n_items)
+    names = {user: name for name, user in ItemKnowledge(tiny).users().items()}
+    training = tiny.training()
+    user = int(training.users[np.argmax(training.lengths)])
+    knowledge = Described(tiny, [f"word{i % 3} word{i % 5}" for i in range(tiny.n_items)])
+    wanted = written(
+        tiny,
+        tmp_path,
+        f'{{"user": "{names[user]}", "position": 1, "segments": ["word0 word1", "word2", "word4"]}}',
+        '{"user": "nobody", "position": 1, "text": "word0."}',
+    )
+    rows = rows_of(tiny)
+    found = source(wanted, model.backbone, told(rows, knowledge))
+    assert found.facts["source"] == "file"
+    assert (found.facts["rationales"], found.facts["unknown_users"]) == (1, 1)
+    batch = next(rows.batches(10_000, np.random.default_rng(0), CPU))
+    place = int(training.starts[list(training.users).index(user)]) + 1
+    here = torch.from_numpy(np.flatnonzero(batch.place_Q == place))
+    anchors = found.of(batch, torch.arange(len(batch.at_Q)), rows)
+    assert anchors.s_P[here].tolist() == [3]
+    assert (anchors.s_P > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "It is not JSON"),
+        ('{"position": 1, "text": "a"}', "It lacks 'user'"),
+        ('{"user": "u", "position": "1", "text": "a"}', "position is a whole number"),
+        ('{"user": "u", "position": 1, "segments": []}', "not empty"),
+        ("[1]", "It is not an object"),
+        ('{"user": "nobody", "position": 1, "text": "a"}', "none of which names a user"),
+        ("", "It holds no line"),
+    ],
+)
+def test_a_file_of_rationales_that_cannot_be_used_is_refused(
+    tiny: Dataset, tmp_path: Path, line: str, message: str
+) -> None:
+    model = small_system("sasrec", "lasar", tiny.n_items)
+    with pytest.raises(RecbenchError) as caught:
+        source(written(tiny, tmp_path, line), model.backbone, told(rows_of(tiny), ItemKnowledge(tiny)))
+    assert message in f"{caught.value.what} {caught.value.why}"
+    assert caught.value.code == Exit.DATA
+
+
+def test_a_rationale_of_a_held_out_event_is_refused(tiny: Dataset, tmp_path: Path) -> None:
+    model = small_system("sasrec", "lasar", tiny.n_items)
+    training = tiny.training()
+    names = {user: name for name, user in ItemKnowledge(tiny).users().items()}
+    length = int(training.lengths[0])
+    line = f'{{"user": "{names[int(training.users[0])]}", "position": {length}, "text": "a"}}'
+    with pytest.raises(RecbenchError, match="would leak it"):
+        source(written(tiny, tmp_path, line), model.backbone, told(rows_of(tiny), ItemKnowledge(tiny)))
+
+
+def test_a_text_is_cut_where_neighbouring_sentences_differ_and_joined_until_it_is_short_enough() -> None:
+    assert sentences("One. Two!  Three?\nFour") == ["One.", "Two!", "Three?", "Four"]
+    e = np.eye(3)
+    x = np.stack([e[0], e[0], e[0], e[1], e[1], e[2]])
+    assert len(cut(x, 8, whole=False)) == 3
+    assert len(cut(x, 2, whole=False)) == 2
+    assert len(cut(x, 8, whole=True)) == 6
+
+
+# --- shuffled -------------------------------------------------------------------------------------------------------
+
+
+def test_shuffled_anchors_keep_their_number_and_are_nobodys_own() -> None:
+    s = torch.tensor([3, 2, 3, 2, 3, 5, 2, 3])
+    own = torch.arange(8.0)[:, None, None].expand(8, 5, 1)
+    found = deranged(Anchors(own, s), torch.Generator().manual_seed(0))
+    assert found.s_P.tolist() == [3, 2, 3, 2, 3, 0, 2, 3]
+    given: Tensor = found.c_PSX[:, 0, 0].long()
+    kept = found.s_P > 0
+    assert (given[kept] != torch.arange(8)[kept]).all()
+    assert torch.equal(s[given[kept]], s[kept])
+    assert sorted(given[kept].tolist()) == [0, 1, 2, 3, 4, 6, 7]
+    assert math.isfinite(float(found.c_PSX.sum()))

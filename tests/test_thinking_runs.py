@@ -1,0 +1,101 @@
+"""Whole runs of a head that decides how long to think: from a plain run, what they leave behind, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from recbench import experiment
+from recbench.cli.app import app
+from recbench.config import parse_assignments
+from recbench.data.dataset import open_dataset
+from recbench.errors import RecbenchError
+from recbench.evaluation.verify import verify
+from recbench.experiment import Order
+from recbench.runs.folder import Run
+from recbench.settings import Asked, resolve
+from recbench.trained import rank_again
+from recbench.training.loop import Watcher
+from tests.systems import CPU
+
+SMALL = ["backbone.width=8", "train.batch_size=400", "train.learning_rate=0.01", "train.epochs=3"]
+HEAD = ["train.align.epochs=3", "train.align.learning_rate=0.01", "train.rl.epochs=2", "head.cuts=0"]
+
+
+def run(home: Path, runs: Path, backbone: str, head: str, *sets: str, **asked: Any) -> Run:
+    table = Asked(backbone, head, "tiny", None, parse_assignments([*SMALL, *sets]), None, asked.get("start")).table()
+    dataset = open_dataset("tiny", home)
+    return experiment.run(Order(dataset, resolve(table, dataset.card.family), 0, runs, CPU), Watcher())[0]
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(tiny_home, tmp_path_factory.mktemp("plain"), "sasrec", "none", "backbone.inner=16")
+
+
+@pytest.fixture(scope="module")
+def thinking(plain: Run, tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    runs = tmp_path_factory.mktemp("thinking")
+    return run(tiny_home, runs, "sasrec", "lasar", "backbone.inner=16", *HEAD, start=str(plain.folder))
+
+
+def test_a_plain_run_is_its_first_stage(plain: Run, thinking: Run) -> None:
+    m = thinking.manifest
+    assert m.stages == ["ground", "align", "rl"]
+    assert set(m.seconds) >= {"align"}
+    assert "ground" not in m.seconds
+    assert m.started_from["folder"] == str(plain.folder)
+
+
+def test_it_says_how_long_each_query_thought_and_what_that_bought(thinking: Run) -> None:
+    users = pd.read_parquet(thinking.folder / "users.parquet")
+    told = thinking.manifest.facts["thinking"]
+    steps = users.loc[users["split"] == "test", "steps"]
+    assert told["mean"] == pytest.approx(steps.mean())
+    assert sum(told["share"].values()) == pytest.approx(1)
+    assert set(told["plain"]) == {"hr@10", "ndcg@10"}
+    assert set(told["plain_latency_ms"]) == {"1", "256"}
+    anchor = thinking.manifest.facts["align"]["anchor"]
+    assert anchor["source"] in ("text", "cooc")
+
+
+def test_where_thoughts_did_not_help_its_ranks_are_the_plain_ones(plain: Run, tiny_home: Path, tmp_path: Path) -> None:
+    harmful = ["train.align.learning_rate=5.0", "train.align.epochs=1"]
+    spoiled = run(tiny_home, tmp_path, "sasrec", "lasar", "backbone.inner=16", *harmful, start=str(plain.folder))
+    ours, theirs = (pd.read_parquet(one.folder / "users.parquet") for one in (spoiled, plain))
+    assert (ours.pop("steps") == 0).all()
+    assert ours.equals(theirs)
+    assert any("align: no epoch was better" in warning for warning in spoiled.manifest.warnings)
+    assert any("rl: left out" in warning for warning in spoiled.manifest.warnings)
+
+
+def test_its_numbers_can_be_verified_and_its_ranks_made_again(thinking: Run, tiny_home: Path) -> None:
+    assert all(finding.holds is not False for finding in verify(thinking, tiny_home))
+    assert rank_again(thinking, tiny_home, CPU)[1] == 0
+
+
+def test_a_plain_run_of_another_backbone_is_no_start(tiny_home: Path, plain: Run, tmp_path: Path) -> None:
+    with pytest.raises(RecbenchError, match="holds another system"):
+        run(tiny_home, tmp_path, "sasrec", "lasar", "backbone.inner=32", start=str(plain.folder))
+
+
+def test_other_heads_do_not_begin_as_a_plain_run(tiny_home: Path, plain: Run, tmp_path: Path) -> None:
+    with pytest.raises(RecbenchError, match="Its head is none, here it is lares"):
+        run(tiny_home, tmp_path, "sasrec", "lares", "backbone.inner=16", start=str(plain.folder))
+
+
+def test_it_spells_too(tiny_home: Path, tmp_path: Path) -> None:
+    found = run(tiny_home, tmp_path, "sid-lm", "lasar", "backbone.inner=16", *HEAD, "head.reward=prefix")
+    assert found.manifest.status == "finished"
+    assert found.manifest.facts["thinking"]["max"] >= 0
+
+
+def test_show_tells_it_all(thinking: Run) -> None:
+    shown = CliRunner().invoke(app, ["show", str(thinking.folder)])
+    assert shown.exit_code == 0, shown.output
+    assert "thinking, mean" in shown.output
+    assert "anchor: source" in shown.output
