@@ -41,7 +41,8 @@ class Settings:
     dropout: float | None = None
     """Rate of every dropout of the model in this stage; unset: as the backbone and the head are configured."""
     window: Window = "last"
-    """Users longer than the backbone's max_length. last: train on their newest part; exact: on every target, as prefix rows do."""
+    """Users longer than the backbone's max_length. last: train on their newest part; exact: on every target, as prefix rows do.
+    all: on every target, with its whole history and with each newer part of it: more rows, so longer epochs."""
     monitor: str = "ndcg@10"
     """Validation metric that picks the best weights."""
     monitor_candidates: Literal["all", "unseen"] = "all"
