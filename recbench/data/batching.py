@@ -148,8 +148,8 @@ class TrainingRows:
     Args:
         window: what becomes of users with more than ``max_length`` inputs. ``last``: one row, the newest ``max_length``;
             older targets are not trained on (2.6 % of Beauty's at length 50). ``exact``: every target is trained on with its own
-            last ``max_length`` inputs, as with one row a prefix. ``all``: every target with its newest 1, 2 .. ``max_length`` inputs,
-            so that histories that begin later are seen, too.
+            last ``max_length`` inputs, as with one row a prefix. ``all``: every target with its newest 1, 2 .. ``max_length``
+            inputs, so that histories that begin later are seen, too.
         every_position: True asks after every token of a row (causal backbones); False makes one row of every prefix and asks
             after its last token only.
         closed: a blank stands behind the newest event of every row; it is what is asked for.
