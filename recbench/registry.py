@@ -94,6 +94,9 @@ BACKBONES = Registry(
             "generator",
             "encoder-decoder over semantic ids (TIGER, Rajput et al., 2023)",
         ),
+        "hf-lm": Entry(
+            "recbench.generators.hf_lm:HfLM", "generator", "a pretrained causal language model over semantic ids"
+        ),
         "popularity": Entry("recbench.baselines.popularity:Popularity", "baseline", "training count of the item"),
         "markov": Entry("recbench.baselines.markov:Markov", "baseline", "what followed the last item, then popularity"),
         "itemknn": Entry(

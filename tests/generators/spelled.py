@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -12,12 +13,18 @@ from recbench.reasoning.base import Context, Stage
 from recbench.recommender import GeneratorRecommender, build
 from recbench.registry import BACKBONES, HEADS, LOSSES
 from recbench.semantic_ids.table import SemanticIds
+from tests.generators.checkpoints import NEEDED, checkpoint
 from tests.reasoning.test_heads import USERS
 from tests.semantic_ids.spelling import random_table
 from tests.systems import training_rows
 
 N_ITEMS = 20
-GENERATORS = [name for name, entry in BACKBONES.entries().items() if entry.family == "generator"]
+PRETRAINED = "hf-lm"
+GENERATORS = [
+    pytest.param(name, marks=[NEEDED] if name == PRETRAINED else [])
+    for name, entry in BACKBONES.entries().items()
+    if entry.family == "generator"
+]
 TABLE = random_table(N_ITEMS, (4, 3))
 ROWS = [[3], [5, 6], [7, 8, 9], [1, 2, 3, 4, 5]]
 SIZES: dict[str, object] = {
@@ -33,10 +40,11 @@ SIZES: dict[str, object] = {
 """Settings that make any generator small; those it does not know are left out."""
 
 
-def known(name: str) -> dict[str, object]:
-    """Those of ``SIZES`` that a generator of that name has."""
+def known(name: str, **changes: object) -> dict[str, object]:
+    """``SIZES`` with these changes, as far as a generator of that name has them."""
     fields = BACKBONES.load(name).Config.__dataclass_fields__
-    return {key: value for key, value in SIZES.items() if key in fields}
+    start = {"path": checkpoint()} if name == PRETRAINED else {}
+    return start | {key: value for key, value in (SIZES | changes).items() if key in fields}
 
 
 def small(

@@ -14,7 +14,7 @@ from recbench.config import parse_assignments
 from recbench.data.dataset import open_dataset
 from recbench.evaluation.evaluate import evaluate
 from recbench.experiment import Order
-from recbench.registry import HEADS
+from recbench.registry import BACKBONES, HEADS
 from recbench.settings import Asked, resolve
 from recbench.trained import rank_again, rank_at_steps
 from recbench.training.checkpoint import Store
@@ -25,6 +25,7 @@ from tests.generators.spelled import GENERATORS, N_ITEMS, ROWS, exact, known, sm
 from tests.reasoning.test_heads import USERS
 from tests.systems import CPU, histories, packed, queries, training_batch
 
+CAUSAL = [name for name in GENERATORS if BACKBONES.load(name.values[0]).causal]
 BRIEF = ["loss.beam=50", "train.epochs=3", "train.batch_size=400", "train.learning_rate=0.01"]
 
 
@@ -55,6 +56,29 @@ def test_a_row_ranks_the_same_alone_and_beside_others(name: str, head: str) -> N
     for row, scores in zip(ROWS, together, strict=True):
         alone = exact(model, packed([row], at=[len(row) - 1]))[0]
         assert torch.allclose(alone, scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_what_comes_later_changes_nothing(name: str) -> None:
+    model = small(name)
+    before = exact(model, packed([[1, 2, 3, 4, 5]], at=[0, 1, 2]))
+    after = exact(model, packed([[1, 2, 3, 19, 7]], at=[0, 1, 2]))
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_one_pass_over_all_items_is_one_row_a_prefix(name: str) -> None:
+    model = small(name)
+    row = [4, 9, 2, 17, 6]
+    whole = training_batch(model, [row])
+    with model.backbone.about(whole):
+        together = model.score.loss(model.answers(whole), whole.targets_Q)
+    each = []
+    for stop in range(1, len(row)):
+        part = packed([row[:stop]], at=[stop - 1])
+        with model.backbone.about(part):
+            each.append(model.score.loss(model.answers(part), torch.tensor([row[stop]])))
+    assert torch.allclose(together, torch.stack(each).mean(), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -99,7 +123,7 @@ def test_a_rule_is_learned(name: str, tmp_path: Path) -> None:
     pairs = np.random.default_rng(1).integers(1, N_ITEMS + 1, (300, 2))
     rows = [[int(a), int(b)] * 4 for a, b in pairs]
     seed_everything(3)
-    model = small(name, sizes={"width": 16, "inner": 32}, scoring="exact")
+    model = small(name, sizes=known(name, width=16, inner=32), scoring="exact")
     table = {"epochs": 30, "batch_size": 200, "learning_rate": 0.01, "patience": 30}
     job = Job(
         histories(rows[:200]),
@@ -116,7 +140,7 @@ def test_a_rule_is_learned(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_run_trains_resumes_and_ranks_again(name: str, tiny_home: Path, tmp_path: Path) -> None:
-    sizes = [f"backbone.{key}={value}" for key, value in (known(name) | {"max_length": 8}).items()]
+    sizes = [f"backbone.{key}={value}" for key, value in known(name, max_length=8).items()]
     table = Asked(name, "rearec-prl", "tiny", None, parse_assignments([*sizes, *BRIEF])).table()
     dataset = open_dataset("tiny", tiny_home)
     asked = Order(dataset, resolve(table, dataset.card.family), 0, tmp_path, CPU, False)

@@ -4,29 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tests.generators.spelled import TABLE, exact, small
-from tests.systems import packed, training_batch
-
-
-def test_what_comes_later_changes_nothing() -> None:
-    model = small("sid-lm")
-    before = exact(model, packed([[1, 2, 3, 4, 5]], at=[0, 1, 2]))
-    after = exact(model, packed([[1, 2, 3, 19, 7]], at=[0, 1, 2]))
-    assert torch.equal(before, after)
-
-
-def test_one_pass_over_all_items_is_one_row_a_prefix() -> None:
-    model = small("sid-lm")
-    row = [4, 9, 2, 17, 6]
-    whole = training_batch(model, [row])
-    with model.backbone.about(whole):
-        together = model.score.loss(model.answers(whole), whole.targets_Q)
-    each = []
-    for stop in range(1, len(row)):
-        part = packed([row[:stop]], at=[stop - 1])
-        with model.backbone.about(part):
-            each.append(model.score.loss(model.answers(part), torch.tensor([row[stop]])))
-    assert torch.allclose(together, torch.stack(each).mean(), atol=1e-5)
+from tests.generators.spelled import TABLE, small
+from tests.systems import packed
 
 
 def test_a_spelling_beside_the_row_is_the_spelling_in_it() -> None:
