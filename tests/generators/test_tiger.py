@@ -20,6 +20,7 @@ from recbench.training.checkpoint import Store
 from recbench.training.loop import Job, Watcher, fit
 from recbench.training.seeding import seed_everything
 from recbench.training.settings import stage_settings
+from tests.generators.checkpoints import NEEDED
 from tests.generators.spelled import ROWS, TABLE, exact, small, told
 from tests.systems import CPU, histories, packed, queries, training_batch
 
@@ -117,6 +118,51 @@ def test_cached_decoding_is_the_plain_decoder_run_anew_for_every_code(form: str)
                 assert abs(float(found[number, level] - wanted)) < 1e-5
                 token = torch.tensor([TABLE.offsets[level] + code])
                 x = torch.cat([x, tiger.tokens(token) + tiger.carried(u_ND[number])])
+
+
+@NEEDED
+def test_both_stacks_are_those_of_t5() -> None:
+    """With our weights in the T5 of transformers, whose queries are not scaled."""
+    from transformers import T5Config, T5Model
+
+    tiger = made().backbone
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2}
+    t5 = T5Model(T5Config(**sizes, vocab_size=4, feed_forward_proj="relu", dropout_rate=0.0)).eval()
+
+    def attend(theirs: torch.nn.Module, ours: torch.nn.Module) -> None:
+        theirs.q.weight.copy_(ours.query.weight * ours.scale)
+        for a, b in ((theirs.k, ours.key), (theirs.v, ours.value), (theirs.o, ours.out)):
+            a.weight.copy_(b.weight)
+
+    def rest(theirs: torch.nn.Module, ours: torch.nn.Module) -> None:
+        theirs.DenseReluDense.wi.weight.copy_(ours.feed_forward.inner.weight)
+        theirs.DenseReluDense.wo.weight.copy_(ours.feed_forward.outer.weight)
+        theirs.layer_norm.weight.copy_(ours.norm.weight)
+
+    with torch.no_grad():
+        for block, layer in zip(t5.encoder.block, tiger.encoder, strict=True):
+            attend(block.layer[0].SelfAttention, layer.attention)
+            block.layer[0].layer_norm.weight.copy_(layer.attention_norm.weight)
+            rest(block.layer[1], layer)
+        for block, layer in zip(t5.decoder.block, tiger.decoder, strict=True):
+            attend(block.layer[0].SelfAttention, layer.within)
+            attend(block.layer[1].EncDecAttention, layer.across)
+            block.layer[0].layer_norm.weight.copy_(layer.within_norm.weight)
+            block.layer[1].layer_norm.weight.copy_(layer.across_norm.weight)
+            rest(block.layer[2], layer)
+        for stack, bias, last in (
+            (t5.encoder, tiger.encoder_bias, tiger.encoded),
+            (t5.decoder, tiger.decoder_bias, tiger.decoded),
+        ):
+            stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight.copy_(bias.table.weight)
+            stack.final_layer_norm.weight.copy_(last.weight)
+        items = [1 + item % 20 for item in range(60)]  # 180 tokens: beyond the farthest bucket
+        x = tiger.tokens(torch.tensor(row_tokens(tiger, items, 1)))
+        y = torch.randn(40, 8, generator=torch.Generator().manual_seed(4))
+        theirs = t5(inputs_embeds=x[None], decoder_inputs_embeds=y[None])
+        ours = encoded(tiger, row_tokens(tiger, items, 1))
+        torch.testing.assert_close(ours, theirs.encoder_last_hidden_state[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(decoded(tiger, ours, y), theirs.last_hidden_state[0], atol=1e-5, rtol=0)
 
 
 def test_thoughts_are_further_tokens_of_the_decoder() -> None:
