@@ -17,7 +17,7 @@ from recbench.config import parse_assignments
 from recbench.data.dataset import open_dataset
 from recbench.errors import Exit, RecbenchError
 from recbench.experiment import Order
-from recbench.generators.pretrained import Keys, through
+from recbench.generators.pretrained import Keys, Opened, through
 from recbench.reasoning.base import Stage
 from recbench.recommender import GeneratorRecommender
 from recbench.semantic_ids.table import BEGIN
@@ -241,6 +241,45 @@ def test_a_model_whose_layers_are_laid_out_otherwise_is_refused(tmp_path: Path) 
 
     GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=32, n_embd=16, n_layer=2, n_head=2)).save_pretrained(tmp_path)
     assert "has other parts than Llama" in refusal(tmp_path).why
+
+
+@pytest.mark.parametrize(
+    ("family", "runs"),
+    [
+        *((name, True) for name in ("llama", "mistral", "mixtral", "qwen3", "gemma", "phi3", "olmo2", "smollm3")),
+        *((name, True) for name in ("stablelm", "granite", "cohere", "starcoder2")),
+        *((name, False) for name in ("gpt_neox", "phi", "gemma2", "gemma3_text")),
+    ],
+)
+def test_other_families_run_as_they_do_themselves_or_are_refused(family: str, runs: bool, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=40,
+        num_key_value_heads=2,
+        **sizes,
+        **special,
+        **({"head_dim": 8} if "gemma" in family else {}),
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    if runs:
+        opened = Opened.at(str(tmp_path))
+        assert opened.width == 32
+        assert len(opened.base.layers) == 2
+    else:
+        assert "no causal language model" in refusal(tmp_path, instruction="").what
+
+
+def test_a_model_that_scales_its_input_is_refused(tmp_path: Path) -> None:
+    """Its layers run well, but not to the states that it gives itself."""
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    GraniteForCausalLM(GraniteConfig(vocab_size=40, embedding_multiplier=3.0, **sizes)).save_pretrained(tmp_path)
+    assert "other states than it gives" in refusal(tmp_path).why
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
