@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from recbench.backbones.base import Encoded, Layout
 from recbench.backbones.packing import Asked, Places, asked_layout, rectangles, tokens
 from recbench.data.batching import Batch, Rows
+from recbench.errors import Exit, RecbenchError
 from recbench.generators.base import Generator, Recalled, Seats
 from recbench.generators.past import Path, longer
 from recbench.generators.pretrained import Keys, KeyValue, Opened, through, train_only
@@ -87,12 +88,13 @@ class HfLM(Generator):
 
     words_I: Tensor
     """Tokens of the instruction, as the model counts them."""
+    sha256: Tensor
+    """Of the directory it was read from, (32,): weights of a run go only with the model that it began with."""
 
     def __init__(self, config: Config, table: SemanticIds) -> None:
         opened = Opened.at(config.path)
         super().__init__(table, opened.width)
         self.config = config
-        self.opened_hash = opened.sha256
         self.max_length = config.max_length
         self.base = opened.base
         self.n_layers = len(self.base.layers)
@@ -100,11 +102,17 @@ class HfLM(Generator):
         self.tokens = _new_rows(opened.vectors, table.n_tokens, config.noise)
         self.out = None if opened.output is None else _new_rows(opened.output, table.n_tokens, config.noise)
         self.register_buffer("words_I", opened.words(config.instruction), persistent=False)
+        self.register_buffer("sha256", torch.tensor(list(bytes.fromhex(opened.sha256)), dtype=torch.uint8))
         train_only(self.base, config.train, config.lora_rank, config.lora_alpha)
+        self._frozen = frozenset(f"base.{name}" for name, p in self.base.named_parameters() if not p.requires_grad)
+        cast("Any", self).register_load_state_dict_pre_hook(_refuse_another)
 
     def facts(self) -> dict[str, Any]:
         own = sum(p.numel() for p in self.base.parameters())
-        return {"pretrained": {"sha256": self.opened_hash, "parameters": own, "train": self.config.train}}
+        return {"pretrained": {"sha256": self.sha256.cpu().numpy().tobytes().hex(), "parameters": own}}
+
+    def given(self) -> frozenset[str]:
+        return self._frozen
 
     # --- tokens -----------------------------------------------------------------------------------------------------
 
@@ -235,6 +243,22 @@ class HfLM(Generator):
     def reading(self, level: int) -> Tensor:
         first, rows = self._first[level], self.tokens if self.out is None else self.out
         return rows.weight[first : first + self.table.level_sizes[level]]
+
+
+def _refuse_another(model: HfLM, tensors: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+    """Before weights of a run are read.
+
+    Raises:
+        RecbenchError: the run began with another pretrained model than the one that is there now.
+    """
+    began = tensors.get(f"{prefix}sha256")
+    if began is not None and not torch.equal(began.cpu(), model.sha256.cpu()):
+        raise RecbenchError(
+            f"{model.config.path} is not the pretrained model that this run began with.",
+            why="The hash of its files is another one, and the run stores only what it has trained.",
+            fix="Put the files back that were there, or train again.",
+            code=Exit.DATA,
+        )
 
 
 def _new_rows(like: Tensor, count: int, noise: float) -> nn.Embedding:

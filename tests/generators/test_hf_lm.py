@@ -23,6 +23,7 @@ from recbench.recommender import GeneratorRecommender
 from recbench.semantic_ids.table import BEGIN
 from recbench.settings import Asked, resolve
 from recbench.trained import rank_again
+from recbench.training.checkpoint import read_tensors
 from recbench.training.loop import Watcher
 from tests.generators.checkpoints import NEEDED, WORDS, checkpoint
 from tests.generators.spelled import ROWS, TABLE, exact, small, told
@@ -34,7 +35,7 @@ SAID = [0, 1, 2, 3, 4, 9, 5, 6, 7, 2, 8]
 
 
 def made(head: str = "none", *, tied: bool = True, **sizes: object) -> GeneratorRecommender:
-    return small("hf-lm", head, sizes={"path": checkpoint(tied=tied), **sizes}).eval()
+    return small("hf-lm", head, sizes={"path": checkpoint(tied=tied)} | sizes).eval()
 
 
 def row_vectors(model: GeneratorRecommender, items: list[int]) -> Tensor:
@@ -189,10 +190,26 @@ def test_a_run_says_from_what_it_started_and_ranks_again(tiny_home: Path, tmp_pa
     table = Asked("hf-lm", "pause", "tiny", None, parse_assignments([*settings, "backbone.train=lora"])).table()
     dataset = open_dataset("tiny", tiny_home)
     run, _ = experiment.run(Order(dataset, resolve(table, dataset.card.family), 0, tmp_path, CPU, False), Watcher())
-    started = run.manifest.facts["pretrained"]
-    assert started["train"] == "lora"
-    assert len(started["sha256"]) == 64
+    assert len(run.manifest.facts["pretrained"]["sha256"]) == 64
+    stored = read_tensors(run.folder / "model.safetensors")
+    assert not any("base" in name and "lora_" not in name for name in stored)
     assert rank_again(run, tiny_home, CPU)[1] == 0
+
+
+def test_weights_go_only_with_the_model_they_began_with(tmp_path: Path) -> None:
+    shutil.copytree(checkpoint(), tmp_path / "other")
+    model = made(train="embeddings")
+    stored = model.tensors()
+    assert not any(name.startswith("backbone.base.") for name in stored)
+    again = made(train="embeddings", noise=0.3)
+    again.restore(stored)
+    batch = packed(ROWS, at=[0, 2, 5, 10])
+    assert torch.equal(exact(again, batch), exact(model, batch))
+    settings = tmp_path / "other" / "config.json"
+    settings.write_text(settings.read_text() + "\n")
+    with pytest.raises(RecbenchError, match="not the pretrained model") as caught:
+        made(train="embeddings", path=str(tmp_path / "other")).restore(stored)
+    assert caught.value.code == Exit.DATA
 
 
 # --- directories that do not do ---------------------------------------------------------------------------------------

@@ -70,3 +70,11 @@ def test_a_table_of_other_items_is_refused() -> None:
             TABLE,
         )
     assert caught.value.code == Exit.DATA
+
+
+def test_ranks_are_the_same_whether_or_not_longer_lists_are_asked_for() -> None:
+    asked = queries([[1, 2, 3, 4], [5, 6, 7], [8, 9, 1, 2, 3], [4, 5], [1, 2, 1]])
+    model = small("sid-lm", beam=4)
+    alone, listed = evaluate(model, asked, CPU), evaluate(model, asked, CPU, top=15)
+    assert alone.frame().equals(listed.frame())
+    assert (listed.top_items > 0).sum(1).tolist() == [4] * 5
