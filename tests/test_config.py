@@ -226,7 +226,7 @@ def test_the_recipes_of_tiger_resolve_for_every_family_and_differ() -> None:
     for family in ("amazon", "synthetic", "other"):
         found = [resolve(Asked(config=Path(name)).table(), family) for name in names]
         assert {one.backbone for one in found} == {"tiger"}
-        assert len({one.sha256 for one in found}) == len(names)
+        assert len({one.sha256() for one in found}) == len(names)
 
 
 def test_the_small_recipe_of_tiger_is_the_one_for_amazon_sets() -> None:
