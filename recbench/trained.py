@@ -195,11 +195,12 @@ def start_from(run: Run, resolved: Resolved, fingerprint: str, stages: Sequence[
     differ = differences(there, here)
     head = HEADS.load(resolved.head)
     plain = m.head != resolved.head and m.head in head.begins_as
-    if (m.head != resolved.head and not plain) or differ:
+    other = m.head != resolved.head and not plain
+    if other or differ:
         named = "; ".join(f"{name}: there {old}, here {new}" for name, old, new in differ[:3])
         raise RecbenchError(
             f"--from {run.folder} holds another system: {m.system}.",
-            why=named or f"Its head is {m.head}, here it is {resolved.head}.",
+            why=f"Its head is {m.head}, here it is {resolved.head}." if other else named,
             fix=f"Train one to start from: recbench train --backbone {resolved.backbone} --reason {resolved.head} "
             f"--until {stages[0]}",
         )

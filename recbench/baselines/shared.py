@@ -20,7 +20,7 @@ class Parts:
     """The scores of B queries: ``shared_V``, and on top of it ``more_N`` where a query has scores of its own."""
 
     shared_V: np.ndarray
-    """(V,) float64, finite; column j scores item j + 1."""
+    """(V,) float64, finite; column j scores item j + 1. The same for any queries."""
     row_N: np.ndarray
     """(N,) query of each own score."""
     column_N: np.ndarray
@@ -51,18 +51,19 @@ def above_and_tied(baseline: SharedBaseline, queries: Queries) -> tuple[np.ndarr
     looked up, and only the scores that are a query's own are compared one by one.
     """
     above, tied = np.zeros(len(queries), np.int64), np.zeros(len(queries), np.int64)
+    ascending_V = np.sort(baseline.parts(queries.histories, slice(0, 0)).shared_V)
     for first in range(0, len(queries), ROWS):
         rows = slice(first, first + ROWS)
-        above[rows], tied[rows] = _counts(baseline.parts(queries.histories, rows), queries.targets[rows] - 1)
+        parts = baseline.parts(queries.histories, rows)
+        above[rows], tied[rows] = _counts(parts, ascending_V, queries.targets[rows] - 1)
     return above, tied
 
 
-def _counts(parts: Parts, target_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _counts(parts: Parts, ascending_V: np.ndarray, target_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n = len(target_B)
     own_B = parts.shared_V[target_B]
     is_target = parts.column_N == target_B[parts.row_N]
     own_B[parts.row_N[is_target]] += parts.more_N[is_target]
-    ascending_V = np.sort(parts.shared_V)
     at_most_B = np.searchsorted(ascending_V, own_B, side="right")
     above_B = len(ascending_V) - at_most_B
     tied_B = at_most_B - np.searchsorted(ascending_V, own_B, side="left")
