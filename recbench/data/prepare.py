@@ -23,6 +23,7 @@ from recbench.data.filtering import Filters, places, taken
 from recbench.data.sources.bad import BadRows, parse_limit
 from recbench.data.sources.base import Events, Source
 from recbench.data.sources.coding import RawIds
+from recbench.data.sources.places import File
 from recbench.errors import RecbenchError, nearest
 from recbench.files import sha256, write_text
 from recbench.registry import SOURCES
@@ -139,7 +140,7 @@ def prepare(
     events = _without_columns(events)  # they are a copy of everything
     del rows
     split = splitting.split(plan, ordered.user, ordered.item, ordered.timestamp, events.time_unit)
-    metadata = _Items(None) if request.no_metadata else _metadata(described, source, ordered, events, report)
+    metadata = _Items(None) if request.no_metadata else _metadata(described, source, ordered, events, (report, say))
     report("writing", 0, None)
     facts = audit.audit(
         ordered.user,
@@ -388,11 +389,29 @@ def _item_file(
     return _ItemFile(path, path is None, known.metadata_urls if path else ())
 
 
-def _metadata(described: _ItemFile, source: Source, ordered: Ordered, events: Events, report: Report) -> _Items:
-    """Of the file that was named or fetched, else of the one beside the source."""
+def _metadata(
+    described: _ItemFile, source: Source, ordered: Ordered, events: Events, tell: tuple[Report, Callable[[str], None]]
+) -> _Items:
+    """Of the file that was named or fetched, else of the one beside the source.
+
+    Raises:
+        RecbenchError: the file cannot be read, and somebody named it or laid it there. One that was only fetched costs the
+            titles.
+    """
+    report, say = tell
     file = described.path or source.metadata()
     if file is None:
         return _Items(events.items)
+    try:
+        return _read_metadata(file, source, ordered, report)
+    except RecbenchError as error:
+        if not described.urls:
+            raise
+        say(f"{error.what} {error.why} Items go without titles.")
+        return _Items(None, notes=(f"Items have no titles: their metadata cannot be used ({error.what})",))
+
+
+def _read_metadata(file: File, source: Source, ordered: Ordered, report: Report) -> _Items:
     from recbench.data.sources.metadata import read_metadata
 
     path = file if isinstance(file, Path) else file.root
