@@ -269,7 +269,7 @@ def _spelling(model: Recommender, test: Ranks) -> dict[str, Any]:
     """What a reader should know of a system that spells: its ids, and what the search lost."""
     if not isinstance(model, GeneratorRecommender):
         return {}
-    told: dict[str, Any] = {"ids": facts(model.backbone.table)}
+    told: dict[str, Any] = {"ids": facts(model.backbone.table), **model.backbone.facts()}
     if test.n_lost is not None:
         told["search"] = {"beam": model.rank_cutoff, "lost": test.n_lost, "of": len(test.targets)}
     return told

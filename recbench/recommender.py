@@ -190,6 +190,18 @@ class Reasoned(Trainable):
         self.every_position = backbone.causal
         self.closed, self.blanked = backbone.closed, backbone.blanked
 
+    def tensors(self) -> dict[str, Tensor]:
+        given = self._given()
+        return {name: tensor for name, tensor in super().tensors().items() if name not in given}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        given = self._given()
+        own = {name: tensor for name, tensor in self.state_dict().items() if name in given}
+        super().restore(own | tensors)
+
+    def _given(self) -> set[str]:
+        return {f"backbone.{name}" for name in self.backbone.given()}
+
     def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
         generator = context.generator if context.negatives is None else context.negatives
         with self.score.step(generator, batch.targets_Q, batch):
@@ -266,12 +278,14 @@ class GeneratorRecommender(Reasoned):
         if self.rank_cutoff is None:
             return super().ranks(batch, ask)
         width = self.rank_cutoff if ask.within is None else max(ask.within, self.score.config.select_beam)
+        if batch.targets_Q is None:  # with targets, counts must not depend on whether lists are asked for, too
+            width = max(width, ask.top)
         found = []
         for rows, part in _pieces(batch, SPELLED_ROWS):
             here = (ask.seen.row >= rows.start) & (ask.seen.row < rows.stop)
             seen = Seen(ask.seen.items[here], ask.seen.row[here] - rows.start)
             with self.backbone.about(part):
-                found.append(self._searched(part, replace(ask, seen=seen), max(width, ask.top)))
+                found.append(self._searched(part, replace(ask, seen=seen), width))
         counts = [part.counts for part in found if part.counts is not None]
         lists = [(p.top_items_BK, p.top_scores_BK) for p in found if p.top_items_BK is not None]
         return Ranked(

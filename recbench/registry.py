@@ -89,6 +89,14 @@ BACKBONES = Registry(
         "sid-lm": Entry(
             "recbench.generators.sid_lm:SidLM", "generator", "causal language model over semantic ids, from scratch"
         ),
+        "tiger": Entry(
+            "recbench.generators.tiger:Tiger",
+            "generator",
+            "encoder-decoder over semantic ids (TIGER, Rajput et al., 2023)",
+        ),
+        "hf-lm": Entry(
+            "recbench.generators.hf_lm:HfLM", "generator", "a pretrained causal language model over semantic ids"
+        ),
         "popularity": Entry("recbench.baselines.popularity:Popularity", "baseline", "training count of the item"),
         "markov": Entry("recbench.baselines.markov:Markov", "baseline", "what followed the last item, then popularity"),
         "itemknn": Entry(

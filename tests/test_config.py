@@ -220,6 +220,21 @@ def test_every_shipped_config_resolves(name: str) -> None:
     assert resolve(Asked(config=Path(name)).table(), "amazon").train
 
 
+def test_the_recipes_of_tiger_resolve_for_every_family_and_differ() -> None:
+    names = [name for name in shipped_configs() if name.startswith("tiger-")]
+    assert set(names) == {"tiger-paper", "tiger-paischer", "tiger-grid", "tiger-handbook", "tiger-cpu-small"}
+    for family in ("amazon", "synthetic", "other"):
+        found = [resolve(Asked(config=Path(name)).table(), family) for name in names]
+        assert {one.backbone for one in found} == {"tiger"}
+        assert len({one.sha256() for one in found}) == len(names)
+
+
+def test_the_small_recipe_of_tiger_is_the_one_for_amazon_sets() -> None:
+    recipe = resolve(Asked(backbone="tiger").table(), "amazon").table
+    for family in ("amazon", "other"):
+        assert resolve(Asked(config=Path("tiger-cpu-small")).table(), family).table == recipe
+
+
 def test_a_config_that_is_neither_a_file_nor_shipped_is_refused() -> None:
     with pytest.raises(RecbenchError) as refused:
         read_config(Path("esasrek"))

@@ -112,6 +112,10 @@ class Backbone(nn.Module, ABC):
     def item_vectors(self) -> Tensor:
         """The item table, (V, D); row 0 is padding and never scored. It ranks, unless the backbone ``spells``."""
 
+    def given(self) -> frozenset[str]:
+        """Names of its tensors that training leaves as they were read from a file of their own: a run does not store them."""
+        return frozenset()
+
     @property
     def longest_row(self) -> int:
         """Most tokens a row can have."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recbench.data.dataset import Histories, Queries, ranges
 
-Window = Literal["last", "exact"]
+Window = Literal["last", "exact", "all"]
 BLANK = 0
 """Item id of a token that is to be filled in: what a model that fills blanks is asked for."""
 WIDTHS = (4, 8, 16, 32, 64)
@@ -148,7 +148,8 @@ class TrainingRows:
     Args:
         window: what becomes of users with more than ``max_length`` inputs. ``last``: one row, the newest ``max_length``;
             older targets are not trained on (2.6 % of Beauty's at length 50). ``exact``: every target is trained on with its own
-            last ``max_length`` inputs, as with one row a prefix.
+            last ``max_length`` inputs, as with one row a prefix. ``all``: every target with its newest 1, 2 .. ``max_length``
+            inputs, so that histories that begin later are seen, too.
         every_position: True asks after every token of a row (causal backbones); False makes one row of every prefix and asks
             after its last token only.
         closed: a blank stands behind the newest event of every row; it is what is asked for.
@@ -181,7 +182,7 @@ class TrainingRows:
         if self.cloze:
             rows = _cloze(inputs, max_length, blanked)
         else:
-            rows = _windows(inputs, max_length, window) if every_position else _prefixes(inputs, max_length)
+            rows = (_windows if every_position else _prefixes)(inputs, max_length, window)
         self.row_user = users[rows[0]]
         self.start = histories.starts[self.row_user] + rows[1]
         self.length = rows[2]
@@ -255,7 +256,7 @@ class TrainingRows:
     @cached_property
     def _targets_by_item(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Targets sorted by item; each event's rank among those of its item; where each item's begin."""
-        events = self._targets
+        events = np.unique(self._targets)
         items = self.histories.items
         by_item = events[np.lexsort((events, items[events]))]
         first = np.searchsorted(items[by_item], np.arange(int(items.max()) + 2))
@@ -390,6 +391,10 @@ def _windows(n_inputs: np.ndarray, max_length: int, window: Window) -> tuple[np.
     if window == "last":
         length = np.minimum(n_inputs, max_length)
         return user, n_inputs - length, length, length
+    if window == "all":
+        user, start = np.repeat(user, n_inputs), ranges(np.zeros_like(user), n_inputs)
+        length = np.minimum(n_inputs[user] - start, max_length)
+        return user, start, length, length
     length = np.minimum(n_inputs, max_length)
     later = np.repeat(user, n_inputs - length)
     start = ranges(np.ones(len(user), dtype=np.int64), n_inputs - length)
@@ -402,11 +407,14 @@ def _windows(n_inputs: np.ndarray, max_length: int, window: Window) -> tuple[np.
     )
 
 
-def _prefixes(n_inputs: np.ndarray, max_length: int) -> tuple[np.ndarray, ...]:
-    """user, start, length, asked of one row a prefix."""
+def _prefixes(n_inputs: np.ndarray, max_length: int, window: Window) -> tuple[np.ndarray, ...]:
+    """user, start, length, asked of one row a prefix; with ``all`` of one row a part, wherever it begins."""
     user = np.repeat(np.arange(len(n_inputs)), n_inputs)
     end = ranges(np.ones(len(n_inputs), dtype=np.int64), n_inputs)
     length = np.minimum(end, max_length)
+    if window == "all":
+        user, end, longest = np.repeat(user, length), np.repeat(end, length), length
+        length = ranges(np.ones_like(longest), longest)
     return user, end - length, length, np.ones_like(length)
 
 

@@ -15,6 +15,8 @@ from recbench.files import sha256
 LIBRARY = "sentence_transformers"
 MARKS = ("modules.json", "config.json")
 """Either makes a directory a model: that of sentence-transformers, or any of Hugging Face (mean pooled)."""
+PARTS = (".json", ".safetensors", ".txt", ".model")
+"""Suffixes of the files that a model is made of."""
 
 
 def identity(encoder: str) -> dict[str, str]:
@@ -30,14 +32,16 @@ def identity(encoder: str) -> dict[str, str]:
         return {"hub": encoder}
     if not any((folder / name).is_file() for name in MARKS):
         raise _no_model(encoder, f"The directory has neither {' nor '.join(MARKS)}.")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model")
-    )
-    if not any(path.suffix == ".safetensors" for path in files):
+    files = hashes(folder)
+    if not any(name.endswith(".safetensors") for name in files):
         raise _no_model(encoder, "It holds no *.safetensors, and recbench reads no pickles.")
-    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+    return files
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a model's directory that makes the model: settings, tokenizer, weights."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix in PARTS)
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(files)}
 
 
 def encode(encoder: str, texts_V: Sequence[str], batch_size: int = 64) -> np.ndarray:

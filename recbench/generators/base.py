@@ -115,6 +115,10 @@ class Generator(Backbone):
     def reading(self, level: int) -> Tensor:
         """What reads codes of ``level`` off a state: logits are the products with its rows, (C, D)."""
 
+    def facts(self) -> dict[str, Any]:
+        """What a reader of ``run.json`` should know of it besides its settings."""
+        return {}
+
     # --- what follows from it ---------------------------------------------------------------------------------------
 
     def encode(

@@ -53,7 +53,7 @@ class Branch:
     ) -> Tensor:
         """As ``packing.Seen.attend``, for a layer that does not care which of the two it asks."""
         if thought is not None:
-            self.path = _longer(self.path, *thought)
+            self.path = longer(self.path, *thought)
         mixed = []
         for place, asked in enumerate(self.layout):
             k, v = self.past.of(asked.bucket)
@@ -78,7 +78,8 @@ class Branch:
         return x.permute(0, 3, 1, 2, 4)
 
 
-def _longer(path: Path | None, k_RD: Tensor, v_RD: Tensor) -> Path:
+def longer(path: Path | None, k_RD: Tensor, v_RD: Tensor) -> Path:
+    """The path with one code more."""
     if path is None:
         return k_RD[:, None], v_RD[:, None]
     return torch.cat([path[0], k_RD[:, None]], 1), torch.cat([path[1], v_RD[:, None]], 1)

@@ -31,6 +31,7 @@ from recbench.training.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
 )
+from recbench.training.optimizer import optimizer_of, set_rate
 from recbench.training.precision import stepping
 from recbench.training.seeding import epoch_generators, step_generator
 from recbench.training.settings import Settings
@@ -156,12 +157,7 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
         step=progress.epoch * rows.steps(settings.batch_size),
         items=job.items,
     )
-    optimizer = torch.optim.Adam(
-        _groups(model, settings.learning_rate),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        fused=job.device.type != "mps",
-    )
+    optimizer = optimizer_of(model, settings, job.device)
     model.begin(context)
     if context.facts:
         progress.facts[stage.name] = context.facts
@@ -179,17 +175,6 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
     progress.warnings += _doubts(progress, settings, number, stage)
     progress.stage, progress.epoch, progress.waited, progress.losses, progress.current = number + 1, 0, 0, [], ""
     progress.stage_best = None
-
-
-def _groups(model: Trainable, rate: float) -> Any:
-    """The parameters, those with a learning rate of their own apart."""
-    if not model.rates:
-        return model.parameters()
-    groups: dict[float, list[nn.Parameter]] = {1.0: []}
-    for name, parameter in model.named_parameters():
-        own = next((times for start, times in model.rates.items() if name.startswith(start)), 1.0)
-        groups.setdefault(own, []).append(parameter)
-    return [{"params": parameters, "lr": rate * times} for times, parameters in groups.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +199,8 @@ def _run_epoch(training: _Training, job: Job, store: Store, progress: Progress) 
         better = value is not None and (progress.best is None or value > progress.best)
         best = {name: tensor.clone() for name, tensor in model.tensors().items()} if better else None
     line: dict[str, Any] = {"stage": context.stage, "epoch": context.epoch, "losses": losses}
+    if settings.scheduled:
+        line["learning_rate"] = training.optimizer.param_groups[0]["lr"]
     if noted := context.noted():
         line["diagnostics"] = noted
     line |= {
@@ -274,6 +261,7 @@ def _train_epoch(training: _Training, job: Job, stage: int) -> dict[str, float]:
         if settings.clip_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         _refuse_divergence(total, losses, context, steps)
+        set_rate(optimizer, settings, (context.epoch - 1) * context.steps + number + 1, context.epochs * context.steps)
         optimizer.step()
         if training.average is not None:
             training.average.step()

@@ -22,10 +22,18 @@ class Settings:
     """Epochs without a better validation metric after which training stops."""
     batch_size: int = 1024
     """Targets a step. A causal backbone gets whole users with about so many targets in all."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """They differ in what weight_decay means."""
     learning_rate: float = 1e-3
-    """Of Adam."""
+    """The highest, where it is not the same in every step."""
+    schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant"
+    """Of the learning rate. cosine: down to 0 at the last step of ``epochs``; inverse_sqrt: as 1 / sqrt(step)."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0, in a line."""
+    hold_steps: int = 0
+    """Steps behind those before the schedule takes it down."""
     weight_decay: float = 0.0
-    """L2 penalty added to the gradient (Adam), on every parameter."""
+    """On every parameter. adam: an L2 penalty added to the gradient; adamw: each step takes the rate times this off the weights."""
     clip_norm: float = 0.0
     """Largest norm of the whole gradient; 0: not clipped."""
     ema: float = 0.0
@@ -33,7 +41,8 @@ class Settings:
     dropout: float | None = None
     """Rate of every dropout of the model in this stage; unset: as the backbone and the head are configured."""
     window: Window = "last"
-    """Users longer than the backbone's max_length. last: train on their newest part; exact: on every target, as prefix rows do."""
+    """Users longer than the backbone's max_length. last: train on their newest part; exact: on every target, as prefix rows do.
+    all: on every target, with its whole history and with each newer part of it: more rows, so longer epochs."""
     monitor: str = "ndcg@10"
     """Validation metric that picks the best weights."""
     monitor_candidates: Literal["all", "unseen"] = "all"
@@ -48,11 +57,20 @@ class Settings:
             raise ValueError("epochs and threads are at least 0, patience and batch_size at least 1.")
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip_norm < 0:
             raise ValueError("learning_rate is above 0, weight_decay and clip_norm are not below it.")
+        if self.warmup_steps < 0 or self.hold_steps < 0:
+            raise ValueError("warmup_steps and hold_steps are at least 0.")
+        if self.hold_steps and self.schedule == "constant":
+            raise ValueError("hold_steps puts off a fall, and schedule=constant has none.")
         if not 0 <= self.ema < 1:
             raise ValueError("ema lies in [0, 1).")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError("dropout lies in [0, 1).")
         parse(self.monitor)
+
+    @property
+    def scheduled(self) -> bool:
+        """Does the learning rate change from step to step?"""
+        return self.schedule != "constant" or self.warmup_steps > 0
 
 
 def stage_settings(table: Mapping[str, Any], stages: Sequence[Stage]) -> dict[str, Settings]:

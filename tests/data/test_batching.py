@@ -50,6 +50,25 @@ def test_the_last_window_keeps_the_newest_targets() -> None:
     assert [target for _, target in pairs(rows) if target > 5] == [8, 9, 10, 11]
 
 
+@pytest.mark.parametrize("every_position", [True, False])
+def test_all_windows_hold_every_part_of_every_history_once(every_position: bool) -> None:
+    rows = TrainingRows(histories(LONG), max_length=4, window="all", every_position=every_position)
+    parts = [(tuple(row[s:t]), row[t]) for row in LONG for t in range(1, len(row)) for s in range(max(0, t - 4), t)]
+    assert pairs(rows) == sorted(parts)
+    assert rows.n_targets == len(parts)
+    assert rows.target_counts(11)[11] == 4
+
+
+@pytest.mark.parametrize("every_position", [True, False])
+def test_partners_are_drawn_evenly_also_where_a_target_stands_in_many_rows(every_position: bool) -> None:
+    users = [[1, 2, 3, 9], [4, 9, 5], [6, 7, 9]]
+    rows = TrainingRows(histories(users), max_length=4, window="all", every_position=every_position)
+    events = np.flatnonzero(rows.histories.items == 9)
+    for own in events:
+        drawn = [int(rows.partners(np.array([own]), np.array([u]), CPU)[1].place_Q[0]) for u in (0.0, 0.49, 0.51, 0.99)]
+        assert drawn == [event for event in events if event != own for _ in range(2)]
+
+
 def test_users_without_a_target_make_no_row() -> None:
     rows = TrainingRows(histories([[5], [1, 2]]), max_length=4, window="last", every_position=True)
     assert rows.n_targets == 1

@@ -1,0 +1,288 @@
+"""hf-lm: a pretrained causal language model from a local directory, taught to spell items. Needs the extra ``[hf]``.
+
+Layout ``instruction, c1 .. cM <s> c1 .. cM <s> ..``: as in sid-lm the state at the ``<s>`` behind item t is what heads think from
+and what the first code of item t + 1 is read off, and one pass serves every item of a row.
+The model's layers are run one by one over packed rows, with masks, positions and keys of our own, so that nothing of its settings
+of text generation has a say in what is ranked. Thoughts, and codes that are spelled, are further columns beside their row: a
+history is held once, however wide the beam.
+Code tokens and how to add them: as in LC-Rec (Zheng et al., ICDE 2024, arXiv 2311.09049, section III-B) and MiniOneRec (arXiv
+2510.24431); not as there: one softmax a level instead of one over all words, and one pass over all targets of a user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from recbench.backbones.base import Encoded, Layout
+from recbench.backbones.packing import Asked, Places, asked_layout, rectangles, tokens
+from recbench.data.batching import Batch, Rows
+from recbench.errors import Exit, RecbenchError
+from recbench.generators.base import Generator, Recalled, Seats
+from recbench.generators.past import Path, longer
+from recbench.generators.pretrained import Keys, KeyValue, Opened, through, train_only
+from recbench.kernels.dropout import Dropout
+from recbench.semantic_ids.table import BEGIN, SemanticIds
+
+
+class Kept(NamedTuple):
+    """Keys and values of a batch's rows: by the first token of their bucket, then by layer, (rows, H, width, d) each."""
+
+    rows: Rows
+    said: dict[int, dict[int, KeyValue]]
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the layers remember of a batch; once somebody has thought, the thoughts behind each asked token."""
+
+    batch: Batch
+    kept: Kept
+    layout: list[Asked] | None = None
+    places: Places | None = None
+    paths: list[Path] | None = None
+    """Keys and values of the thoughts, one a layer."""
+    dead_QL: list[Tensor] = field(default_factory=list)
+    """True where a thought must never be seen again, one (Q,) a thought."""
+
+
+@final
+class HfLM(Generator):
+    """The pretrained language model over semantic ids."""
+
+    causal = True
+    post_norm = False
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        """Which model, and what of it is trained."""
+
+        path: str = ""
+        """Directory of a causal language model as transformers saves it, with tokenizer and safetensors. Nothing is downloaded."""
+        train: Literal["all", "lora", "embeddings"] = "all"
+        """all its weights; lora: low-rank updates of its layers (Hu et al., arXiv 2106.09685); embeddings: only what is new."""
+        instruction: str = "Items bought one after another, and the next one:"
+        """Text in front of every history, in the model's own words; empty: none."""
+        max_length: int = 10
+        """Newest items of a history that are read; each takes one token a code, and one behind."""
+        dropout: float = 0.0
+        """On the input."""
+        noise: float = 0.1
+        """New token vectors are the mean of the model's own, and normal noise of this share of their spread."""
+        lora_rank: int = 8
+        """Rank of those updates."""
+        lora_alpha: int = 16
+        """Updates are scaled by this over the rank."""
+
+        def __post_init__(self) -> None:
+            if self.max_length < 1 or self.lora_rank < 1:
+                raise ValueError("max_length and lora_rank are at least 1.")
+            if not 0 <= self.dropout < 1:
+                raise ValueError("dropout lies in [0, 1).")
+            if self.noise < 0 or self.lora_alpha < 1:
+                raise ValueError("noise is at least 0 and lora_alpha at least 1.")
+
+    words_I: Tensor
+    """Tokens of the instruction, as the model counts them."""
+    sha256: Tensor
+    """Of the directory it was read from, (32,): weights of a run go only with the model that it began with."""
+
+    def __init__(self, config: Config, table: SemanticIds) -> None:
+        opened = Opened.at(config.path)
+        super().__init__(table, opened.width)
+        self.config = config
+        self.max_length = config.max_length
+        self.base = opened.base
+        self.n_layers = len(self.base.layers)
+        self.dropout = Dropout(config.dropout)
+        self.tokens = _new_rows(opened.vectors, table.n_tokens, config.noise)
+        self.out = None if opened.output is None else _new_rows(opened.output, table.n_tokens, config.noise)
+        self.register_buffer("words_I", opened.words(config.instruction), persistent=False)
+        self.register_buffer("sha256", torch.tensor(list(bytes.fromhex(opened.sha256)), dtype=torch.uint8))
+        train_only(self.base, config.train, config.lora_rank, config.lora_alpha)
+        self._frozen = frozenset(f"base.{name}" for name, p in self.base.named_parameters() if not p.requires_grad)
+        cast("Any", self).register_load_state_dict_pre_hook(_refuse_another)
+
+    def facts(self) -> dict[str, Any]:
+        own = sum(p.numel() for p in self.base.parameters())
+        return {"pretrained": {"sha256": self.sha256.cpu().numpy().tobytes().hex(), "parameters": own}}
+
+    def given(self) -> frozenset[str]:
+        return self._frozen
+
+    # --- tokens -----------------------------------------------------------------------------------------------------
+
+    @property
+    def longest_row(self) -> int:
+        return self.max_length * (self.levels + 1) + len(self.words_I)
+
+    def layout(self, batch: Batch) -> Layout:
+        return Layout(batch.rows.stretched(self.levels + 1, len(self.words_I)), self._behind(batch, batch.at_Q))
+
+    def embed(self, batch: Batch) -> Tensor:
+        rows, device = self.layout(batch).rows, batch.items_N.device
+        codes_NM = torch.nn.functional.pad(self.tokens_VM[batch.items_N], (0, 1), value=BEGIN)
+        last_N = self._behind(batch, torch.arange(len(batch.items_N), device=device))
+        at_NM = last_N[:, None] - torch.arange(self.levels, -1, -1, device=device)
+        x_ND = self.tokens(codes_NM.flatten())
+        places = [at_NM.flatten()]
+        if len(self.words_I):
+            said_ID = self.base.get_input_embeddings()(self.words_I)
+            starts_B1 = (rows.last_B + 1 - torch.from_numpy(rows.lengths).to(device))[:, None]
+            places.append((starts_B1 + torch.arange(len(self.words_I), device=device)).flatten())
+            x_ND = torch.cat([x_ND, said_ID.repeat(len(rows), 1).to(x_ND.dtype)])
+        order = torch.cat(places).argsort()
+        return cast("Tensor", self.dropout(x_ND[order]))
+
+    def _behind(self, batch: Batch, at_Q: Tensor) -> Tensor:
+        """The ``<s>`` behind each of these items of the batch."""
+        return (at_Q + 1) * (self.levels + 1) + (batch.rows.row_N[at_Q] + 1) * len(self.words_I) - 1
+
+    # --- the layers -------------------------------------------------------------------------------------------------
+
+    def run(
+        self, x_ND: Tensor, batch: Batch, start: int, stop: int | None, at_Q: Tensor | None, *, remember: bool
+    ) -> Encoded:
+        rows = self.layout(batch).rows
+        stop = self.n_layers if stop is None else stop
+        if start < stop:
+            kept = Kept(rows, {})
+            x_ND = self._over_rows(x_ND, kept, start, stop, remember=remember)
+        if at_Q is not None:
+            x_ND = x_ND[self._behind(batch, at_Q)]
+        if start < stop == self.n_layers:
+            x_ND = self.base.norm(x_ND)
+        return Encoded(x_ND, Memory(batch, kept) if remember and start < stop else None)
+
+    def _over_rows(self, x_ND: Tensor, kept: Kept, start: int, stop: int, *, remember: bool) -> Tensor:
+        """States of all tokens behind layers ``start:stop``; each token sees its row up to itself."""
+        mixed = []
+        for bucket, x_BTD in zip(kept.rows.buckets, rectangles(x_ND, kept.rows), strict=True):
+            B, T, _ = x_BTD.shape
+            place_BT = torch.arange(T, device=x_ND.device).expand(B, T)
+            look_TT = torch.ones(T, T, dtype=torch.bool, device=x_ND.device).tril()
+            keys = Keys() if remember else None
+            mixed.append(through(self.base, x_BTD, place_BT, look_TT.expand(B, 1, T, T), keys, start, stop))
+            if keys is not None:
+                kept.said[bucket.first] = keys.said
+        return tokens(mixed, kept.rows)
+
+    def extend(self, memory: Any, x_QD: Tensor, at_Q: Tensor, *, live_Q: Tensor | None = None) -> Tensor:
+        m = cast("Memory", memory)
+        if m.layout is None or m.places is None:
+            behind_Q = self._behind(m.batch, at_Q)
+            m.layout, m.places = asked_layout(m.kept.rows, behind_Q), Places(m.kept.rows, behind_Q)
+        place_Q = m.places.take(live_Q)
+        dead_QL = torch.stack(m.dead_QL, dim=1) if m.dead_QL else None
+        h_QD, m.paths = self._beside(m.kept, m.layout, x_QD, place_Q, m.paths, dead_QL)
+        m.dead_QL.append(torch.zeros_like(place_Q, dtype=torch.bool) if live_Q is None else ~live_Q)
+        return h_QD
+
+    def _beside(
+        self,
+        kept: Kept,
+        layout: Sequence[Asked],
+        x_QD: Tensor,
+        place_Q: Tensor,
+        paths: Sequence[Path] | None,
+        dead_QL: Tensor | None = None,
+    ) -> tuple[Tensor, list[Path]]:
+        """States of one token more a path, which sees its row up to where it stands, its own path, and itself.
+
+        Args:
+            paths: keys and values of the tokens before it on its path, one a layer.
+            dead_QL: tokens of the path that are not seen.
+        """
+        h, said = [], []
+        for asked in layout:
+            cells = asked.bucket.rows, asked.width
+            keys = Keys(self._seen(kept.said[asked.bucket.first], asked, paths))
+            place_BP = asked.spread(place_Q[:, None]).view(cells)
+            look = _look(asked, 0 if paths is None else paths[0][0].shape[1], dead_QL)
+            h_BPD = through(self.base, asked.spread(x_QD).view(*cells, -1), place_BP, look, keys, 0, self.n_layers)
+            h.append(asked.gather(h_BPD[:, None]))
+            said.append({layer: [asked.gather(x) for x in both] for layer, both in keys.said.items()})
+        grown = []
+        for layer in range(self.n_layers):
+            k_QE, v_QE = (torch.cat([bucket[layer][which] for bucket in said]) for which in (0, 1))
+            grown.append(longer(None if paths is None else paths[layer], k_QE, v_QE))
+        return self.base.norm(torch.cat(h)), grown
+
+    def _seen(
+        self, said: Mapping[int, KeyValue], asked: Asked, paths: Sequence[Path] | None
+    ) -> dict[int, list[KeyValue]]:
+        """By layer: what is seen of the rows of a bucket, and the paths in them."""
+        found = {layer: [both] for layer, both in said.items()}
+        for layer, path in enumerate(paths or ()):
+            heads = said[layer][0].shape[1]
+            found[layer].append(cast("KeyValue", tuple(_columns(x_QLE, asked, heads) for x_QLE in path)))
+        return found
+
+    # --- spelling ---------------------------------------------------------------------------------------------------
+
+    def recalled(self, memory: Any, batch: Batch) -> Recalled:
+        return Recalled([memory.kept], self._behind(batch, batch.at_Q))
+
+    def seats(self, recalled: Recalled, at_R: Tensor) -> Seats:
+        return Seats(at_R, asked_layout(recalled.pasts[0].rows, at_R))
+
+    def spell(
+        self, recalled: Recalled, x_RD: Tensor, seats: Seats, paths: Sequence[Path] | None
+    ) -> tuple[Tensor, list[Path]]:
+        kept = recalled.pasts[0]
+        place_R = kept.rows.position_N[seats.at_R] + (1 if paths is None else 1 + paths[0][0].shape[1])
+        return self._beside(kept, seats.layouts, self.dropout(x_RD), place_R, paths)
+
+    def code_vectors(self) -> Tensor:
+        return self.tokens.weight
+
+    def reading(self, level: int) -> Tensor:
+        first, rows = self._first[level], self.tokens if self.out is None else self.out
+        return rows.weight[first : first + self.table.level_sizes[level]]
+
+
+def _refuse_another(model: HfLM, tensors: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+    """Before weights of a run are read.
+
+    Raises:
+        RecbenchError: the run began with another pretrained model than the one that is there now.
+    """
+    began = tensors.get(f"{prefix}sha256")
+    if began is not None and not torch.equal(began.cpu(), model.sha256.cpu()):
+        raise RecbenchError(
+            f"{model.config.path} is not the pretrained model that this run began with.",
+            why="The hash of its files is another one, and the run stores only what it has trained.",
+            fix="Put the files back that were there, or train again.",
+            code=Exit.DATA,
+        )
+
+
+def _new_rows(like: Tensor, count: int, noise: float) -> nn.Embedding:
+    """Vectors of tokens that a model has not met: the mean of those it knows, and a little noise. Row 0 is padding."""
+    made = nn.Embedding(count, like.shape[1], padding_idx=0)
+    with torch.no_grad():
+        made.weight.copy_(like.mean(0) + noise * like.std(0) * torch.randn(count, like.shape[1]))
+        made.weight[0] = 0
+    return made
+
+
+def _columns(x_QLE: Tensor, asked: Asked, heads: int) -> Tensor:
+    """The paths of a bucket's rows as columns of them, path by path, (rows, H, P x L, d)."""
+    Q, L, E = x_QLE.shape
+    x = asked.spread(x_QLE.reshape(Q, L * E)).view(asked.bucket.rows, asked.width, L, heads, E // heads)
+    return x.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def _look(asked: Asked, length: int, dead_QL: Tensor | None) -> Tensor:
+    """Where each token beside a bucket's rows looks, (rows, 1, P, T + P x L + P)."""
+    B, P = asked.bucket.rows, asked.width
+    own_PP = torch.eye(P, dtype=torch.bool, device=asked.cell_Q.device)
+    path_BPC = own_PP.repeat_interleave(length, dim=1).expand(B, P, P * length)
+    if dead_QL is not None:
+        dead_BC = asked.spread(dead_QL.long()).view(B, P * length).bool()
+        path_BPC = path_BPC & ~dead_BC[:, None]
+    return torch.cat([~asked.hidden_BPT, path_BPC, own_PP.expand(B, P, P)], dim=2)[:, None]

@@ -1,0 +1,164 @@
+"""What every generator keeps, over every head: an item spelled code by code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recbench import experiment
+from recbench.config import parse_assignments
+from recbench.data.dataset import open_dataset
+from recbench.evaluation.evaluate import evaluate
+from recbench.experiment import Order
+from recbench.registry import BACKBONES, HEADS
+from recbench.settings import Asked, resolve
+from recbench.trained import rank_again, rank_at_steps
+from recbench.training.checkpoint import Store
+from recbench.training.loop import Job, Watcher, fit
+from recbench.training.seeding import seed_everything
+from recbench.training.settings import stage_settings
+from tests.generators.spelled import GENERATORS, N_ITEMS, ROWS, exact, known, small, told
+from tests.reasoning.test_heads import USERS
+from tests.systems import CPU, histories, packed, queries, training_batch
+
+CAUSAL = [name for name in GENERATORS if BACKBONES.load(name.values[0]).causal]
+BRIEF = ["loss.beam=50", "train.epochs=3", "train.batch_size=400", "train.learning_rate=0.01"]
+
+
+@pytest.mark.parametrize("head", HEADS.entries())
+@pytest.mark.parametrize("name", GENERATORS)
+def test_every_head_has_finite_losses_and_gradients_in_every_stage(name: str, head: str) -> None:
+    model = small(name, head, beam=10)
+    for stage in model.stages:
+        if not stage.defaults.get("epochs", 1):
+            continue
+        context = told(model, stage)
+        model.begin(context)
+        losses = model.train().losses(training_batch(model, USERS), context)
+        assert losses
+        assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values())
+        model.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        grads = [p.grad for p in model.backbone.parameters() if p.grad is not None]
+        assert grads
+        assert all(grad.isfinite().all() for grad in grads)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("head", HEADS.entries())
+def test_a_row_ranks_the_same_alone_and_beside_others(name: str, head: str) -> None:
+    model = small(name, head=head)
+    together = exact(model, packed(ROWS, at=[0, 2, 5, 10]))
+    for row, scores in zip(ROWS, together, strict=True):
+        alone = exact(model, packed([row], at=[len(row) - 1]))[0]
+        assert torch.allclose(alone, scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_what_comes_later_changes_nothing(name: str) -> None:
+    model = small(name)
+    before = exact(model, packed([[1, 2, 3, 4, 5]], at=[0, 1, 2]))
+    after = exact(model, packed([[1, 2, 3, 19, 7]], at=[0, 1, 2]))
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_one_pass_over_all_items_is_one_row_a_prefix(name: str) -> None:
+    model = small(name)
+    row = [4, 9, 2, 17, 6]
+    whole = training_batch(model, [row])
+    with model.backbone.about(whole):
+        together = model.score.loss(model.answers(whole), whole.targets_Q)
+    each = []
+    for stop in range(1, len(row)):
+        part = packed([row[:stop]], at=[stop - 1])
+        with model.backbone.about(part):
+            each.append(model.score.loss(model.answers(part), torch.tensor([row[stop]])))
+    assert torch.allclose(together, torch.stack(each).mean(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_log_probabilities_of_given_items_are_those_of_the_exact_search(name: str) -> None:
+    model = small(name, head="rearec-erl")
+    batch = packed(ROWS, at=[0, 2, 5, 10])
+    items_NG = torch.arange(1, N_ITEMS + 1).expand(len(ROWS), -1)
+    with model.backbone.about(batch), torch.no_grad():
+        u_ND = model.eval().answers(batch)
+        given = model.score.log_prob(u_ND, items_NG).sum(-1)
+        assert torch.allclose(given, model.score.exact(u_ND), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_an_answer_may_stand_anywhere_if_it_says_where(name: str) -> None:
+    model = small(name)
+    batch = packed(ROWS, at=[0, 2, 5, 10])
+    some = torch.tensor([3, 0, 3])
+    targets = torch.tensor([[2], [7], [11]])
+    with model.backbone.about(batch), torch.no_grad():
+        u_ND = model.answers(batch)
+        wanted = model.score.log_prob(u_ND, torch.arange(1, N_ITEMS + 1).expand(4, -1))[some, targets[:, 0] - 1]
+        assert torch.allclose(model.score.at(some).log_prob(u_ND[some], targets)[:, 0], wanted, atol=1e-5)
+        with pytest.raises(ValueError, match=r"say where"):
+            model.score.log_prob(u_ND[some], targets)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_beam_as_wide_as_the_catalogue_ranks_as_exact_scoring(name: str) -> None:
+    asked = queries([[1, 2, 3, 4], [5, 6, 7], [8, 9, 1, 2, 3], [4, 5], [1, 2, 1]])
+    wide, full = small(name, beam=N_ITEMS - 1), small(name, scoring="exact")
+    assert wide.rank_cutoff == N_ITEMS - 1
+    assert full.rank_cutoff is None
+    found, known = evaluate(wide, asked, CPU), evaluate(full, asked, CPU)
+    below = known.above < N_ITEMS - 1
+    assert np.array_equal(found.above[below], known.above[below])
+    assert np.array_equal(found.above_unseen, known.above_unseen)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_rule_is_learned(name: str, tmp_path: Path) -> None:
+    pairs = np.random.default_rng(1).integers(1, N_ITEMS + 1, (300, 2))
+    rows = [[int(a), int(b)] * 4 for a, b in pairs]
+    seed_everything(3)
+    model = small(name, sizes=known(name, width=16, inner=32), scoring="exact")
+    table = {"epochs": 30, "batch_size": 200, "learning_rate": 0.01, "patience": 30}
+    job = Job(
+        histories(rows[:200]),
+        queries(rows[200:], "valid"),
+        stage_settings(table, model.stages),
+        0,
+        CPU,
+        tmp_path,
+        Watcher(),
+    )
+    fit(model, job, Store(tmp_path / "state"))
+    assert evaluate(model, queries(rows[200:]), CPU).means(["hr@1"])["hr@1"] > 0.8
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_run_trains_resumes_and_ranks_again(name: str, tiny_home: Path, tmp_path: Path) -> None:
+    sizes = [f"backbone.{key}={value}" for key, value in known(name, max_length=8).items()]
+    table = Asked(name, "rearec-prl", "tiny", None, parse_assignments([*sizes, *BRIEF])).table()
+    dataset = open_dataset("tiny", tiny_home)
+    asked = Order(dataset, resolve(table, dataset.card.family), 0, tmp_path, CPU, False)
+    run, again = experiment.run(asked, Watcher())
+    assert not again
+    assert run.manifest.rank_cutoff in (50, None)
+    _, different = rank_again(run, tiny_home, CPU)
+    assert different == 0
+    assert len(rank_at_steps(run, [1, 3], tiny_home, CPU)) == 2
+    stored = run.ranks("test")
+
+    class Stopping(Watcher):
+        def epoch(self, line: dict[str, object]) -> None:
+            if line["epoch"] == 2:
+                raise KeyboardInterrupt
+
+    other = replace(asked, runs=tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(other, Stopping())
+    resumed, _ = experiment.run(replace(other, resume=True), Watcher())
+    assert resumed.ranks("test").equals(stored)

@@ -1,0 +1,80 @@
+"""Beams and their cutoff, ids that do not fit, losses that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recbench.comparison import Settings, compare
+from recbench.errors import Exit, RecbenchError
+from recbench.evaluation.evaluate import evaluate
+from recbench.evaluation.metrics import parse
+from recbench.recommender import build
+from recbench.registry import BACKBONES, HEADS
+from recbench.runs.sources import read
+from tests.generators.spelled import N_ITEMS, TABLE, small
+from tests.run_folders import make_run, ranks
+from tests.semantic_ids.spelling import random_table
+from tests.systems import CPU, queries
+
+
+def test_a_target_outside_of_the_beam_is_last_and_unseen_lists_are_as_long_as_the_beam() -> None:
+    asked = queries([[1, 2, 3, 4], [5, 6, 7], [8, 9, 1, 2, 3]])
+    model, full = small("sid-lm", beam=5), small("sid-lm", scoring="exact")
+    found, known = evaluate(model, asked, CPU), evaluate(full, asked, CPU)
+    for rule, last in (("above", N_ITEMS - 1), ("above_unseen", None)):
+        a, b = getattr(found, rule), getattr(known, rule)
+        inside = b < 5
+        assert np.array_equal(a[inside], b[inside])
+        if last is not None:
+            assert (a[~inside] == last).all()
+        assert (a[~inside] >= 5).all()
+
+
+def test_metrics_beyond_the_beam_are_refused(tmp_path: Path) -> None:
+    make_run(tmp_path, "sid-lm", ranks([0, 3, 12]), rank_cutoff=10)
+    make_run(tmp_path, "markov", ranks([1, 2, 30]))
+    compare(read([tmp_path]), Settings(metrics=(parse("ndcg@10"),), baseline="markov"), datasets=tmp_path)
+    with pytest.raises(RecbenchError) as caught:
+        compare(read([tmp_path]), Settings(metrics=(parse("ndcg@20"),), baseline="markov"), datasets=tmp_path)
+    assert "ends at rank 10" in caught.value.why
+    assert "loss.beam=20" in caught.value.fix
+
+
+def test_weights_of_other_ids_are_refused() -> None:
+    model, other = small("sid-lm"), small("sid-lm", table=random_table(N_ITEMS, (3, 4)))
+    with pytest.raises(ValueError, match=r"other ids"):
+        other.restore(model.tensors())
+
+
+def test_a_reward_that_needs_item_vectors_is_refused_where_items_are_spelled() -> None:
+    config = HEADS.load("diffuse").Config(reward="sampled")
+    with pytest.raises(RecbenchError) as caught:
+        build("sid-lm", BACKBONES.load("sid-lm").Config(), "diffuse", config, N_ITEMS, "spelling", None, TABLE)
+    assert "spells its items" in caught.value.why
+    assert caught.value.code == Exit.USAGE
+
+
+def test_a_table_of_other_items_is_refused() -> None:
+    with pytest.raises(RecbenchError, match=r"20 items; the dataset has 30") as caught:
+        build(
+            "sid-lm",
+            BACKBONES.load("sid-lm").Config(),
+            "none",
+            HEADS.load("none").Config(),
+            30,
+            "spelling",
+            None,
+            TABLE,
+        )
+    assert caught.value.code == Exit.DATA
+
+
+def test_ranks_are_the_same_whether_or_not_longer_lists_are_asked_for() -> None:
+    asked = queries([[1, 2, 3, 4], [5, 6, 7], [8, 9, 1, 2, 3], [4, 5], [1, 2, 1]])
+    model = small("sid-lm", beam=4)
+    alone, listed = evaluate(model, asked, CPU), evaluate(model, asked, CPU, top=15)
+    assert alone.frame().equals(listed.frame())
+    assert (listed.top_items > 0).sum(1).tolist() == [4] * 5
