@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -42,3 +43,8 @@ def file_hash(path: Path, kind: str, progress: Callable[[int], None] | None = No
             if progress is not None:
                 progress(len(block))
     return digest.hexdigest()
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """What a card says of a file: where it lay, its length and hash."""
+    return {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}

@@ -14,7 +14,7 @@ from recbench.errors import RecbenchError, nearest
 
 if TYPE_CHECKING:
     from recbench.data.card import Card
-    from recbench.data.prepare import Report
+    from recbench.data.progress import Report
 
 ROLES = ("user", "item", "timestamp", "rating")
 

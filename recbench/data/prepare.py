@@ -14,17 +14,31 @@ import pyarrow as pa
 
 import recbench
 from recbench import columns
-from recbench.data import audit, canonical, catalog, describe, download, filtering, folder, replacement, splitting, ties
+from recbench.data import (
+    about_items,
+    audit,
+    canonical,
+    catalog,
+    describe,
+    download,
+    filtering,
+    folder,
+    replacement,
+    splitting,
+    ties,
+)
+from recbench.data.about_items import Items
 from recbench.data.card import Card
 from recbench.data.dataset import HOME, Dataset, mark_last
 from recbench.data.detect import BUILT_IN, check_readable, file_of, open_source
 from recbench.data.export import sequence_sha256
 from recbench.data.filtering import Filters, places, taken
-from recbench.data.sources.bad import BadRows, parse_limit
-from recbench.data.sources.base import Events, Source
+from recbench.data.progress import Report, counting
+from recbench.data.sources.bad import parse_limit
+from recbench.data.sources.base import Events
 from recbench.data.sources.coding import RawIds
 from recbench.errors import RecbenchError, nearest
-from recbench.files import sha256, write_text
+from recbench.files import file_facts, sha256, write_text
 from recbench.registry import SOURCES
 
 DEFAULT_CORE = 5
@@ -41,9 +55,6 @@ README = "README.md"
 ORACLE = "oracle.parquet"
 """Where the best possible ranking puts each target; generated data only."""
 LIST_RULE = "the order of the source's lists; the source has no times"
-
-Report = Callable[[str, int, int | None], None]
-"""Told the stage, how far it is, and how far it goes if that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,11 +137,11 @@ def prepare(
     replacement.mend(place)
     folder.check_replaceable(place)
     path, source_format = _input(request, known, report, say)
-    described = _item_file(request, known, report, say)
+    described = about_items.named_or_fetched(request, known, report, say)
     source_format, source = open_source(path, source_format, request.options, parse_limit(request.max_bad_rows))
     core, core_from = _core(request, known, source_format)
     filters = _filters(request, known, core)
-    events = source.read(_counting("reading", path, report))
+    events = source.read(counting("reading", path, report))
     if events.timestamp is None and not (request.since or request.until):
         filters = replace(filters, since=None, until=None)  # the catalogue's window: lists were cut by who made them
     report("filtering", 0, None)
@@ -139,7 +150,9 @@ def prepare(
     events = _without_columns(events)  # they are a copy of everything
     del rows
     split = splitting.split(plan, ordered.user, ordered.item, ordered.timestamp, events.time_unit)
-    metadata = _Items(None) if request.no_metadata else _metadata(described, source, ordered, events, report)
+    metadata = about_items.read(described, source, ordered.item_ids, report, say)
+    if metadata is None:
+        metadata = Items(None if request.no_metadata else events.items)
     report("writing", 0, None)
     facts = audit.audit(
         ordered.user,
@@ -156,8 +169,8 @@ def prepare(
         name=name,
         family=_family(known, source_format),
         source=_source_facts(request, path, source_format, known)
-        | _beside_facts(source, described)
-        | _rows_facts(source, metadata),
+        | about_items.files_read(described, source)
+        | {"bad_rows": source.bad.facts(), **metadata.facts},
         filters=asdict(filters) | {"core_from": core_from},
         steps=steps,
         split=split.facts,
@@ -335,76 +348,6 @@ def _family(known: catalog.DatasetCard | None, source_format: str) -> str:
     return known.family if known else SOURCES.load(source_format).family
 
 
-def _counting(stage: str, path: Path | None, report: Report) -> Callable[[int], None]:
-    """Adds up what a source says it has read."""
-    total = path.stat().st_size if path else None
-    done = 0
-
-    def progress(size: int) -> None:
-        nonlocal done
-        done += size
-        report(stage, done, total)
-
-    return progress
-
-
-@dataclass(frozen=True, slots=True)
-class _Items:
-    """What is known of the items: a table or None, facts for the card, and notes."""
-
-    items: pd.DataFrame | None
-    facts: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _ItemFile:
-    """The file that describes the items, where it was named or fetched."""
-
-    path: Path | None = None
-    beside: bool = True
-    """Else the one beside the source is used."""
-    urls: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def _item_file(
-    request: Request, known: catalog.DatasetCard | None, report: Report, say: Callable[[str], None]
-) -> _ItemFile:
-    """What was named, else what the catalogue has an address of; a file that cannot be had is no reason to stop."""
-    if request.metadata is not None or request.no_metadata or request.source is not None or known is None:
-        return _ItemFile(request.metadata, beside=request.metadata is None and not request.no_metadata)
-    try:
-        path = download.fetch_metadata(
-            known,
-            request.home,
-            lambda done, total: report("downloading metadata", done, total),
-            accept_changed=request.accept_changed,
-            say=say,
-        )
-    except RecbenchError as error:
-        say(f"{error.what} Items go without titles. {error.fix}")
-        return _ItemFile(notes=(f"Items have no titles: their metadata could not be downloaded ({error.why})",))
-    return _ItemFile(path, path is None, known.metadata_urls if path else ())
-
-
-def _metadata(described: _ItemFile, source: Source, ordered: Ordered, events: Events, report: Report) -> _Items:
-    """Of the file that was named or fetched, else of the one beside the source."""
-    file = described.path or source.metadata()
-    if file is None:
-        return _Items(events.items)
-    from recbench.data.sources.metadata import read_metadata
-
-    path = file if isinstance(file, Path) else file.root
-    bad = BadRows(limit=source.bad.limit, share=source.bad.share)
-    read = read_metadata(file, [*ordered.item_ids], _counting("reading metadata", path, report), bad)
-    return _Items(read.items, {"metadata_rows": read.facts}, read.notes)
-
-
-def _rows_facts(source: Source, metadata: _Items) -> dict[str, Any]:
-    return {"bad_rows": source.bad.facts(), **metadata.facts}
-
-
 def _filters(request: Request, known: catalog.DatasetCard | None, core: int) -> Filters:
     """As asked for, else as the catalogue says."""
     return Filters(
@@ -421,27 +364,12 @@ def _source_facts(
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {"format": source_format}
     if path is not None:
-        facts |= _file_facts(path)
+        facts |= file_facts(path)
     if path is not None and request.source is None and known is not None:
         facts["urls"] = list(known.urls)
     if request.options:
         facts["options"] = dict(request.options)
     return facts
-
-
-def _beside_facts(source: Source, described: _ItemFile) -> dict[str, Any]:
-    """Every other file that was read."""
-    files = source.beside()
-    facts: dict[str, Any] = {}
-    if not described.beside:
-        files.pop("metadata", None)
-    if described.path is not None:
-        facts["metadata"] = _file_facts(described.path) | ({"urls": list(described.urls)} if described.urls else {})
-    return facts | ({"beside": {held: _file_facts(path) for held, path in files.items()}} if files else {})
-
-
-def _file_facts(path: Path) -> dict[str, Any]:
-    return {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _tables(ordered: Ordered, split: splitting.Split, metadata: pd.DataFrame | None) -> Iterator[tuple[str, pa.Table]]:

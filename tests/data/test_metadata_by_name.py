@@ -95,6 +95,28 @@ def test_metadata_that_cannot_be_had_costs_the_titles_and_nothing_else(
     assert Card.read(tmp_path / "toy").fingerprint == without  # texts do not make another exam
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (METADATA.replace("B0000", "C0000"), "describes none of the items"),
+        ("{'asin': exit()}\n" * 60, "too many bad rows"),
+    ],
+)
+def test_metadata_that_is_of_no_use_costs_the_titles_unless_somebody_named_it(
+    content: str, words: str, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known(tmp_path, server)
+    server.on("/meta_Toy.json.gz", file(packed(content)))
+    assert prepare(tmp_path) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert words in told
+    assert "Items go without titles." in told
+    assert any("their metadata cannot be used" in note for note in Card.read(tmp_path / "toy").notes)
+    fetched = tmp_path / ".downloads" / "toy" / "meta_Toy.json.gz"
+    assert prepare(tmp_path, "--metadata", str(fetched)) == 3
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
 def test_metadata_can_be_left_out_or_named(tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     known(tmp_path, server)
     assert prepare(tmp_path, "--no-metadata") == 0
