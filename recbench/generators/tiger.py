@@ -3,8 +3,9 @@
 Source: Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023, arXiv 2305.05065, sections 3.2 and 4; layers
 as T5's (Raffel et al., arXiv 1910.10683, section 2.1): a scale-only norm before each part, no biases, one table of relative
 position biases a stack, ReLU feed-forwards. The authors published no code.
-Not as in the paper: one output head a level instead of one vocabulary; queries are scaled by the root of their width, as weights
-here start at one standard deviation; tokens of users are a setting, off.
+Not as in the paper: one output head a level instead of one vocabulary; tokens of users are a setting, off. Not as in T5: queries
+are scaled by the root of their width, which T5 leaves to their initial weights; no dropout behind the decoder's last norm, so that
+a head's thoughts are the states themselves.
 The decoder's state at its start token is what heads think from; their thoughts are further tokens of the decoder behind it.
 """
 
