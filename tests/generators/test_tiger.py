@@ -10,18 +10,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from recbench import experiment
+from recbench.config import parse_assignments
 from recbench.data.batching import Batch
+from recbench.data.dataset import open_dataset
+from recbench.experiment import Order
 from recbench.generators.tiger import EPS, RelativeBias, Tiger
 from recbench.reasoning.base import Stage
 from recbench.recommender import GeneratorRecommender
 from recbench.registry import BACKBONES
 from recbench.semantic_ids.table import BEGIN, END, table_of
+from recbench.settings import Asked, resolve
 from recbench.training.checkpoint import Store
 from recbench.training.loop import Job, Watcher, fit
 from recbench.training.seeding import seed_everything
 from recbench.training.settings import stage_settings
 from tests.generators.checkpoints import NEEDED
-from tests.generators.spelled import ROWS, TABLE, exact, small, told
+from tests.generators.spelled import ROWS, TABLE, exact, known, small, told
 from tests.systems import CPU, histories, packed, queries, training_batch
 
 ROW = [4, 9, 2, 17, 6, 6, 11]
@@ -320,3 +325,16 @@ def test_two_clusters_in_turn_are_learned_and_chance_is_not(shuffled: bool, tmp_
         first = model.backbone.read(model.eval().answers(batch), 0).argmax(1)
     right = float((first == torch.tensor([int(row[-1] > 10) for row in asked])).float().mean())
     assert 0.4 < right < 0.6 if shuffled else right > 0.9
+
+
+def test_without_item_texts_its_ids_come_from_training_alone_and_the_run_says_so(
+    tiny_home: Path, tmp_path: Path
+) -> None:
+    sizes = [f"backbone.{key}={value}" for key, value in known("tiger", max_length=5).items()]
+    settings = [*sizes, "features.source=cooc", "loss.beam=20", "train.epochs=1", "train.batch_size=400"]
+    table = Asked("tiger", "none", "tiny", None, parse_assignments(settings)).table()
+    dataset = open_dataset("tiny", tiny_home)
+    run, _ = experiment.run(Order(dataset, resolve(table, dataset.card.family), 0, tmp_path, CPU, False), Watcher())
+    assert run.manifest.facts["ids"]["features"] == "cooc"
+    assert run.manifest.rank_cutoff == 20
+    assert not run.manifest.inputs["text"]
