@@ -181,6 +181,13 @@ class CodeAnchors(_Templates):
     def __init__(self, config: AnchorConfig, items: Items, facts: dict[str, Any]) -> None:
         x_VA = F.normalize(items.x_VA, dim=1)
         known_V = x_VA.square().sum(1) > 0
+        if int(known_V.sum()) < config.codes:
+            raise RecbenchError(
+                f"head.anchor is codes, but only {int(known_V.sum()):,} items have a vector.",
+                why=f"Each of {config.codes} codes of a level needs an item. Vectors are made of {facts['made_of']} here.",
+                fix="--set head.anchor=auto, or prepare the dataset with --metadata",
+                code=Exit.DATA,
+            )
         found = ResidualKMeans().fit(x_VA[known_V].cpu().numpy(), config.levels, config.codes, LIFT_SEED)
         device = x_VA.device
         self.books = [torch.from_numpy(book).to(device) for book in found.codebooks]

@@ -260,6 +260,13 @@ def test_text_that_is_not_there_is_refused(tiny: Dataset) -> None:
     assert caught.value.code == Exit.DATA
 
 
+def test_codes_of_more_items_than_are_known_are_refused() -> None:
+    model = small_system("sasrec", "lasar", 400)
+    with pytest.raises(RecbenchError, match="only 9 items have a vector") as caught:
+        source(config(kind="codes", codes=64), model.backbone, told(training_rows(model, USERS)))
+    assert caught.value.code == Exit.DATA
+
+
 def written(tiny: Dataset, folder: Path, *lines: str) -> AnchorConfig:
     (folder / "why.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return config(file=str(folder / "why.jsonl"))
