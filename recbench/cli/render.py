@@ -33,6 +33,17 @@ def say(text: str) -> None:
     err.print(escape(text))
 
 
+def fact(about: str, name: str, value: object) -> str:
+    """Something a stage or a run found out, in one line."""
+    return f"{about}, {name.replace('_', ' ')}: {_told(value)}"
+
+
+def _told(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_told(one)}" for key, one in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
 def warn(text: str) -> None:
     """A warning, on stderr; a terminal gets it broken between words."""
     err.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=not err.is_terminal)

@@ -165,14 +165,7 @@ def _show_diagnostics(run: Run) -> None:
     stages = {line["stage"] for line in lines}
     for about, facts in run.manifest.facts.items():
         for name, fact in facts.items():
-            render.out.print(f"  {'stage ' if about in stages else ''}{about}, {name.replace('_', ' ')}: {_told(fact)}")
-
-
-def _told(fact: object) -> str:
-    """A fact of ``run.json`` in one line."""
-    if isinstance(fact, dict):
-        return ", ".join(f"{key} {_told(value)}" for key, value in fact.items())
-    return f"{fact:.4g}" if isinstance(fact, float) else "none" if fact is None else str(fact)
+            render.out.print(f"  {'stage ' if about in stages else ''}{render.fact(about, name, fact)}")
 
 
 def _in_order(name: str) -> tuple[str, int]:

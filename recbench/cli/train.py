@@ -220,11 +220,16 @@ def _stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def watching(name: str, quiet: bool) -> Iterator[Any]:
-    """A bar on stderr, gone when done; nothing where stderr is no terminal."""
+    """A bar on stderr, gone when done, where that is a terminal; and what stages find out as they begin."""
     from recbench.training.loop import Watcher
 
+    class Telling(Watcher):
+        def found(self, stage: str, facts: dict[str, Any]) -> None:
+            for about, value in facts.items():
+                render.say(f"{name}: {render.fact(stage, about, value)}")
+
     if quiet or not render.err.is_terminal:
-        yield Watcher()
+        yield Watcher() if quiet else Telling()
         return
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -236,7 +241,7 @@ def watching(name: str, quiet: bool) -> Iterator[Any]:
     with Progress(*columns, console=render.err, transient=True) as bar:
         task = bar.add_task(escape(name), total=None, note="")
 
-        class Bar(Watcher):
+        class Bar(Telling):
             best = 0.0
             epochs = 0
             now = 1

@@ -45,6 +45,9 @@ class Watcher:
     def stage(self, name: str, epochs: int) -> None:
         """A stage begins."""
 
+    def found(self, stage: str, facts: dict[str, Any]) -> None:
+        """What a stage found out as it began."""
+
     def step(self, step: int, steps: int, loss: float) -> None:
         """A step is over."""
 
@@ -161,6 +164,7 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
     model.begin(context)
     if context.facts:
         progress.facts[stage.name] = context.facts
+        job.watcher.found(stage.name, context.facts)
     average = Average(model, settings.ema) if settings.ema else None
     if progress.stage == number and progress.current:
         saved = store.tensors(progress.current)
