@@ -34,6 +34,7 @@ HOST = {
     ("dropout.py", "drop"): "the branch for CPUs",
     ("packing.py", "causal"): "the branch for CPUs",
     ("rearec_erl.py", "losses"): "weights of mixtures, read as numbers",
+    ("anchors.py", "_rotation"): "drawn on the host, then moved",
     ("lares.py", "_pretrain"): "a number for the log",
     ("lares.py", "_reinforce"): "a number for the log",
 }

@@ -230,13 +230,19 @@ class Lift:
         self.mean_A = unit_NA.mean(0).to(x_NA.dtype)
         rank = min(width, x_NA.shape[1])
         _, directions_AA = torch.linalg.eigh((unit_NA - unit_NA.mean(0)).T @ (unit_NA - unit_NA.mean(0)))
-        random = torch.randn(width, width, generator=torch.Generator().manual_seed(LIFT_SEED), dtype=torch.float64)
-        turned_RD = torch.linalg.qr(random)[0][:rank].to(x_NA.device)
+        turned_RD = _rotation(width)[:rank].to(x_NA.device)
         self.map_AD = (directions_AA[:, -rank:] @ turned_RD).to(x_NA.dtype)
         self.width = width
 
     def __call__(self, x_PSA: Tensor) -> Tensor:
         return F.layer_norm((x_PSA - self.mean_A) @ self.map_AD, (self.width,))
+
+
+def _rotation(width: int) -> Tensor:
+    """The same orthogonal matrix on every machine, (D, D) float64: drawn on the host."""
+    return torch.linalg.qr(
+        torch.randn(width, width, generator=torch.Generator().manual_seed(LIFT_SEED), dtype=torch.float64)
+    )[0]
 
 
 def source(config: AnchorConfig, backbone: Backbone, context: Context) -> Source:
