@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -221,12 +224,18 @@ def test_cloze_rows_are_a_setting_of_the_backbone(tmp_path: Path, capsys: Captur
     assert 'rows = "cloze"' in (tmp_path / "tiny-bert4rec-none-s0" / "config.toml").read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """A background job of a shell is born deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_and_a_polite_kill_end_with_130_and_an_interrupted_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    import os
-    import signal
-
     from recbench.training import loop
 
     train_epoch = loop._train_epoch

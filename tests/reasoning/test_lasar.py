@@ -274,7 +274,7 @@ def test_a_depth_is_paid_by_the_place_of_the_target() -> None:
 
 def test_shuffled_rewards_change_the_depth_loss_and_nothing_else() -> None:
     pair = [losses(system(shuffle_reward=shuffled, cuts=0, group=3), "rl")[0] for shuffled in (False, True)]
-    one, other = ({name: float(value) for name, value in terms.items()} for terms in pair)
+    one, other = ({name: value.item() for name, value in terms.items()} for terms in pair)
     assert one.pop("depth") != pytest.approx(other.pop("depth"), abs=1e-7)
     assert one == other
 
