@@ -585,7 +585,7 @@ class Feed(nn.Module):
             return h_PD @ self.weight + step_D
         if self.kind == "constant":
             h_PD = self.constant.expand_as(h_PD)
-        return F.rms_norm(h_PD, h_PD.shape[-1:], self.gain, 1e-6) + step_D
+        return F.rms_norm(h_PD, h_PD.shape[-1:], self.gain.to(h_PD.dtype), 1e-6) + step_D
 
 
 def _user_share(user_Q: Tensor) -> Tensor:
