@@ -293,9 +293,7 @@ class LASAR(ReasoningHead):
 
     def _align(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
         c = self.config
-        own_Q = self._own(batch, context)
-        own_Q = torch.arange(len(batch.at_Q), device=batch.at_Q.device) if own_Q is None else own_Q
-        some_P = self._cuts(batch, own_Q, context)
+        own_Q, some_P = self._chosen(batch, context)
         if not len(some_P):
             return {}
         at_P, y_P = batch.at_Q[some_P], targets(batch)[some_P]
@@ -311,7 +309,7 @@ class LASAR(ReasoningHead):
             terms["keep"] = c.keep_weight * score.at(own_Q).loss(seen.h_QD[own_Q], targets(batch)[own_Q])
         if c.align != "none" and c.align_weight and z_PKD.shape[1] > 1:
             terms["align"] = c.align_weight * self._near(z_PKD[:, 1:], anchors, n_P)
-        if c.policy_weight and c.depth in ("policy", "sample"):
+        if c.policy_weight and self._adaptive:
             logits_PC = self.policy(h_PD.detach() if c.policy_detach else h_PD)
             label_P = n_P.clamp(c.min_depth, c.max_depth) - c.min_depth
             terms["policy"] = c.policy_weight * label_loss(logits_PC, label_P, c.label_smoothing)
@@ -363,9 +361,7 @@ class LASAR(ReasoningHead):
 
     def _reinforce(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
         c = self.config
-        own_Q = self._own(batch, context)
-        own_Q = torch.arange(len(batch.at_Q), device=batch.at_Q.device) if own_Q is None else own_Q
-        some_P = self._cuts(batch, own_Q, context)
+        _, some_P = self._chosen(batch, context)
         if not len(some_P):
             return {}
         at_P, y_P, there = batch.at_Q[some_P], targets(batch)[some_P], score.at(some_P)
@@ -532,6 +528,12 @@ class LASAR(ReasoningHead):
         anchors = self._source.of(batch, some_P, context.train)
         context.note("segments", anchors.s_P.float().mean())
         return deranged(anchors, context.generator) if self.config.shuffle_anchors else anchors
+
+    def _chosen(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
+        """Asked tokens that this stage may train on, and those of them that think."""
+        own_Q = self._own(batch, context)
+        own_Q = torch.arange(len(batch.at_Q), device=batch.at_Q.device) if own_Q is None else own_Q
+        return own_Q, self._cuts(batch, own_Q, context)
 
     def _cuts(self, batch: Batch, own_Q: Tensor, context: Context) -> Tensor:
         """Asked tokens that think, of those allowed: ``cuts`` a row, uniformly, ascending."""
