@@ -351,15 +351,6 @@ def _commonest(group_V: np.ndarray, counts_V: np.ndarray) -> list[np.ndarray]:
     return [part[-COMMONEST:] if place else part[:0] for place, part in enumerate(np.split(order, cuts))]
 
 
-def both_ways(a: Tensor, b: Tensor, tau: float = 1.0) -> Tensor:
-    """Mean of KL(p || q) and KL(q || p), p and q the softmax of a / tau and b / tau over the last dimension; nats.
-
-    It is 1/2 sum_j (p_j - q_j) (a_j - b_j) / tau, as the normalisers cancel.
-    """
-    p, q = (a / tau).softmax(-1), (b / tau).softmax(-1)
-    return ((p - q) * (a - b)).sum(-1) / (2 * tau)
-
-
 def deranged(anchors: Anchors, generator: torch.Generator) -> Anchors:
     """Anchors handed to other targets with as many segments; a target that is alone with its number has none left."""
     s_P = anchors.s_P

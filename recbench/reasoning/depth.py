@@ -7,6 +7,7 @@ a step and an entropy bonus. Letters: **P** answers, **C** depths to choose from
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch
 from recbench.reasoning.base import Context
 
+Pay = Literal["dcg", "mean", "max"]
 LEAST_UNIT = 1e-3
 """Rewards are measured in their own moving mean, but never in less than this."""
 
@@ -50,10 +52,31 @@ class Policy(nn.Module):
         return below_PC.sum(1).clamp_max(below_PC.shape[1] - 1) + self.least
 
 
+def pay(place_P: Tensor, group: int, kind: Pay) -> Tensor:
+    """What a depth is paid where the target stands at this place of a list of ``group``, from 1; beyond its end: nothing. (P,)
+
+    dcg: 1 / log2(1 + place); mean: the mean ranked reward of the list (``rewards.rank_rewards``); max: 1.
+    """
+    if kind == "max":
+        return (place_P <= group).float()
+    gain_P = torch.where(place_P <= group, 1 / torch.log2(place_P.float() + 1), 0.0)
+    every_G = 1 / torch.log2(torch.arange(2, group + 2, device=place_P.device).float())
+    return gain_P / (group * every_G.sum()) if kind == "mean" else gain_P
+
+
 def sampled_loss(logits_PC: Tensor, class_P: Tensor, advantage_P: Tensor) -> Tensor:
     """REINFORCE: -E[advantage log pi(depth)]; no gradient into the advantage."""
     log_pi_P = logits_PC.log_softmax(1).gather(1, class_P[:, None])[:, 0]
     return -(advantage_P.detach() * log_pi_P).mean()
+
+
+def paired_loss(logits_PC: Tensor, one_P: Tensor, other_P: Tensor, gain_P: Tensor) -> Tensor:
+    """REINFORCE of two depths of one answer, each the other's baseline.
+
+    Args:
+        gain_P: what the class ``one_P`` earns above ``other_P``.
+    """
+    return (sampled_loss(logits_PC, one_P, gain_P) + sampled_loss(logits_PC, other_P, -gain_P)) / 2
 
 
 def expected_loss(logits_PC: Tensor, paid_PC: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ MiniOneRec, arXiv 2510.24431), REINFORCE for the depth. With N = 0 it is the pla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast, final
+from typing import Any, ClassVar, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +21,9 @@ from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch
-from recbench.reasoning.anchors import AnchorConfig, Anchors, Kind, Source, both_ways, deranged, source
+from recbench.reasoning.anchors import AnchorConfig, Anchors, Source, deranged, source
 from recbench.reasoning.base import Context, Reasoner, ReasoningHead, Stage, targets
-from recbench.reasoning.chain import input_scale
-from recbench.reasoning.contrast import user_of
+from recbench.reasoning.cuts import held_out, some_a_row
 from recbench.reasoning.depth import (
     LEAST_UNIT,
     Policy,
@@ -36,14 +34,24 @@ from recbench.reasoning.depth import (
     indifferent_mean,
     label_loss,
     note_depths,
+    paired_loss,
+    pay,
     sampled_loss,
 )
 from recbench.reasoning.diagnostics import note_similarity
-from recbench.reasoning.rewards import advantages, k3, note_rewards, place_in, rank_rewards
+from recbench.reasoning.feed import Feed
+from recbench.reasoning.lasar_settings import LASARConfig
+from recbench.reasoning.nearness import apart, over_thoughts
+from recbench.reasoning.rewards import (
+    advantages,
+    clipped_loss,
+    k3,
+    note_rewards,
+    place_in,
+    prefix_rewards,
+    rank_rewards,
+)
 from recbench.scoring.base import Score
-
-PREFIX_PAY = (0.0, 0.5, 0.707, 0.866, 0.95)
-"""Reward of a wrong item by its leading right codes (GREAM, arXiv 2510.20815)."""
 
 
 @final
@@ -52,126 +60,7 @@ class LASAR(ReasoningHead):
 
     begins_as: ClassVar[Mapping[str, tuple[str, ...]]] = {"none": ("ground",)}
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """Depth, thoughts, anchors, reinforcement."""
-
-        max_depth: int = 8
-        """N_max."""
-        min_depth: int = 1
-        """Least N that the policy may pick. 0 lets it skip thinking, which the paper does not."""
-        depth: Literal["policy", "sample", "random", "fixed"] = "policy"
-        """At test: the policy's likeliest N, a draw of it, any N alike (control), or ``fixed_depth`` (control)."""
-        fixed_depth: int = 4
-        """N of fixed, in training and at test; 0: the plain model."""
-        policy_hidden: int | None = None
-        """Width of the policy's hidden layer; unset: a quarter of the backbone's, at least 64."""
-        policy_detach: bool = True
-        """The policy's losses have no gradient into the backbone."""
-        policy_rate: float = 10.0
-        """Times the learning rate, for the policy."""
-        feed: Literal["rms", "state", "linear", "constant"] = "rms"
-        """What a thought is fed: the state before, at the scale of inputs, raw, or projected; or a constant (control)."""
-        cuts: int = 1
-        """Positions a row that think in align and rl; 0: all."""
-        keep_weight: float = 1.0
-        """align: weight of the plain loss at all positions of the row, so that the backbone does not forget."""
-        align: Literal["kl", "cosine", "mse", "none"] = "kl"
-        """How a thought is held near its anchor. kl: both ways, softmax over coordinates."""
-        align_weight: float = 1.0
-        """alpha, its weight."""
-        align_tau: float = 1.0
-        """Temperature of kl."""
-        policy_weight: float = 0.1
-        """align: weight of the cross-entropy of the policy against N = S."""
-        label_smoothing: float = 0.1
-        """Of it: a policy that is sure of one N would never try another."""
-        anchor: Kind = "auto"
-        """text, cooc (near in training), backbone (the model before reads the segments), codes, file; auto: file, text or cooc."""
-        text_encoder: str = ""
-        """A sentence encoder for text and file, as ``features.encoder``; empty: TF-IDF."""
-        rationale_file: str = ""
-        """JSON lines of written rationales, for file."""
-        use_target: bool = True
-        """Rationales of training targets know the target. Never read at test."""
-        window: int = 20
-        """Events that a rationale speaks of."""
-        merge: float = 0.9
-        """Neighbouring segments with a larger cosine are one."""
-        code_levels: int = 3
-        """Levels of codes."""
-        shuffle_anchors: bool = False
-        """Control: every target has the anchors of another with as many segments."""
-        group: int = 8
-        """G, items that are rewarded; more for large catalogues: a target that is not among them teaches nothing."""
-        reward: Literal["rank", "hit", "prefix"] = "rank"
-        """rank: 1 for the target, and where it is there others pay for standing high; hit: 1 or 0; prefix: right leading codes."""
-        kl_weight: float = 1e-3
-        """beta, weight of the fence around the reference."""
-        clip: float = 0.2
-        """Of the ratio; without effect while a group is used once."""
-        skip_missed: bool = False
-        """Groups without the target are left out, and their fence with them."""
-        reference_sync: bool = False
-        """The reference is the model as the epoch began, not as the stage did."""
-        terminal_weight: float = 0.1
-        """gamma_KL: the last thought near the last anchor."""
-        depth_weight: float = 0.1
-        """gamma_RF, weight of REINFORCE."""
-        depth_baseline: Literal["ema", "paired", "exact"] = "ema"
-        """ema: moving mean; paired: another depth of the same answer; exact: all depths of it, summed instead of drawn."""
-        ema: float = 0.95
-        """Of the moving mean."""
-        step_cost: float = 0.005
-        """lambda, price of a thought."""
-        entropy: float = 0.01
-        """eta, bonus for an undecided policy."""
-        reward_unit: Literal["relative", "raw"] = "relative"
-        """lambda and eta in units of the moving mean reward, or as they are."""
-        group_reward: Literal["dcg", "mean", "max"] = "dcg"
-        """What a depth is paid: 1 / log2(1 + place) of the target among the G; the mean reward; or 1 if it is there."""
-        shuffle_reward: bool = False
-        """Control: depths are paid by the reward of another answer."""
-        rl_holdout: float = 0.0
-        """Share of users whose last training target only rl trains on."""
-        skip: tuple[str, ...] = ()
-        """Stages left out: ground (one stage for all), rl (supervised only)."""
-
-        def __post_init__(self) -> None:
-            self._check_depth()
-            self._check_ranges()
-
-        def _check_depth(self) -> None:
-            if self.max_depth < 1 or not 0 <= self.min_depth <= self.max_depth:
-                raise ValueError("max_depth is at least 1, and min_depth lies between 0 and it.")
-            if self.fixed_depth < 0:
-                raise ValueError(f"fixed_depth is {self.fixed_depth}; it is at least 0 (0: the plain model).")
-            if self.cuts < 0:
-                raise ValueError(f"cuts is {self.cuts}; it is a number of positions, or 0 for all.")
-            if set(self.skip) - {"ground", "rl"}:
-                raise ValueError("skip takes ground and rl; without align there is nothing of LASAR left.")
-            if "ground" in self.skip and self.anchor == "backbone":
-                raise ValueError("anchor is backbone, so stage ground cannot be skipped: its model reads the segments.")
-            if self.rationale_file and self.anchor not in ("auto", "file"):
-                raise ValueError(f"rationale_file is given and anchor is {self.anchor}; leave out one of the two.")
-            if self.anchor == "file" and not self.rationale_file:
-                raise ValueError("anchor is file, so rationale_file must name one.")
-
-        def _check_ranges(self) -> None:
-            if self.group < 2:
-                raise ValueError(
-                    f"group is {self.group}; advantages compare items of one list, so it takes at least 2."
-                )
-            least_one = (self.window, self.code_levels, self.policy_hidden or 1)
-            if min(least_one) < 1 or self.align_tau <= 0 or self.policy_rate <= 0:
-                raise ValueError(
-                    "window, code_levels and policy_hidden are at least 1, align_tau and policy_rate above 0."
-                )
-            weights = (self.keep_weight, self.align_weight, self.policy_weight, self.kl_weight, self.terminal_weight)
-            if min(*weights, self.depth_weight, self.step_cost, self.entropy, self.clip) < 0:
-                raise ValueError("weights, step_cost, entropy and clip are at least 0.")
-            if not all(0 <= share < 1 for share in (self.label_smoothing, self.ema, self.rl_holdout)):
-                raise ValueError("label_smoothing, ema and rl_holdout lie in [0, 1).")
+    Config = LASARConfig
 
     stages = (
         Stage("ground"),
@@ -197,7 +86,7 @@ class LASAR(ReasoningHead):
     thinks: Tensor
     paid: Tensor
 
-    def __init__(self, config: Config, backbone: Backbone) -> None:
+    def __init__(self, config: LASARConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         c, D = config, backbone.width
         if c.reward == "prefix" and not backbone.spells:
@@ -308,7 +197,9 @@ class LASAR(ReasoningHead):
         if c.keep_weight:
             terms["keep"] = c.keep_weight * score.at(own_Q).loss(seen.h_QD[own_Q], targets(batch)[own_Q])
         if c.align != "none" and c.align_weight and z_PKD.shape[1] > 1:
-            terms["align"] = c.align_weight * self._near(z_PKD[:, 1:], anchors, n_P)
+            K = min(z_PKD.shape[1] - 1, anchors.c_PSX.shape[1])
+            far_PK = self.apart(z_PKD[:, 1 : 1 + K], anchors.c_PSX[:, :K], first=0)
+            terms["align"] = c.align_weight * over_thoughts(far_PK, anchors.s_P, n_P)
         if c.policy_weight and self._adaptive:
             logits_PC = self.policy(h_PD.detach() if c.policy_detach else h_PD)
             label_P = n_P.clamp(c.min_depth, c.max_depth) - c.min_depth
@@ -325,14 +216,6 @@ class LASAR(ReasoningHead):
             return self._any_depth(len(anchors.s_P), context)
         return anchors.s_P.clamp(max(1, c.min_depth), c.max_depth)
 
-    def _near(self, z_PKD: Tensor, anchors: Anchors, n_P: Tensor) -> Tensor:
-        """Mean over thoughts of how far each is from its anchor, mean over targets; thoughts without one are left out."""
-        K = min(z_PKD.shape[1], anchors.c_PSX.shape[1])
-        far_PK = self.apart(z_PKD[:, :K], anchors.c_PSX[:, :K], first=0)
-        step_K = torch.arange(1, K + 1, device=n_P.device)
-        on_PK = (step_K <= anchors.s_P[:, None]) & (step_K <= n_P[:, None])
-        return ((far_PK * on_PK).sum(1) / n_P.clamp_min(1)).mean()
-
     def apart(self, z_PKD: Tensor, c_PKX: Tensor, first: int | Tensor) -> Tensor:
         """How far thoughts are from anchors, (P, K).
 
@@ -341,12 +224,7 @@ class LASAR(ReasoningHead):
         """
         with torch.autocast(z_PKD.device.type, enabled=False):
             a_PKX = self._seen_as(z_PKD.float(), first)
-            c_PKX = c_PKX.float()
-            if self.config.align == "cosine":
-                return 1 - F.cosine_similarity(a_PKX, c_PKX, dim=2)
-            if self.config.align == "mse":
-                return (a_PKX - c_PKX).square().mean(2)
-            return both_ways(a_PKX, c_PKX, self.config.align_tau)
+            return apart(a_PKX, c_PKX.float(), self.config.align, self.config.align_tau)
 
     def _seen_as(self, z_PKD: Tensor, first: int | Tensor) -> Tensor:
         """Thoughts in the space of their anchors."""
@@ -382,7 +260,7 @@ class LASAR(ReasoningHead):
         if c.terminal_weight and c.align != "none":
             terms["terminal"] = c.terminal_weight * self._terminal(u_PD, self._anchors(batch, some_P, context))
         if self._adaptive and c.depth_weight:
-            pay_P = self._pay(place_in(y_PG == y_P[:, None]))
+            pay_P = pay(place_in(y_PG == y_P[:, None]), c.group, c.group_reward)
             terms["depth"] = c.depth_weight * self._depth_loss(
                 logits_PC, (n_P, other_P), pay_P, z_PKD, (there, y_P), context
             )
@@ -413,10 +291,7 @@ class LASAR(ReasoningHead):
         reward_PG = self._rewards(y_PG, y_P, backbone)
         note_rewards(context, reward_PG)
         context.note("hit_share", (y_PG == y_P[:, None]).any(1).float().mean())
-        ratio_PGM = torch.exp(new_PGM - new_PGM.detach())
-        advantage_PG1 = advantages(reward_PG)[..., None]
-        clipped_PGM = ratio_PGM.clamp(1 - c.clip, 1 + c.clip)
-        loss_PGM = -torch.minimum(ratio_PGM * advantage_PG1, clipped_PGM * advantage_PG1)
+        loss_PGM = clipped_loss(torch.exp(new_PGM - new_PGM.detach()), advantages(reward_PG), c.clip)
         if c.kl_weight:
             fence_PGM = k3(self._under_reference(backbone, batch, (some_P, n_P, y_PG), context) - new_PGM)
             context.note("kl", fence_PGM.mean())
@@ -433,9 +308,7 @@ class LASAR(ReasoningHead):
             return is_target_PG.float()
         if self.config.reward == "prefix":
             tokens_VM = cast("Tensor", backbone.tokens_VM)
-            right_PG = (tokens_VM[y_PG] == tokens_VM[y_P][:, None]).long().cumprod(2).sum(2)
-            pay = torch.tensor(PREFIX_PAY, device=y_PG.device)
-            return torch.where(is_target_PG, 1.0, pay[right_PG.clamp_max(len(PREFIX_PAY) - 1)])
+            return prefix_rewards(tokens_VM[y_PG], tokens_VM[y_P], is_target_PG)
         return rank_rewards(is_target_PG)
 
     def _under_reference(
@@ -493,10 +366,7 @@ class LASAR(ReasoningHead):
         elif c.depth_baseline == "paired":
             other_pay_P = self._pay_at(asked, held(z_PKD, other_P)[:, -1])
             gain_P = pay_P[mixed_P] - other_pay_P[mixed_P] - cost * (n_P - other_P)
-            loss = sampled_loss(logits_PC, n_P - c.min_depth, gain_P) + sampled_loss(
-                logits_PC, other_P - c.min_depth, -gain_P
-            )
-            loss = loss / 2
+            loss = paired_loss(logits_PC, n_P - c.min_depth, other_P - c.min_depth, gain_P)
         else:
             loss = sampled_loss(logits_PC, n_P - c.min_depth, pay_P[mixed_P] - before - cost * n_P)
         undecided = entropy(logits_PC)
@@ -507,18 +377,9 @@ class LASAR(ReasoningHead):
 
     def _pay_at(self, asked: tuple[Score, Tensor], u_PD: Tensor) -> Tensor:
         """What each answer's list would earn, (P,)."""
-        score, y_P = asked
-        above_P, tied_P = score.place(u_PD.detach(), y_P, within=self.config.group)
-        return self._pay((1 + above_P + tied_P).clamp_max(self.config.group + 1))
-
-    def _pay(self, place_P: Tensor) -> Tensor:
-        """What a depth is paid where the target stands at this place of the list, counted from 1; beyond G: nothing."""
-        c = self.config
-        gain_P = torch.where(place_P <= c.group, 1 / torch.log2(place_P.float() + 1), 0.0)
-        if c.group_reward == "max":
-            return (place_P <= c.group).float()
-        every_G = 1 / torch.log2(torch.arange(2, c.group + 2, device=place_P.device).float())
-        return gain_P / (c.group * every_G.sum()) if c.group_reward == "mean" else gain_P
+        (score, y_P), group = asked, self.config.group
+        above_P, tied_P = score.place(u_PD.detach(), y_P, within=group)
+        return pay((1 + above_P + tied_P).clamp_max(group + 1), group, self.config.group_reward)
 
     # --- which positions --------------------------------------------------------------------------------------------
 
@@ -531,65 +392,13 @@ class LASAR(ReasoningHead):
 
     def _chosen(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
         """Asked tokens that this stage may train on, and those of them that think."""
-        own_Q = self._own(batch, context)
+        own_Q, c = self._own(batch, context), self.config
         own_Q = torch.arange(len(batch.at_Q), device=batch.at_Q.device) if own_Q is None else own_Q
-        return own_Q, self._cuts(batch, own_Q, context)
-
-    def _cuts(self, batch: Batch, own_Q: Tensor, context: Context) -> Tensor:
-        """Asked tokens that think, of those allowed: ``cuts`` a row, uniformly, ascending."""
-        if not self.config.cuts:
-            return own_Q
-        row_O = batch.row_Q[own_Q]
-        key_O = torch.rand(len(own_Q), generator=context.generator, device=own_Q.device, dtype=torch.float64)
-        order_O = (row_O.double() + key_O).argsort()
-        counts = torch.unique_consecutive(row_O, return_counts=True)[1]
-        start_O = (counts.cumsum(0) - counts).repeat_interleave(counts)
-        place_O = torch.arange(len(own_Q), device=own_Q.device) - start_O
-        return own_Q[order_O[place_O < self.config.cuts]].sort().values
+        return own_Q, own_Q[some_a_row(batch.row_Q[own_Q], c.cuts, context.generator)] if c.cuts else own_Q
 
     def _own(self, batch: Batch, context: Context) -> Tensor | None:
         """Asked tokens that this stage may train on; None: all."""
-        share, rows = self.config.rl_holdout, context.train
-        if not share:
+        if not self.config.rl_holdout:
             return None
-        if rows is None or batch.place_Q is None:
-            raise ValueError("training batches say which events their targets are")
-        is_last_Q = torch.from_numpy(rows.is_last(batch.place_Q)).to(batch.at_Q.device)
-        held_out_Q = is_last_Q & (_user_share(user_of(batch, batch.at_Q)) < share)
-        return (held_out_Q if context.stage == "rl" else ~held_out_Q).nonzero()[:, 0]
-
-
-class Feed(nn.Module):
-    """The token of thought t: what the thought before becomes, plus a learned vector of the step that starts at zero.
-
-    Args:
-        steps: learned vectors; later steps take the last.
-    """
-
-    def __init__(self, backbone: Backbone, kind: Literal["rms", "state", "linear", "constant"], steps: int) -> None:
-        super().__init__()
-        self.kind = kind
-        self.step = nn.Parameter(torch.zeros(steps, backbone.width))
-        scale = input_scale(backbone)
-        if kind in ("rms", "constant"):
-            self.gain = nn.Parameter(torch.full((backbone.width,), scale))
-        if kind == "linear":
-            self.weight = nn.Parameter(torch.eye(backbone.width) * scale)
-        if kind == "constant":
-            self.constant = nn.Parameter(torch.randn(backbone.width))
-
-    def forward(self, h_PD: Tensor, t: int) -> Tensor:
-        """(P, D); ``t`` counts from 0."""
-        step_D = self.step[min(t, len(self.step) - 1)]
-        if self.kind == "state":
-            return h_PD + step_D
-        if self.kind == "linear":
-            return h_PD @ self.weight + step_D
-        if self.kind == "constant":
-            h_PD = self.constant.expand_as(h_PD)
-        return F.rms_norm(h_PD, h_PD.shape[-1:], self.gain.to(h_PD.dtype), 1e-6) + step_D
-
-
-def _user_share(user_Q: Tensor) -> Tensor:
-    """A number in [0, 1) a user, the same in every epoch."""
-    return ((user_Q * 2_654_435_761) % 4_294_967_296).double() / 4_294_967_296
+        waits_Q = held_out(batch, context.train, self.config.rl_holdout)
+        return (waits_Q if context.stage == "rl" else ~waits_Q).nonzero()[:, 0]

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from recbench.reasoning.base import Context
 
+PREFIX_PAY = (0.0, 0.5, 0.707, 0.866, 0.95)
+"""Reward of a wrong item by its leading right codes (GREAM, arXiv 2510.20815)."""
+
 
 def hit(above: Tensor, tied: Tensor, k: int) -> Tensor:
     """1 where the target is among the first k, else 0. Ties count against it, so a constant scorer earns nothing."""
@@ -34,6 +37,23 @@ def rank_rewards(is_target_PG: Tensor) -> Tensor:
     a_G = 1 / torch.log2(torch.arange(2, is_target_PG.shape[1] + 2, device=is_target_PG.device).float())
     hit_P1 = is_target_PG.any(1, keepdim=True)
     return is_target_PG.float() - (hit_P1 & ~is_target_PG) * (a_G / a_G.sum())
+
+
+def prefix_rewards(codes_PGM: Tensor, own_PM: Tensor, is_target_PG: Tensor) -> Tensor:
+    """1 for the target, ``PREFIX_PAY`` for others by how many of their first codes are the target's, (P, G)."""
+    right_PG = (codes_PGM == own_PM[:, None]).long().cumprod(2).sum(2)
+    pay = torch.tensor(PREFIX_PAY, device=codes_PGM.device)
+    return torch.where(is_target_PG, 1.0, pay[right_PG.clamp_max(len(PREFIX_PAY) - 1)])
+
+
+def clipped_loss(ratio_PGM: Tensor, advantage_PG: Tensor, clip: float) -> Tensor:
+    """-min(ratio A, clip(ratio, 1 - clip, 1 + clip) A) of each part of each item (PPO, Schulman et al., arXiv 1707.06347, eq. 7).
+
+    Returns:
+        (P, G, M).
+    """
+    advantage_PG1 = advantage_PG[..., None]
+    return -torch.minimum(ratio_PGM * advantage_PG1, ratio_PGM.clamp(1 - clip, 1 + clip) * advantage_PG1)
 
 
 def place_in(is_target_PG: Tensor) -> Tensor:

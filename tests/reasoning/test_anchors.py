@@ -16,7 +16,7 @@ from recbench.data.dataset import Dataset, open_dataset
 from recbench.data.knowledge import ItemKnowledge
 from recbench.data.text import TextSpace
 from recbench.errors import Exit, RecbenchError
-from recbench.reasoning.anchors import AnchorConfig, Anchors, Lift, both_ways, deranged, groups, source
+from recbench.reasoning.anchors import AnchorConfig, Anchors, Lift, deranged, groups, source
 from recbench.reasoning.base import Context
 from recbench.reasoning.rationales import cut, sentences
 from recbench.reasoning.segments import NAMES, merged, next_groups, segments, window_of
@@ -176,45 +176,6 @@ def test_lifted_vectors_keep_their_angles_in_the_main_directions() -> None:
     wide = Lift(x, 16)(torch.nn.functional.normalize(x, dim=1))
     assert wide.shape == (50, 16)
     torch.testing.assert_close(wide.var(1, correction=0), torch.ones(50), atol=1e-3, rtol=0)
-
-
-# --- both-ways divergence -------------------------------------------------------------------------------------------
-
-
-def test_the_divergence_is_zero_at_equality_symmetric_shift_invariant_and_both_kls() -> None:
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(7, 16, generator=generator, dtype=torch.float64) for _ in range(2))
-    assert both_ways(a, a).abs().max() == 0
-    torch.testing.assert_close(both_ways(a, b), both_ways(b, a))
-    torch.testing.assert_close(both_ways(a + 3, b - 2), both_ways(a, b))
-    p, q = (a / 2).log_softmax(1), (b / 2).log_softmax(1)
-    by_hand = ((p.exp() * (p - q)).sum(1) + (q.exp() * (q - p)).sum(1)) / 2
-    torch.testing.assert_close(both_ways(a, b, 2.0), by_hand)
-
-
-def test_its_gradient_is_the_formula() -> None:
-    a, b = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64), torch.tensor([1.0, 0.2, -0.4], dtype=torch.float64)
-    a.requires_grad_()
-    both_ways(a, b).backward()
-    p, q = a.detach().softmax(0), b.softmax(0)
-    d = a.detach() - b
-    torch.testing.assert_close(a.grad, ((p - q) + p * (d - (p * d).sum())) / 2)
-
-
-def test_for_small_coordinates_it_is_half_their_variance() -> None:
-    generator = torch.Generator().manual_seed(0)
-    a, b = (0.1 * torch.randn(4000, 64, generator=generator, dtype=torch.float64) for _ in range(2))
-    half = (a - b).var(1, correction=0).mean() / 2
-    assert float(both_ways(a, b).mean() / half) == pytest.approx(1, abs=0.02)
-
-
-def test_it_stays_in_float32_under_autocast() -> None:
-    head = small_system("sasrec", "lasar", 20).head
-    z, c = torch.randn(3, 2, 8), torch.randn(3, 2, 8)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        under = head.apart(z, c, first=0)
-    assert under.dtype == torch.float32
-    torch.testing.assert_close(under, head.apart(z, c, first=0))
 
 
 # --- where anchors come from ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import Tensor
 from recbench.data.batching import Batch
 from recbench.evaluation.evaluate import evaluate
 from recbench.reasoning.base import Context
-from recbench.reasoning.depth import held
+from recbench.reasoning.depth import held, pay
 from recbench.reasoning.rewards import advantages, place_in, rank_rewards
 from recbench.recommender import ItemRecommender
 from recbench.training.checkpoint import Store
@@ -155,7 +155,7 @@ def test_one_cut_a_row_is_taken_unless_told_otherwise() -> None:
     every = torch.arange(len(batch.at_Q))
     seen = set()
     for _ in range(50):
-        some = model.head._cuts(batch, every, context)
+        some = model.head._chosen(batch, context)[1]
         assert batch.row_Q[some].tolist() == [0, 1, 2, 3]
         seen |= set(some.tolist())
     assert seen == set(every.tolist())
@@ -267,9 +267,9 @@ def test_groups_without_the_target_are_fenced_unless_they_are_skipped() -> None:
 def test_a_depth_is_paid_by_the_place_of_the_target() -> None:
     place = torch.tensor([1, 2, 8, 9])
     dcg = [1.0, 1 / np.log2(3), 1 / np.log2(9), 0.0]
-    assert system().head._pay(place).tolist() == pytest.approx(dcg)
-    assert system(group_reward="max").head._pay(place).tolist() == [1, 1, 1, 0]
-    assert system(group_reward="mean").head._pay(place)[0] == pytest.approx(0.0316, abs=5e-5)
+    assert pay(place, 8, "dcg").tolist() == pytest.approx(dcg)
+    assert pay(place, 8, "max").tolist() == [1, 1, 1, 0]
+    assert pay(place, 8, "mean")[0] == pytest.approx(0.0316, abs=5e-5)
 
 
 def test_shuffled_rewards_change_the_depth_loss_and_nothing_else() -> None:

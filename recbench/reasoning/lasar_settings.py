@@ -1,0 +1,129 @@
+"""Settings of LASAR, and which of them do not go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from recbench.reasoning.anchors import Kind
+from recbench.reasoning.depth import Pay
+from recbench.reasoning.feed import Fed
+from recbench.reasoning.nearness import Measure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LASARConfig:
+    """Depth, thoughts, anchors, reinforcement."""
+
+    max_depth: int = 8
+    """N_max."""
+    min_depth: int = 1
+    """Least N that the policy may pick. 0 lets it skip thinking, which the paper does not."""
+    depth: Literal["policy", "sample", "random", "fixed"] = "policy"
+    """At test: the policy's likeliest N, a draw of it, any N alike (control), or ``fixed_depth`` (control)."""
+    fixed_depth: int = 4
+    """N of fixed, in training and at test; 0: the plain model."""
+    policy_hidden: int | None = None
+    """Width of the policy's hidden layer; unset: a quarter of the backbone's, at least 64."""
+    policy_detach: bool = True
+    """The policy's losses have no gradient into the backbone."""
+    policy_rate: float = 10.0
+    """Times the learning rate, for the policy."""
+    feed: Fed = "rms"
+    """What a thought is fed: the state before, at the scale of inputs, raw, or projected; or a constant (control)."""
+    cuts: int = 1
+    """Positions a row that think in align and rl; 0: all."""
+    keep_weight: float = 1.0
+    """align: weight of the plain loss at all positions of the row, so that the backbone does not forget."""
+    align: Measure = "kl"
+    """How a thought is held near its anchor. kl: both ways, softmax over coordinates."""
+    align_weight: float = 1.0
+    """alpha, its weight."""
+    align_tau: float = 1.0
+    """Temperature of kl."""
+    policy_weight: float = 0.1
+    """align: weight of the cross-entropy of the policy against N = S."""
+    label_smoothing: float = 0.1
+    """Of it: a policy that is sure of one N would never try another."""
+    anchor: Kind = "auto"
+    """text, cooc (near in training), backbone (the model before reads the segments), codes, file; auto: file, text or cooc."""
+    text_encoder: str = ""
+    """A sentence encoder for text and file, as ``features.encoder``; empty: TF-IDF."""
+    rationale_file: str = ""
+    """JSON lines of written rationales, for file."""
+    use_target: bool = True
+    """Rationales of training targets know the target. Never read at test."""
+    window: int = 20
+    """Events that a rationale speaks of."""
+    merge: float = 0.9
+    """Neighbouring segments with a larger cosine are one."""
+    code_levels: int = 3
+    """Levels of codes."""
+    shuffle_anchors: bool = False
+    """Control: every target has the anchors of another with as many segments."""
+    group: int = 8
+    """G, items that are rewarded; more for large catalogues: a target that is not among them teaches nothing."""
+    reward: Literal["rank", "hit", "prefix"] = "rank"
+    """rank: 1 for the target, and where it is there others pay for standing high; hit: 1 or 0; prefix: right leading codes."""
+    kl_weight: float = 1e-3
+    """beta, weight of the fence around the reference."""
+    clip: float = 0.2
+    """Of the ratio; without effect while a group is used once."""
+    skip_missed: bool = False
+    """Groups without the target are left out, and their fence with them."""
+    reference_sync: bool = False
+    """The reference is the model as the epoch began, not as the stage did."""
+    terminal_weight: float = 0.1
+    """gamma_KL: the last thought near the last anchor."""
+    depth_weight: float = 0.1
+    """gamma_RF, weight of REINFORCE."""
+    depth_baseline: Literal["ema", "paired", "exact"] = "ema"
+    """ema: moving mean; paired: another depth of the same answer; exact: all depths of it, summed instead of drawn."""
+    ema: float = 0.95
+    """Of the moving mean."""
+    step_cost: float = 0.005
+    """lambda, price of a thought."""
+    entropy: float = 0.01
+    """eta, bonus for an undecided policy."""
+    reward_unit: Literal["relative", "raw"] = "relative"
+    """lambda and eta in units of the moving mean reward, or as they are."""
+    group_reward: Pay = "dcg"
+    """What a depth is paid: 1 / log2(1 + place) of the target among the G; the mean reward; or 1 if it is there."""
+    shuffle_reward: bool = False
+    """Control: depths are paid by the reward of another answer."""
+    rl_holdout: float = 0.0
+    """Share of users whose last training target only rl trains on."""
+    skip: tuple[str, ...] = ()
+    """Stages left out: ground (one stage for all), rl (supervised only)."""
+
+    def __post_init__(self) -> None:
+        self._check_depth()
+        self._check_ranges()
+
+    def _check_depth(self) -> None:
+        if self.max_depth < 1 or not 0 <= self.min_depth <= self.max_depth:
+            raise ValueError("max_depth is at least 1, and min_depth lies between 0 and it.")
+        if self.fixed_depth < 0:
+            raise ValueError(f"fixed_depth is {self.fixed_depth}; it is at least 0 (0: the plain model).")
+        if self.cuts < 0:
+            raise ValueError(f"cuts is {self.cuts}; it is a number of positions, or 0 for all.")
+        if set(self.skip) - {"ground", "rl"}:
+            raise ValueError("skip takes ground and rl; without align there is nothing of LASAR left.")
+        if "ground" in self.skip and self.anchor == "backbone":
+            raise ValueError("anchor is backbone, so stage ground cannot be skipped: its model reads the segments.")
+        if self.rationale_file and self.anchor not in ("auto", "file"):
+            raise ValueError(f"rationale_file is given and anchor is {self.anchor}; leave out one of the two.")
+        if self.anchor == "file" and not self.rationale_file:
+            raise ValueError("anchor is file, so rationale_file must name one.")
+
+    def _check_ranges(self) -> None:
+        if self.group < 2:
+            raise ValueError(f"group is {self.group}; advantages compare items of one list, so it takes at least 2.")
+        least_one = (self.window, self.code_levels, self.policy_hidden or 1)
+        if min(least_one) < 1 or self.align_tau <= 0 or self.policy_rate <= 0:
+            raise ValueError("window, code_levels and policy_hidden are at least 1, align_tau and policy_rate above 0.")
+        weights = (self.keep_weight, self.align_weight, self.policy_weight, self.kl_weight, self.terminal_weight)
+        if min(*weights, self.depth_weight, self.step_cost, self.entropy, self.clip) < 0:
+            raise ValueError("weights, step_cost, entropy and clip are at least 0.")
+        if not all(0 <= share < 1 for share in (self.label_smoothing, self.ema, self.rl_holdout)):
+            raise ValueError("label_smoothing, ema and rl_holdout lie in [0, 1).")
