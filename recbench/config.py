@@ -7,7 +7,7 @@ import json
 import re
 import tomllib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib.resources import files
 from pathlib import Path
@@ -197,17 +197,12 @@ def _checked(value: Any, hint: Any, name: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in choices:
             return None
-        hint = next(choice for choice in choices if choice is not type(None))
-        return _checked(value, hint, name)
+        named = [word for choice in choices for word in get_args(choice) if get_origin(choice) is Literal]
+        hint = next(choice for choice in choices if choice is not type(None) and get_origin(choice) is not Literal)
+        a_word = named and isinstance(value, str) and hint is not str
+        return _one_of(value, named, name, f"{_words(hint)}, or ") if a_word else _checked(value, hint, name)
     if origin is Literal:
-        if value not in choices:
-            near = nearest(str(value), [str(choice) for choice in choices])
-            raise RecbenchError(
-                f"{name} cannot be {value!r}.",
-                why=f"It is one of: {', '.join(map(str, choices))}.",
-                fix=f"--set {name}={near or choices[0]}",
-            )
-        return value
+        return _one_of(value, choices, name)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_checked(element, choices[0], name) for element in value)
     if hint is float and type(value) is int:
@@ -216,6 +211,18 @@ def _checked(value: Any, hint: Any, name: str) -> Any:
     if type(value) is not plain and not (plain is dict and isinstance(value, dict)):
         raise RecbenchError(
             f"{name} cannot be {value!r}.", why=f"It takes {_words(hint)}.", fix=f"--set {name}={_example(hint)}"
+        )
+    return value
+
+
+def _one_of(value: Any, choices: Sequence[Any], name: str, or_else: str = "") -> Any:
+    """``value``, if it is one of these; ``or_else`` says what else a refusal should name."""
+    if value not in choices:
+        near = nearest(str(value), [str(choice) for choice in choices])
+        raise RecbenchError(
+            f"{name} cannot be {value!r}.",
+            why=f"It is {or_else}one of: {', '.join(map(str, choices))}.",
+            fix=f"--set {name}={near or choices[0]}",
         )
     return value
 

@@ -31,6 +31,7 @@ class Example:
     note: str | None = None
     steps: tuple[int, ...] = ()
     on: bool = False
+    weight: float | Literal["auto"] = 1.0
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
@@ -47,7 +48,7 @@ def refusal(table: dict[str, object]) -> RecbenchError:
 def test_an_unknown_name_is_answered_with_the_table_and_the_nearest() -> None:
     error = refusal({"epoch": 5})
     assert error.what == "Unknown setting train.epoch."
-    assert error.why == "[train] takes: epochs, rate, kind, note, steps, on."
+    assert error.why == "[train] takes: epochs, rate, kind, note, steps, on, weight."
     assert error.fix == "Did you mean train.epochs?"
 
 
@@ -75,6 +76,14 @@ def test_whole_numbers_stand_for_floats_and_lists_for_tuples() -> None:
     built = build(Example, {"rate": 1, "steps": [1, 2]}, "train")
     assert built == Example(rate=1.0, steps=(1, 2))
     assert type(built.rate) is float
+
+
+def test_a_setting_may_be_a_number_or_a_word() -> None:
+    assert build(Example, {"weight": 2}, "train").weight == 2.0
+    assert build(Example, {"weight": "auto"}, "train").weight == "auto"
+    assert refusal({"weight": "aut"}).why == "It is a number, or one of: auto."
+    assert refusal({"weight": "aut"}).fix == "--set train.weight=auto"
+    assert refusal({"weight": True}).why == "It takes a number."
 
 
 def test_assignments_are_toml_values_and_bare_words_are_text() -> None:

@@ -53,6 +53,9 @@ from recbench.reasoning.rewards import (
 )
 from recbench.scoring.base import Score
 
+AUTO_SHARE = 0.3
+"""What ``align_weight`` = auto makes of the anchors' term at first, as a share of the loss of the next item."""
+
 
 @final
 class LASAR(ReasoningHead):
@@ -85,6 +88,7 @@ class LASAR(ReasoningHead):
 
     thinks: Tensor
     paid: Tensor
+    alpha: Tensor | None
 
     def __init__(self, config: LASARConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
@@ -103,6 +107,7 @@ class LASAR(ReasoningHead):
             nn.init.orthogonal_(self.student.weight)
         self.register_buffer("thinks", torch.tensor(False))
         self.register_buffer("paid", torch.tensor(float("nan")))
+        self.register_buffer("alpha", torch.tensor(float("nan")) if c.align_weight == "auto" else None)
         self._source: Source | None = None
         self._synced = 0
 
@@ -145,6 +150,8 @@ class LASAR(ReasoningHead):
         if not self.thinks:
             return
         c = self.config
+        if context.stage == "align" and self.alpha is not None:
+            self.alpha.fill_(torch.nan)
         if context.stage == "align" or c.terminal_weight:
             self._source = self._anchored(backbone, context)
         context.facts["indifferent_depth"] = indifferent_mean(c.step_cost, c.entropy, c.min_depth, c.max_depth)
@@ -199,7 +206,8 @@ class LASAR(ReasoningHead):
         if c.align != "none" and c.align_weight and z_PKD.shape[1] > 1:
             K = min(z_PKD.shape[1] - 1, anchors.c_PSX.shape[1])
             far_PK = self.apart(z_PKD[:, 1 : 1 + K], anchors.c_PSX[:, :K], first=0)
-            terms["align"] = c.align_weight * over_thoughts(far_PK, anchors.s_P, n_P)
+            far = over_thoughts(far_PK, anchors.s_P, n_P)
+            terms["align"] = self._alpha(far, terms["next_item"], context) * far
         if c.policy_weight and self._adaptive:
             logits_PC = self.policy(h_PD.detach() if c.policy_detach else h_PD)
             label_P = n_P.clamp(c.min_depth, c.max_depth) - c.min_depth
@@ -215,6 +223,16 @@ class LASAR(ReasoningHead):
         if c.depth == "random":
             return self._any_depth(len(anchors.s_P), context)
         return anchors.s_P.clamp(max(1, c.min_depth), c.max_depth)
+
+    def _alpha(self, far: Tensor, next_item: Tensor, context: Context) -> float | Tensor:
+        """Weight of the anchors' term: as configured, or found at the first step where a thought has an anchor, and kept."""
+        if self.alpha is None:
+            return float(self.config.align_weight)
+        if bool(self.alpha.isnan() & (far > 0)):
+            self.alpha.copy_(AUTO_SHARE * next_item.detach() / far.detach())
+        alpha = self.alpha.nan_to_num(0.0)
+        context.note("align_weight", alpha)
+        return alpha
 
     def apart(self, z_PKD: Tensor, c_PKX: Tensor, first: int | Tensor) -> Tensor:
         """How far thoughts are from anchors, (P, K).

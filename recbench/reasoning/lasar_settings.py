@@ -37,8 +37,8 @@ class LASARConfig:
     """align: weight of the plain loss at all positions of the row, so that the backbone does not forget."""
     align: Measure = "kl"
     """How a thought is held near its anchor. kl: both ways, softmax over coordinates."""
-    align_weight: float = 1.0
-    """alpha, its weight."""
+    align_weight: float | Literal["auto"] = 1.0
+    """alpha, its weight. auto: such that at the first step of align its term is 0.3 of next_item."""
     align_tau: float = 1.0
     """Temperature of kl."""
     policy_weight: float = 0.1
@@ -122,8 +122,10 @@ class LASARConfig:
         least_one = (self.window, self.code_levels, self.policy_hidden or 1)
         if min(least_one) < 1 or self.align_tau <= 0 or self.policy_rate <= 0:
             raise ValueError("window, code_levels and policy_hidden are at least 1, align_tau and policy_rate above 0.")
-        weights = (self.keep_weight, self.align_weight, self.policy_weight, self.kl_weight, self.terminal_weight)
-        if min(*weights, self.depth_weight, self.step_cost, self.entropy, self.clip) < 0:
-            raise ValueError("weights, step_cost, entropy and clip are at least 0.")
+        weights = [f"{name}_weight" for name in ("keep", "align", "policy", "kl", "terminal", "depth")]
+        for name in (*weights, "step_cost", "entropy", "clip"):
+            value = getattr(self, name)
+            if value != "auto" and value < 0:
+                raise ValueError(f"{name} is {value:g}; it is at least 0.")
         if not all(0 <= share < 1 for share in (self.label_smoothing, self.ema, self.rl_holdout)):
             raise ValueError("label_smoothing, ema and rl_holdout lie in [0, 1).")

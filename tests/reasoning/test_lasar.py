@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,51 @@ def test_the_policys_loss_leaves_the_backbone_alone_unless_told_otherwise() -> N
         touched = any(p.grad is not None and p.grad.any() for p in model.backbone.parameters())
         assert touched != detach
         assert model.head.policy.outer.weight.grad.any()
+
+
+def test_the_weight_of_anchors_can_be_found_at_the_first_step_and_is_kept() -> None:
+    model = system(align_weight="auto", cuts=0)
+    context = told(model, "align")
+    model.begin(context)
+    batch = training_batch(model, USERS)
+    first = model.eval().losses(batch, context)
+    assert first["align"].item() == pytest.approx(0.3 * first["next_item"].item(), rel=1e-5)
+    alpha = float(model.head.alpha)
+    assert context.noted()["align_weight"] == pytest.approx(alpha)
+    with torch.no_grad():
+        model.backbone.item_vectors().mul_(3.0)
+    later = model.losses(batch, context)
+    assert float(model.head.alpha) == alpha
+    assert later["align"].item() != pytest.approx(0.3 * later["next_item"].item(), rel=1e-2)
+    plain = system(cuts=0)
+    plain.backbone.load_state_dict(model.backbone.state_dict())
+    plain.head.load_state_dict({name: t for name, t in model.head.state_dict().items() if name != "alpha"})
+    assert later["align"].item() == pytest.approx(alpha * losses(plain, "align")[0]["align"].item(), rel=1e-5)
+
+
+def test_a_resumed_stage_keeps_the_weight_that_it_found_and_a_new_one_finds_its_own() -> None:
+    model, again = system(align_weight="auto", cuts=0), system(align_weight="auto", cuts=0)
+    losses(model, "align")
+    saved = model.tensors()
+    again.begin(told(again, "align"))
+    again.restore(saved)
+    assert again.head.alpha == model.head.alpha
+    again.begin(told(again, "align"))
+    assert again.head.alpha.isnan()
+    assert "head.alpha" not in system().tensors()
+
+
+def test_the_weight_of_anchors_waits_for_a_thought_that_has_one() -> None:
+    model = system(align_weight="auto", cuts=0)
+    context = told(model, "align")
+    model.begin(context)
+    source = model.head._source.of
+    model.head._source.of = lambda *asked: replace(source(*asked), s_P=torch.zeros_like(asked[1]))
+    batch = training_batch(model, USERS)
+    assert model.eval().losses(batch, context)["align"] == 0
+    assert model.head.alpha.isnan()
+    model.head._source.of = source
+    assert model.losses(batch, context)["align"] > 0
 
 
 def test_each_term_can_be_switched_off() -> None:
