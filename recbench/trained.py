@@ -193,8 +193,8 @@ def start_from(run: Run, resolved: Resolved, fingerprint: str, stages: Sequence[
     tables = resolve(_system(run), run.manifest.dataset["family"]).table, resolved.table
     there, here = ({name: table[name] for name in parts if name in table} for table in tables)
     differ = differences(there, here)
-    head = HEADS.load(resolved.head)
-    plain = m.head != resolved.head and m.head in head.begins_as
+    begins_as = HEADS.load(resolved.head).begins_as(resolved.head_config)
+    plain = m.head != resolved.head and m.head in begins_as
     other = m.head != resolved.head and not plain
     if other or differ:
         named = "; ".join(f"{name}: there {old}, here {new}" for name, old, new in differ[:3])
@@ -204,7 +204,7 @@ def start_from(run: Run, resolved: Resolved, fingerprint: str, stages: Sequence[
             fix=f"Train one to start from: recbench train --backbone {resolved.backbone} --reason {resolved.head} "
             f"--until {stages[0]}",
         )
-    done = tuple(head.begins_as[m.head]) if plain else tuple(m.stages)
+    done = tuple(begins_as[m.head]) if plain else tuple(m.stages)
     if done != tuple(stages[: len(done)]) or len(done) == len(stages):
         raise RecbenchError(
             f"--from {run.folder} leaves no stage to train.",

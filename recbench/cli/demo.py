@@ -65,7 +65,8 @@ def _asked(backbone: str, head: str, datasets: Path, runs: Path) -> tuple[dict[s
 
     table: dict[str, object] = {"dataset": "synthetic", "backbone": {"name": backbone}, "head": {"name": head}}
     command = f"recbench train --backbone {backbone} --reason {head} --datasets {datasets} --runs {runs}"
-    if "none" in HEADS.load(head).begins_as:
+    chosen = HEADS.load(head)
+    if "none" in chosen.begins_as(chosen.Config()):
         plain = f"{runs}/synthetic-{backbone}-none-s0"
         return table | {"from": plain}, f"{command} --from {plain}"
     return table, command

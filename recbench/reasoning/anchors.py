@@ -25,9 +25,9 @@ from recbench.data.text import TextSpace
 from recbench.data.vectors import WIDTHS, VectorConfig
 from recbench.errors import Exit, RecbenchError
 from recbench.reasoning.base import Context
+from recbench.reasoning.codebooks import Codebooks
 from recbench.reasoning.segments import INTENT, NAMES, Segments, merged, next_groups, place_of, segments, window_of
 from recbench.semantic_ids.kmeans import kmeans, unit
-from recbench.semantic_ids.rkmeans import ResidualKMeans
 
 Kind = Literal["auto", "text", "cooc", "backbone", "codes", "file"]
 GROUPS = 64
@@ -179,46 +179,22 @@ class CodeAnchors(_Templates):
     """Thought l meets the codes of level l of the target (or of the window's mean): -|r_l - C_l|^2 / tau as log-odds."""
 
     def __init__(self, config: AnchorConfig, items: Items, facts: dict[str, Any]) -> None:
-        x_VA = F.normalize(items.x_VA, dim=1)
-        known_V = x_VA.square().sum(1) > 0
-        if int(known_V.sum()) < config.codes:
-            raise RecbenchError(
-                f"head.anchor is codes, but only {int(known_V.sum()):,} items have a vector.",
-                why=f"Each of {config.codes} codes of a level needs an item. Vectors are made of {facts['made_of']} here.",
-                fix="--set head.anchor=auto, or prepare the dataset with --metadata",
-                code=Exit.DATA,
-            )
-        found = ResidualKMeans().fit(x_VA[known_V].cpu().numpy(), config.levels, config.codes, LIFT_SEED)
-        device = x_VA.device
-        self.books = [torch.from_numpy(book).to(device) for book in found.codebooks]
-        self.x_VA = x_VA
-        self.tau = [self._scale(x_VA[known_V], level) for level in range(config.levels)]
         super().__init__(config, items, facts | {"levels": config.levels, "codes": config.codes})
+        self.books = Codebooks(items.x_VA, config.levels, config.codes, "head.anchor is codes", facts["made_of"])
+        nearest = [d_NC.amin(1) for d_NC in self.books.distances(self.books.x_VA[self.books.known_V])]
+        self.tau = [float(d_N.mean().clamp_min(1e-6)) for d_N in nearest]
 
     def of(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> Anchors:
         found = self.segments(batch, some_P, rows)
+        x_VA = self.books.x_VA
         if self.config.use_target:
-            x_PA = self.x_VA[found.items_PE[:, -1]]
+            x_PA = x_VA[found.items_PE[:, -1]]
         else:
-            x_PA = F.normalize(
-                found.weight_PSE[:, NAMES.index("preference")][:, None] @ self.x_VA[found.items_PE], dim=2
-            )
-            x_PA = x_PA[:, 0]
+            weight_P1E = found.weight_PSE[:, NAMES.index("preference")][:, None]
+            x_PA = F.normalize(weight_P1E @ x_VA[found.items_PE], dim=2)[:, 0]
         s_P = (x_PA.square().sum(1) > 0) * self.config.levels
-        parts = [-distance / tau for distance, tau in zip(self._distances(x_PA), self.tau, strict=True)]
+        parts = [-distance / tau for distance, tau in zip(self.books.distances(x_PA), self.tau, strict=True)]
         return Anchors(torch.stack(parts, 1), s_P)
-
-    def _distances(self, r_PA: Tensor) -> list[Tensor]:
-        """Squared distances to the codes of each level, of what the levels before left over, (P, C) each."""
-        out = []
-        for book in self.books:
-            distance_PC = torch.cdist(r_PA, book).square()
-            r_PA = r_PA - book[distance_PC.argmin(1)]
-            out.append(distance_PC)
-        return out
-
-    def _scale(self, x_NA: Tensor, level: int) -> float:
-        return float(self._distances(x_NA)[level].amin(1).mean().clamp_min(1e-6))
 
 
 class Lift:
@@ -267,6 +243,21 @@ def source(config: AnchorConfig, backbone: Backbone, context: Context) -> Source
     if kind == "codes":
         return CodeAnchors(config, items, facts)
     return ItemAnchors(config, items, backbone.width, facts)
+
+
+def item_codes(config: AnchorConfig, backbone: Backbone, context: Context) -> tuple[Tensor, dict[str, Any]]:
+    """Codes of all items, (V, L), -1 where nothing is known of one, and what is to be said of them.
+
+    Raises:
+        RecbenchError: too few items have a vector.
+    """
+    if context.train is None:
+        raise ValueError("codes are made of training rows, where items have no text")
+    _, x_NA, facts = vectors(config, backbone.n_items, context.train.histories, context.items)
+    x_VA = F.pad(torch.from_numpy(x_NA), (0, 0, 1, 0)).to(backbone.item_vectors().device)
+    books = Codebooks(x_VA, config.levels, config.codes, "head.ground_codes is above 0", facts["made_of"])
+    kept = {name: facts[name] for name in ("made_of", "width", "items_without_vector")}
+    return books.codes(), kept | {"levels": config.levels, "codes": config.codes}
 
 
 def vectors(

@@ -86,8 +86,6 @@ class ReasoningHead(nn.Module, ABC):
     stages: ClassVar[tuple[Stage, ...]]
     scalable: ClassVar[bool] = True
     """Does a number of steps given at test time mean anything?"""
-    begins_as: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Other heads whose finished runs have, for this one, gone through these stages: their parameters are the backbone's alone."""
     taken_Q: Tensor | None = None
     """Steps that each asked token of the last ``think`` took; None where all take the same."""
 
@@ -99,6 +97,11 @@ class ReasoningHead(nn.Module, ABC):
     def plan(cls, config: Any) -> tuple[Stage, ...]:  # noqa: ARG003 for heads whose stages depend on it
         """The stages of training under a config."""
         return cls.stages
+
+    @classmethod
+    def begins_as(cls, config: Any) -> Mapping[str, tuple[str, ...]]:  # noqa: ARG003 for heads that do
+        """Other heads whose finished runs have, for this one, gone through these stages: all they trained is a backbone."""
+        return {}
 
     @property
     def rates(self) -> Mapping[str, float]:

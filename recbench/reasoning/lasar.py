@@ -13,7 +13,7 @@ MiniOneRec, arXiv 2510.24431), REINFORCE for the depth. With N = 0 it is the pla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch
-from recbench.reasoning.anchors import AnchorConfig, Anchors, Source, deranged, source
+from recbench.reasoning.anchors import AnchorConfig, Anchors, Source, deranged, item_codes, source
 from recbench.reasoning.base import Context, Reasoner, ReasoningHead, Stage, targets
+from recbench.reasoning.codebooks import code_loss
 from recbench.reasoning.cuts import held_out, some_a_row
 from recbench.reasoning.depth import (
     LEAST_UNIT,
@@ -61,8 +62,6 @@ AUTO_SHARE = 0.3
 class LASAR(ReasoningHead):
     """Thoughts with anchors, and a depth for each answer. A reconstruction."""
 
-    begins_as: ClassVar[Mapping[str, tuple[str, ...]]] = {"none": ("ground",)}
-
     Config = LASARConfig
 
     stages = (
@@ -86,6 +85,10 @@ class LASAR(ReasoningHead):
     def plan(cls, config: Any) -> tuple[Stage, ...]:
         return tuple(stage for stage in cls.stages if stage.name not in config.skip)
 
+    @classmethod
+    def begins_as(cls, config: Any) -> Mapping[str, tuple[str, ...]]:
+        return {} if config.ground_codes else {"none": ("ground",)}
+
     thinks: Tensor
     paid: Tensor
     alpha: Tensor | None
@@ -95,20 +98,25 @@ class LASAR(ReasoningHead):
         c, D = config, backbone.width
         if c.reward == "prefix" and not backbone.spells:
             raise ValueError("reward is prefix, which pays for right codes; this backbone does not spell its items.")
+        if c.ground_codes and backbone.spells:
+            raise ValueError(
+                "ground_codes teaches codes of items; this backbone spells its items, so ground does so anyway."
+            )
         self.feed = Feed(backbone, c.feed, max(c.max_depth, c.fixed_depth if c.depth == "fixed" else 1))
         self.policy = Policy(backbone, c.min_depth, c.max_depth, c.policy_hidden)
         self.codes = max(2, min(64, backbone.n_items // 4))
         self.student: nn.Module | None = None
         self.readers: nn.ModuleList | None = None
-        if c.anchor == "codes":
+        if c.anchor == "codes" or c.ground_codes:
             self.readers = nn.ModuleList(nn.Linear(D, self.codes) for _ in range(c.code_levels))
-        elif c.anchor != "backbone":
+        if c.anchor not in ("codes", "backbone"):
             self.student = nn.Linear(D, D, bias=False)
             nn.init.orthogonal_(self.student.weight)
         self.register_buffer("thinks", torch.tensor(False))
         self.register_buffer("paid", torch.tensor(float("nan")))
         self.register_buffer("alpha", torch.tensor(float("nan")) if c.align_weight == "auto" else None)
         self._source: Source | None = None
+        self._codes_VL: Tensor | None = None
         self._synced = 0
 
     @property
@@ -147,18 +155,22 @@ class LASAR(ReasoningHead):
 
     def begin(self, backbone: Backbone, score: Score, context: Context) -> None:  # noqa: ARG002 the contract's
         self.thinks.fill_(context.stage != "ground")
-        if not self.thinks:
-            return
         c = self.config
+        if not self.thinks:
+            if c.ground_codes:
+                self._codes_VL, context.facts["ground_codes"] = item_codes(self._wanted, backbone, context)
+            return
         if context.stage == "align" and self.alpha is not None:
             self.alpha.fill_(torch.nan)
         if context.stage == "align" or c.terminal_weight:
-            self._source = self._anchored(backbone, context)
+            self._source = source(self._wanted, backbone, context)
+            context.facts["anchor"] = self._source.facts
         context.facts["indifferent_depth"] = indifferent_mean(c.step_cost, c.entropy, c.min_depth, c.max_depth)
 
-    def _anchored(self, backbone: Backbone, context: Context) -> Source:
+    @property
+    def _wanted(self) -> AnchorConfig:
         c = self.config
-        wanted = AnchorConfig(
+        return AnchorConfig(
             kind=c.anchor,
             encoder=c.text_encoder,
             file=c.rationale_file,
@@ -169,9 +181,6 @@ class LASAR(ReasoningHead):
             levels=c.code_levels,
             codes=self.codes,
         )
-        found = source(wanted, backbone, context)
-        context.facts["anchor"] = found.facts
-        return found
 
     def losses(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
         if context.stage == "ground":
@@ -181,11 +190,17 @@ class LASAR(ReasoningHead):
         return self._reinforce(backbone, batch, score, context)
 
     def _ground(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
-        u_QD = self.answer(self.think(backbone, batch))
-        own_Q = self._own(batch, context)
-        if own_Q is None:
-            return {"next_item": score.loss(u_QD, targets(batch))}
-        return {"next_item": score.at(own_Q).loss(u_QD[own_Q], targets(batch)[own_Q])} if len(own_Q) else {}
+        u_QD, y_Q = self.answer(self.think(backbone, batch)), targets(batch)
+        if (own_Q := self._own(batch, context)) is not None:
+            u_QD, y_Q, score = u_QD[own_Q], y_Q[own_Q], score.at(own_Q)
+        if not len(y_Q):
+            return {}
+        terms = {"next_item": score.loss(u_QD, y_Q)}
+        if self._codes_VL is not None and self.readers is not None:
+            items = y_Q.unique()
+            e_ND = backbone.item_vectors()[items]
+            terms["codes"] = self.config.ground_codes * code_loss(self.readers, e_ND, self._codes_VL[items])
+        return terms
 
     def _align(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
         c = self.config
@@ -246,7 +261,7 @@ class LASAR(ReasoningHead):
 
     def _seen_as(self, z_PKD: Tensor, first: int | Tensor) -> Tensor:
         """Thoughts in the space of their anchors."""
-        if self.readers is not None:
+        if self.config.anchor == "codes" and self.readers is not None:
             if isinstance(first, Tensor):
                 every = torch.stack([reader(z_PKD[:, 0]) for reader in self.readers], 1)
                 return every[torch.arange(len(every), device=every.device), first][:, None]

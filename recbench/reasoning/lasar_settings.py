@@ -35,6 +35,8 @@ class LASARConfig:
     """Positions a row that think in align and rl; 0: all."""
     keep_weight: float = 1.0
     """align: weight of the plain loss at all positions of the row, so that the backbone does not forget."""
+    ground_codes: float = 0.0
+    """ground: weight of reading the codes of items off their vectors (0.1 is usual); 0: ground is the plain model."""
     align: Measure = "kl"
     """How a thought is held near its anchor. kl: both ways, softmax over coordinates."""
     align_weight: float | Literal["auto"] = 1.0
@@ -58,7 +60,7 @@ class LASARConfig:
     merge: float = 0.9
     """Neighbouring segments with a larger cosine are one."""
     code_levels: int = 3
-    """Levels of codes."""
+    """Levels of codes, for ground_codes and anchor codes."""
     shuffle_anchors: bool = False
     """Control: every target has the anchors of another with as many segments."""
     group: int = 8
@@ -109,6 +111,8 @@ class LASARConfig:
             raise ValueError(f"cuts is {self.cuts}; it is a number of positions, or 0 for all.")
         if set(self.skip) - {"ground", "rl"}:
             raise ValueError("skip takes ground and rl; without align there is nothing of LASAR left.")
+        if "ground" in self.skip and self.ground_codes:
+            raise ValueError("ground_codes is a loss of stage ground, which skip leaves out.")
         if "ground" in self.skip and self.anchor == "backbone":
             raise ValueError("anchor is backbone, so stage ground cannot be skipped: its model reads the segments.")
         if self.rationale_file and self.anchor not in ("auto", "file"):
@@ -123,7 +127,7 @@ class LASARConfig:
         if min(least_one) < 1 or self.align_tau <= 0 or self.policy_rate <= 0:
             raise ValueError("window, code_levels and policy_hidden are at least 1, align_tau and policy_rate above 0.")
         weights = [f"{name}_weight" for name in ("keep", "align", "policy", "kl", "terminal", "depth")]
-        for name in (*weights, "step_cost", "entropy", "clip"):
+        for name in (*weights, "ground_codes", "step_cost", "entropy", "clip"):
             value = getattr(self, name)
             if value != "auto" and value < 0:
                 raise ValueError(f"{name} is {value:g}; it is at least 0.")

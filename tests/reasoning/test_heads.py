@@ -37,7 +37,7 @@ VARIANTS: list[tuple[str, dict[str, object]]] = [
     ("lasar", {"depth_baseline": "exact", "feed": "linear", "cuts": 0, "anchor": "backbone", "align": "mse"}),
     ("lasar", {"depth_baseline": "paired", "feed": "state", "anchor": "codes", "reward": "hit", "skip_missed": True}),
     ("lasar", {"depth": "random", "feed": "constant", "align": "cosine", "use_target": False, "reference_sync": True}),
-    ("lasar", {"align_weight": "auto", "align_tau": 2.0}),
+    ("lasar", {"align_weight": "auto", "align_tau": 2.0, "ground_codes": 0.1}),
     ("lasar", {"shuffle_anchors": True, "shuffle_reward": True, "group_reward": "mean", "rl_holdout": 0.5, "cuts": 2}),
 ]
 """Heads as they are by default, and settings that take other paths through their losses."""
@@ -76,6 +76,7 @@ OUT_OF_RANGE: list[tuple[str, str, object]] = [
     ("lasar", "fixed_depth", -1),
     ("lasar", "group", 1),
     ("lasar", "align_weight", -1.0),
+    ("lasar", "ground_codes", -0.1),
     ("lasar", "align_tau", 0.0),
     ("lasar", "label_smoothing", 1.0),
     ("lasar", "step_cost", -0.1),

@@ -13,15 +13,18 @@ import torch
 from torch import Tensor
 
 from recbench.data.batching import Batch
+from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import evaluate
 from recbench.reasoning.base import Context
 from recbench.reasoning.depth import held, pay
 from recbench.reasoning.rewards import advantages, place_in, rank_rewards
-from recbench.recommender import ItemRecommender
+from recbench.recommender import ItemRecommender, build
+from recbench.registry import BACKBONES, HEADS
 from recbench.training.checkpoint import Store
 from recbench.training.loop import Job, Watcher, fit
 from recbench.training.seeding import seed_everything
 from recbench.training.settings import stage_settings
+from tests.generators.spelled import N_ITEMS, TABLE
 from tests.reasoning.test_heads import USERS
 from tests.systems import CPU, histories, neural_backbones, packed, queries, small_system, training_batch, training_rows
 
@@ -101,6 +104,45 @@ def test_ground_trains_as_no_head_does() -> None:
     ((_, ours),) = losses(model, "ground")[0].items()
     ((_, theirs),) = losses(plain, "ground")[0].items()
     assert torch.equal(ours, theirs)
+
+
+def test_ground_may_teach_the_codes_of_items_too() -> None:
+    model, plain = system(ground_codes=0.1), system()
+    context = told(model, "ground")
+    model.begin(context)
+    assert context.facts["ground_codes"] == {
+        "made_of": "cooc", "width": 8, "items_without_vector": 11, "levels": 3, "codes": 5,
+    }  # fmt: skip
+    batch = training_batch(model, USERS)
+    terms = model.eval().losses(batch, context)
+    assert torch.equal(terms["next_item"], losses(plain, "ground")[0]["next_item"])
+    items = batch.targets_Q.unique()  # type: ignore[union-attr]
+    logits = [reader(model.backbone.item_vectors()[items]) for reader in model.head.readers]
+    codes = model.head._codes_VL[items]
+    by_hand = sum(-z.log_softmax(1)[torch.arange(len(items)), codes[:, level]].mean() for level, z in enumerate(logits))
+    torch.testing.assert_close(terms["codes"], 0.1 * by_hand)
+    terms["codes"].backward()
+    touched = model.backbone.item_vectors().grad
+    assert touched[items].any(1).all()
+    assert not touched[0].any()
+    model.begin(told(model, "align"))
+    assert "codes" not in model.losses(batch, told(model, "align"))
+
+
+def test_codes_that_ground_teaches_need_a_ground_and_items_that_are_not_spelled() -> None:
+    with pytest.raises(ValueError, match="ground_codes is a loss of stage ground"):
+        system(ground_codes=0.1, skip=("ground",))
+    config = HEADS.load("lasar").Config(ground_codes=0.1)
+    with pytest.raises(RecbenchError) as caught:
+        build("sid-lm", BACKBONES.load("sid-lm").Config(), "lasar", config, N_ITEMS, "spelling", None, TABLE)
+    assert "spells its items" in caught.value.why
+    assert caught.value.code == Exit.USAGE
+
+
+def test_a_plain_run_is_no_first_stage_where_ground_teaches_codes() -> None:
+    LASAR = HEADS.load("lasar")
+    assert LASAR.begins_as(LASAR.Config()) == {"none": ("ground",)}
+    assert LASAR.begins_as(LASAR.Config(ground_codes=0.1)) == {}
 
 
 def test_the_policy_decides_and_users_parquet_says_how_long_each_query_thought() -> None:
