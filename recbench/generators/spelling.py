@@ -21,7 +21,7 @@ from recbench.generators.past import Path
 from recbench.scoring.base import Divergence, Score
 from recbench.scoring.counting import count
 from recbench.scoring.pooled import pooled_loss
-from recbench.semantic_ids.search import FULL, Beams, Norm, beam_search, exact_scores, path_log_prob
+from recbench.semantic_ids.search import FULL, Beams, Norm, beam_search, drawn_items, exact_scores, path_log_prob
 
 LEAST_BEAM = 10
 """Beams that look for a target's place in training: what a narrower one loses would be no rank."""
@@ -183,6 +183,11 @@ class Spelling(Score):
     @torch.no_grad()
     def top(self, u_ND: Tensor, g: int) -> Tensor:
         return self.beams(u_ND, min(g, self.generator.n_items)).items_BW[:, :g]
+
+    @torch.no_grad()
+    def draw(self, u_ND: Tensor, g: int, generator: torch.Generator) -> Tensor:
+        answers, order_N = self._answers(u_ND)
+        return drawn_items(answers, self.generator.tree, g, generator)[order_N.argsort()]
 
     @torch.no_grad()
     def place(self, u_ND: Tensor, target_N: Tensor, *, within: int | None = None) -> tuple[Tensor, Tensor]:

@@ -98,6 +98,8 @@ class LASAR(ReasoningHead):
         c, D = config, backbone.width
         if c.reward == "prefix" and not backbone.spells:
             raise ValueError("reward is prefix, which pays for right codes; this backbone does not spell its items.")
+        if c.candidates == "top" and c.group > backbone.n_items:
+            raise ValueError(f"group is {c.group}, but there are only {backbone.n_items} items to be the best.")
         if c.ground_codes and backbone.spells:
             raise ValueError(
                 "ground_codes teaches codes of items; this backbone spells its items, so ground does so anyway."
@@ -288,16 +290,32 @@ class LASAR(ReasoningHead):
         u_PD = held(z_PKD, n_P)[:, -1]
         note_similarity(context, held(z_PKD.detach(), n_P))
         note_depths(context, n_P, c.max_depth)
-        y_PG = there.top(u_PD.detach(), c.group)
-        terms = {"grpo": self._listwise(there.log_prob(u_PD, y_PG), (batch, some_P, n_P, y_PG, y_P), backbone, context)}
+        y_PG, new_PGM = self._candidates(there, u_PD, context)
+        terms = {"grpo": self._listwise(new_PGM, (batch, some_P, n_P, y_PG, y_P), backbone, context)}
         if c.terminal_weight and c.align != "none":
             terms["terminal"] = c.terminal_weight * self._terminal(u_PD, self._anchors(batch, some_P, context))
         if self._adaptive and c.depth_weight:
-            pay_P = pay(place_in(y_PG == y_P[:, None]), c.group, c.group_reward)
+            if c.candidates == "top":
+                pay_P = pay(place_in(y_PG == y_P[:, None]), c.group, c.group_reward)
+            else:  # of a depth, not of luck: as it ranks at test
+                pay_P = self._pay_at((there, y_P), u_PD)
             terms["depth"] = c.depth_weight * self._depth_loss(
                 logits_PC, (n_P, other_P), pay_P, z_PKD, (there, y_P), context
             )
         return terms
+
+    def _candidates(self, score: Score, u_PD: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """The items that are rewarded, best first, (P, G), and their log-probabilities, (P, G, M)."""
+        c = self.config
+        if c.candidates == "top":
+            y_PG = score.top(u_PD.detach(), c.group)
+            return y_PG, score.log_prob(u_PD, y_PG)
+        y_PG = score.draw(u_PD.detach(), c.group, context.generator)
+        y_PG = y_PG.sort(1).values  # so that equal ones stand side by side, also beside others with equal scores
+        context.note("repeats", (y_PG[:, 1:] == y_PG[:, :-1]).float().mean())
+        new_PGM = score.log_prob(u_PD, y_PG)
+        best_first_PG = new_PGM.detach().sum(2).argsort(dim=1, descending=True, stable=True)
+        return y_PG.gather(1, best_first_PG), new_PGM.gather(1, best_first_PG[..., None].expand_as(new_PGM))
 
     @property
     def _adaptive(self) -> bool:

@@ -63,6 +63,8 @@ class LASARConfig:
     """Levels of codes, for ground_codes and anchor codes."""
     shuffle_anchors: bool = False
     """Control: every target has the anchors of another with as many segments."""
+    candidates: Literal["top", "sample"] = "top"
+    """rl rewards the best G items of each answer, or G drawn from its own distribution: a policy gradient, with repeats."""
     group: int = 8
     """G, items that are rewarded; more for large catalogues: a target that is not among them teaches nothing."""
     reward: Literal["rank", "hit", "prefix"] = "rank"

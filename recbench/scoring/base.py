@@ -108,6 +108,13 @@ class Score(ABC):
         """The best ``g`` items of each answer, ids (N, g), best first; no gradient."""
 
     @abstractmethod
+    def draw(self, u_ND: Tensor, g: int, generator: torch.Generator) -> Tensor:
+        """``g`` items of each answer, drawn independently from the softmax of its scores, ids (N, g); no gradient.
+
+        One item may be drawn often. Where items are spelled, each code is drawn among those that lead to an item.
+        """
+
+    @abstractmethod
     def place(self, u_ND: Tensor, target_N: Tensor, *, within: int | None = None) -> tuple[Tensor, Tensor]:
         """How many items beat each target and how many equal it, (N,) each; no gradient. What cannot be compared beats it.
 

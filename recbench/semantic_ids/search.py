@@ -103,6 +103,29 @@ def beam_search(speller: Speller, tree: PrefixTree, width: int, norm: Norm = FUL
     return _as_items(tree, user_R, node_R, score_R, n_users)
 
 
+def drawn_items(speller: Speller, tree: PrefixTree, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` items of each user, drawn independently, (B, count): each code from the softmax over those that lead to an item.
+
+    An item is drawn as often as ``Norm(constrained=True)`` says, whatever the norm of a run's searches. Items that share a path are
+    equally likely.
+    """
+    state, logits_BC = speller.begin()
+    n_users, device = len(logits_BC), logits_BC.device
+    parent_R = torch.arange(n_users, device=device).repeat_interleave(count)
+    node_R, logits_RC = torch.zeros_like(parent_R), logits_BC[parent_R]
+    for level in range(len(tree)):
+        found = tree.branches(level, node_R)
+        kept = _one_a_row(Norm(constrained=True).log_prob(logits_RC, found), found.row_E, len(node_R), generator)
+        node_R, code_R = found.child_E[kept], found.code_E[kept]
+        if level + 1 < len(tree):
+            state, logits_RC = speller.step(state, parent_R, code_R, level + 1)
+            parent_R = torch.arange(len(node_R), device=device)
+    first_R = tree.leaf_starts[node_R]
+    size_R = tree.leaf_starts[node_R + 1] - first_R
+    within_R = torch.rand(len(node_R), generator=generator, device=device, dtype=torch.float64) * size_R
+    return tree.leaf_items[first_R + within_R.long()].view(n_users, count)
+
+
 def exact_scores(speller: Speller, tree: PrefixTree, norm: Norm = FULL, rows: int = 4096) -> Tensor:
     """Log-probability of every item for every user, (B, V - 1); column j is item j + 1. Each prefix is run once.
 
@@ -165,6 +188,15 @@ def _best(score_E: Tensor, user_E: Tensor, n_users: int, width: int) -> Tensor:
     counts_B = torch.bincount(user_E[order], minlength=n_users)
     within = torch.arange(len(order), device=order.device) - (counts_B.cumsum(0) - counts_B)[user_E[order]]
     return order[within < width]
+
+
+def _one_a_row(log_p_E: Tensor, row_E: Tensor, n_rows: int, generator: torch.Generator) -> Tensor:
+    """The place of one entry of each row, drawn with these log-probabilities: the largest under Gumbel noise."""
+    wait_E = torch.empty_like(log_p_E, dtype=torch.float64).exponential_(generator=generator)
+    key_E = log_p_E.double() - wait_E.log()
+    best_R = key_E.new_full((n_rows,), -torch.inf).scatter_reduce(0, row_E, key_E, "amax")
+    first = (key_E == best_R[row_E]).nonzero()[:, 0]
+    return torch.zeros(n_rows, dtype=torch.int64, device=row_E.device).scatter(0, row_E[first], first)
 
 
 def _as_items(tree: PrefixTree, user_R: Tensor, leaf_R: Tensor, score_R: Tensor, n_users: int) -> Beams:

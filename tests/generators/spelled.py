@@ -52,13 +52,16 @@ def small(
     head: str = "none",
     table: SemanticIds = TABLE,
     sizes: dict[str, object] | None = None,
+    settings: dict[str, object] | None = None,
     **loss: object,
 ) -> GeneratorRecommender:
-    """A small generator with a head; no dropout."""
+    """A small generator with a head, which takes ``settings``; no dropout."""
     torch.manual_seed(1)
     backbone = BACKBONES.load(name).Config(**known(name) | (sizes or {}))
     config = LOSSES.load("spelling").Config(**loss)
-    model = build(name, backbone, head, HEADS.load(head).Config(), table.n_items, "spelling", config, table)
+    model = build(
+        name, backbone, head, HEADS.load(head).Config(**settings or {}), table.n_items, "spelling", config, table
+    )
     assert isinstance(model, GeneratorRecommender)
     for parameter in model.backbone.carried.parameters():  # zero at the start: then nothing of it is tested
         torch.nn.init.normal_(parameter, std=0.3)

@@ -93,6 +93,32 @@ def test_log_probabilities_of_given_items_are_those_of_the_exact_search(name: st
 
 
 @pytest.mark.parametrize("name", GENERATORS)
+def test_items_are_drawn_as_often_as_their_codes_say(name: str) -> None:
+    model = small(name, normalise="legal")
+    batch = packed(ROWS, at=[0, 2, 5, 10])
+    some = torch.tensor([3, 0])
+    with model.backbone.about(batch), torch.no_grad():
+        u_ND = model.eval().answers(batch)
+        drawn = model.score.at(some).draw(u_ND[some], 4_000, torch.Generator().manual_seed(0))
+        wanted = model.score.exact(u_ND)[some].exp()
+    share = torch.stack([torch.bincount(row, minlength=N_ITEMS + 1) for row in drawn])[:, 1:] / 4_000
+    assert bool(((share - wanted).abs() < 4 * (wanted * (1 - wanted) / 4_000).sqrt()).all())
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_candidates_may_be_drawn_where_items_are_spelled(name: str) -> None:
+    model = small(name, "lasar", settings={"candidates": "sample", "group": 25})
+    stage = model.stages[-1]
+    context = told(model, stage)
+    model.begin(context)
+    losses = model.train().losses(training_batch(model, USERS), context)
+    assert all(loss.isfinite() for loss in losses.values())
+    assert context.noted()["repeats"] > 0
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.backbone.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
 def test_an_answer_may_stand_anywhere_if_it_says_where(name: str) -> None:
     model = small(name)
     batch = packed(ROWS, at=[0, 2, 5, 10])

@@ -37,6 +37,7 @@ VARIANTS: list[tuple[str, dict[str, object]]] = [
     ("lasar", {"depth_baseline": "exact", "feed": "linear", "cuts": 0, "anchor": "backbone", "align": "mse"}),
     ("lasar", {"depth_baseline": "paired", "feed": "state", "anchor": "codes", "reward": "hit", "skip_missed": True}),
     ("lasar", {"depth": "random", "feed": "constant", "align": "cosine", "use_target": False, "reference_sync": True}),
+    ("lasar", {"candidates": "sample", "group": 30, "depth_baseline": "paired"}),
     ("lasar", {"align_weight": "auto", "align_tau": 2.0, "ground_codes": 0.1}),
     ("lasar", {"shuffle_anchors": True, "shuffle_reward": True, "group_reward": "mean", "rl_holdout": 0.5, "cuts": 2}),
 ]

@@ -330,6 +330,77 @@ def test_where_the_reference_is_the_model_the_fence_is_zero_and_the_ratio_one() 
     assert torch.autograd.grad(terms["grpo"], model.backbone.item_vectors())[0].any()
 
 
+def all_log_probs(model: ItemRecommender, batch: Batch, n: Tensor) -> Tensor:
+    """Of every item after n thoughts, (Q, items)."""
+    u = held(chain(model, batch, int(n.max())), n)[:, -1]
+    return model.score.log_prob(u, torch.arange(1, 21).expand(len(u), -1))[..., 0]
+
+
+def test_over_drawn_items_the_loss_is_a_policy_gradient_and_the_fence_a_divergence() -> None:
+    at = {"cuts": 0, "depth": "fixed", "fixed_depth": 2, "reward": "hit", "terminal_weight": 0.0}
+    model = system(candidates="sample", group=20_000, kl_weight=0.0, **at)
+    fenced = system(candidates="sample", group=20_000, kl_weight=1.0, **at)
+    context = told(fenced, "rl")
+    fenced.begin(context)
+    with torch.no_grad():
+        fenced.backbone.item_vectors().mul_(20.0)
+    batch = training_batch(model, USERS)
+    n = torch.full((len(batch.at_Q),), 2)
+
+    logp, below = all_log_probs(fenced, batch, n), all_log_probs(context.reference, batch, n)  # type: ignore[arg-type]
+    fenced.eval().losses(batch, context)
+    divergence = (logp.exp() * (logp - below)).sum(1).mean()
+    assert divergence > 0.05
+    assert context.noted()["kl"] == pytest.approx(divergence.item(), rel=0.05)
+
+    table = model.backbone.item_vectors()
+    with torch.no_grad():
+        table.mul_(20.0)
+    terms, noted = losses(model, "rl")
+    ours = torch.autograd.grad(terms["grpo"], table)[0]
+    p = all_log_probs(model.eval(), batch, n).exp().gather(1, batch.targets_Q[:, None] - 1)[:, 0]  # type: ignore[index]
+    theirs = torch.autograd.grad(-(p / (p * (1 - p)).sqrt().detach()).mean(), table)[0]
+    assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.98
+    assert ours.norm() == pytest.approx(theirs.norm().item(), rel=0.05)
+    assert noted["hit_share"] == 1
+    assert noted["repeats"] == pytest.approx(1, abs=0.01)
+
+
+def test_drawn_items_stand_best_first_with_their_own_probabilities() -> None:
+    model = system(candidates="sample", group=40)
+    batch = training_batch(model, USERS)
+    u = chain(model.eval(), batch, 1)[:, -1]
+    items, log_p = model.head._candidates(model.score, u, told(model, "rl"))
+    assert (log_p[:, 1:, 0] <= log_p[:, :-1, 0]).all()
+    assert torch.equal(log_p, model.score.log_prob(u, items))
+    with torch.no_grad():
+        model.backbone.item_vectors().zero_()  # all alike: equal items still side by side
+    items, _ = model.head._candidates(model.score, u, told(model, "rl"))
+    for row in items.tolist():
+        assert len([x for x, before in zip(row, [0, *row], strict=False) if x != before]) == len(set(row))
+
+
+def test_a_depth_is_paid_as_it_ranks_however_candidates_are_found() -> None:
+    top, drawn = (
+        losses(pinned(system(candidates=which, group=8, cuts=0)), "rl")[1]["depth_pay"] for which in ("top", "sample")
+    )
+    assert drawn == pytest.approx(top)
+    assert top > 0
+
+
+def pinned(model: ItemRecommender, depth: int = 3) -> ItemRecommender:
+    """With a policy that always picks this depth."""
+    with torch.no_grad():
+        model.head.policy.outer.bias[depth - 1] = 50.0
+    return model
+
+
+def test_a_list_of_the_best_cannot_be_longer_than_the_catalogue_one_of_draws_can() -> None:
+    with pytest.raises(ValueError, match="group is 21, but there are only 20 items"):
+        system(group=21)
+    assert losses(system(group=21, candidates="sample"), "rl")[0]["grpo"].isfinite()
+
+
 def test_groups_without_the_target_are_fenced_unless_they_are_skipped() -> None:
     for skip in (False, True):
         model = system(group=2, kl_weight=1.0, skip_missed=skip)

@@ -82,6 +82,26 @@ def test_top_lists_the_best_items_best_first(chunk: int) -> None:
     assert not listed.requires_grad
 
 
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_items_are_drawn_as_often_as_their_probabilities_say(chunk: int) -> None:
+    u, table, _ = example(rows=3, items=8)
+    drawn = ItemSoftmax(lambda: table, chunk).draw(u, 40_000, torch.Generator().manual_seed(0))
+    share = torch.stack([torch.bincount(row, minlength=9) for row in drawn])[:, 1:] / 40_000
+    wanted = (u @ table[1:].T).softmax(1)
+    error = (wanted * (1 - wanted) / 40_000).sqrt()
+    assert bool(((share - wanted).abs() < 4 * error).all())
+    assert not drawn.requires_grad
+
+
+def test_what_has_no_probability_is_not_drawn_and_a_diverged_answer_breaks_nothing() -> None:
+    table = torch.tensor([[0.0], [-2000.0], [0.0], [-2000.0], [0.0], [-2000.0]])
+    drawn = ItemSoftmax(lambda: table).draw(
+        torch.tensor([[1.0], [float("nan")]]), 500, torch.Generator().manual_seed(0)
+    )
+    assert set(drawn[0].tolist()) == {2, 4}
+    assert set(drawn[1].tolist()) <= {1, 2, 3, 4, 5}
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 15])
 def test_place_agrees_with_a_full_sort_whatever_the_chunk(chunk: int) -> None:
     u, table, items = example(dtype=torch.float32)

@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from recbench.semantic_ids.search import NONE, Norm, beam_search, exact_scores, path_log_prob, search_errors
+from recbench.semantic_ids.search import (
+    NONE,
+    Norm,
+    beam_search,
+    drawn_items,
+    exact_scores,
+    path_log_prob,
+    search_errors,
+)
 from recbench.semantic_ids.table import table_of
 from recbench.semantic_ids.tree import PrefixTree
 from tests.semantic_ids.spelling import Recurrent, by_hand, random_table
@@ -85,6 +93,20 @@ def test_constrained_probabilities_of_all_items_sum_to_one_and_full_ones_to_less
     ones = torch.ones(USERS, dtype=torch.float64)
     torch.testing.assert_close(exact_scores(model, tree, CONSTRAINED).exp().sum(dim=1), ones)
     assert (exact_scores(model, tree).exp().sum(dim=1) < 0.9).all()
+
+
+@pytest.mark.parametrize("unique", [True, False])
+def test_items_are_drawn_as_often_as_their_codes_say_and_those_on_one_path_alike(unique: bool) -> None:
+    table = random_table(12, (3, 2), unique=unique)
+    tree, model = PrefixTree.of(table), Recurrent(table, 3)
+    drawn = drawn_items(model, tree, 40_000, torch.Generator().manual_seed(0))
+    share = torch.stack([torch.bincount(row, minlength=13) for row in drawn])[:, 1:] / 40_000
+    on_path = (tree.leaf_starts.diff())[tree.leaf_of_V[1:]]
+    wanted = exact_scores(model, tree, CONSTRAINED).exp() / on_path
+    torch.testing.assert_close(wanted.sum(1), torch.ones(3, dtype=torch.float64))
+    error = (wanted * (1 - wanted) / 40_000).sqrt()
+    assert bool(((share - wanted).abs() < 4 * error).all())
+    assert (on_path.max() > 1) != unique
 
 
 @pytest.mark.parametrize("width", [1, 3, 10, 50])
