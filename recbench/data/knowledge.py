@@ -10,7 +10,7 @@ import pandas as pd
 from recbench import columns
 from recbench.data.dataset import Dataset
 from recbench.data.text import texts
-from recbench.data.vectors import VectorConfig, Vectors, item_vectors
+from recbench.data.vectors import VectorConfig, Vectors, fields, item_vectors
 
 
 class ItemKnowledge:
@@ -27,6 +27,10 @@ class ItemKnowledge:
     def texts(self) -> list[str]:
         """One text an item, in order of id; empty where nothing is known of it."""
         return texts(self._items)
+
+    def fields(self) -> list[str]:
+        """What the texts are made of: columns that some item has something in."""
+        return fields(self._items)
 
     def categories(self) -> list[str]:
         """The most special category of each item, in order of id; empty where it has none."""

@@ -155,7 +155,7 @@ def _plan(dataset: Dataset, config: VectorConfig) -> _Plan:
     else:
         for text in all_texts:
             content.update(text.encode() + b"\0")
-        facts |= {"fields": _fields(items), "items_without_title": int(items[columns.TITLE].isna().sum())}
+        facts |= {"fields": fields(items), "items_without_title": int(items[columns.TITLE].isna().sum())}
     settings: dict[str, Any] = {
         "version": VERSION,
         "source": source,
@@ -175,7 +175,7 @@ def _key(plan: _Plan, config: VectorConfig) -> str:
     return digest({"vectors": plan.sha256, "normalise": config.normalise})
 
 
-def _fields(items: Any) -> list[str]:
+def fields(items: Any) -> list[str]:
     """The columns that some item has something in."""
     found = [name for name in (columns.TITLE, columns.BRAND, columns.PRICE) if items[name].notna().any()]
     some = any(value is not None and len(value) for value in items[columns.CATEGORIES])

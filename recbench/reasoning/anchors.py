@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone
+from recbench.config import digest
 from recbench.data.batching import Batch, TrainingRows, query_batches
 from recbench.data.cooccurrence import cooccurrence_vectors
 from recbench.data.dataset import Histories, ranges
@@ -283,13 +284,14 @@ def vectors(
     if knowledge is not None and made_of == "text":
         all_texts = knowledge.texts()
         x_NA = TextSpace(all_texts, TEXT_WIDTH).vectors(all_texts)
+        facts |= {"fields": knowledge.fields(), "sha256": digest({"texts": all_texts, "width": TEXT_WIDTH})}
     elif knowledge is not None:
         words_of = VectorConfig(
             source="encoder" if config.encoder else "text", encoder=config.encoder, normalise="none"
         )
         found = knowledge.vectors(words_of if made_of == "encoder" else VectorConfig(source="cooc", normalise="none"))
         x_NA = found.x_NA
-        facts["sha256"] = found.facts["sha256"]
+        facts |= {name: found.facts[name] for name in ("encoder", "fields", "sha256") if name in found.facts}
     else:
         x_NA = cooccurrence_vectors(histories, n_items, WIDTHS["cooc"])
     if made_of != "text":

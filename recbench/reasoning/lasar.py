@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -56,6 +57,10 @@ from recbench.scoring.base import Score
 
 AUTO_SHARE = 0.3
 """What ``align_weight`` = auto makes of the anchors' term at first, as a share of the loss of the next item."""
+SHOWN = 1024
+"""Training targets whose labels are looked at as stage align begins."""
+FEW_BITS = 0.1
+"""Below this entropy labels are as good as one label."""
 
 
 @final
@@ -167,7 +172,25 @@ class LASAR(ReasoningHead):
         if context.stage == "align" or c.terminal_weight:
             self._source = source(self._wanted, backbone, context)
             context.facts["anchor"] = self._source.facts
+        if context.stage == "align" and self._adaptive and c.policy_weight:
+            context.facts["labels"] = self._labels(backbone, context)
         context.facts["indifferent_depth"] = indifferent_mean(c.step_cost, c.entropy, c.min_depth, c.max_depth)
+
+    def _labels(self, backbone: Backbone, context: Context) -> dict[str, Any]:
+        """What the policy can learn of align's labels: their mean and entropy over some training targets."""
+        if self._source is None or context.train is None:
+            raise ValueError("labels are those of training rows")
+        batch = next(context.train.batches(SHOWN, np.random.default_rng(0), backbone.item_vectors().device))
+        some_P = torch.arange(min(SHOWN, len(batch.at_Q)), device=batch.at_Q.device)
+        n_P = self._taught(self._source.of(batch, some_P, context.train).s_P, context)
+        share_C = torch.bincount(n_P).double() / len(n_P)
+        bits = float(-(share_C * share_C.log2().nan_to_num(0.0, neginf=0.0)).sum())
+        told = {"targets": len(n_P), "mean": float(n_P.double().mean()), "bits": bits}
+        return (
+            told
+            if bits >= FEW_BITS
+            else told | {"doubt": "nearly all are the same, so no depth can be learned from them"}
+        )
 
     @property
     def _wanted(self) -> AnchorConfig:
@@ -210,13 +233,13 @@ class LASAR(ReasoningHead):
         if not len(some_P):
             return {}
         at_P, y_P = batch.at_Q[some_P], targets(batch)[some_P]
-        anchors = self._anchors(batch, some_P, context)
-        n_P = self._taught(anchors, context)
-        seen = backbone.encode(backbone.embed(batch), batch, at_Q=batch.at_Q, remember=True)
+        anchors, s_P = self._anchors(batch, some_P, context)
+        n_P = self._taught(s_P, context)
+        x_ND = backbone.embed(batch)
+        seen = backbone.encode(x_ND, batch, at_Q=batch.at_Q, remember=True)
         h_PD = seen.h_QD[some_P]
         z_PKD = held(self.chain(backbone, seen.memory, h_PD, at_P, int(n_P.max())), n_P)
-        note_similarity(context, z_PKD)
-        note_depths(context, n_P, c.max_depth)
+        self._note_chain(context, x_ND, z_PKD, n_P)
         terms = {"next_item": score.at(some_P).loss(self.answer(z_PKD), y_P)}
         if c.keep_weight:
             terms["keep"] = c.keep_weight * score.at(own_Q).loss(seen.h_QD[own_Q], targets(batch)[own_Q])
@@ -230,16 +253,26 @@ class LASAR(ReasoningHead):
             label_P = n_P.clamp(c.min_depth, c.max_depth) - c.min_depth
             terms["policy"] = c.policy_weight * label_loss(logits_PC, label_P, c.label_smoothing)
             context.note("policy_right", (logits_PC.argmax(1) == label_P).float().mean())
+            context.note("policy_entropy", entropy(logits_PC))
         return terms
 
-    def _taught(self, anchors: Anchors, context: Context) -> Tensor:
+    def _taught(self, s_P: Tensor, context: Context) -> Tensor:
         """Depths in align: as many as there are segments, one at least."""
         c = self.config
         if c.depth == "fixed":
-            return torch.full_like(anchors.s_P, c.fixed_depth)
+            return torch.full_like(s_P, c.fixed_depth)
         if c.depth == "random":
-            return self._any_depth(len(anchors.s_P), context)
-        return anchors.s_P.clamp(max(1, c.min_depth), c.max_depth)
+            return self._any_depth(len(s_P), context)
+        return s_P.clamp(max(1, c.min_depth), c.max_depth)
+
+    def _note_chain(self, context: Context, x_ND: Tensor, z_PKD: Tensor, n_P: Tensor) -> None:
+        """How alike successive thoughts are, how large what is fed is beside the inputs ``x_ND``, and how deep it goes."""
+        note_similarity(context, z_PKD)
+        note_depths(context, n_P, self.config.max_depth)
+        with torch.no_grad():
+            scale = x_ND.float().square().mean().sqrt()
+            for t in range(z_PKD.shape[1] - 1):
+                context.note(f"fed@{t + 1}", self.feed(z_PKD[:, t], t).float().square().mean().sqrt() / scale)
 
     def _alpha(self, far: Tensor, next_item: Tensor, context: Context) -> float | Tensor:
         """Weight of the anchors' term: as configured, or found at the first step where a thought has an anchor, and kept."""
@@ -278,7 +311,8 @@ class LASAR(ReasoningHead):
         if not len(some_P):
             return {}
         at_P, y_P, there = batch.at_Q[some_P], targets(batch)[some_P], score.at(some_P)
-        seen = backbone.encode(backbone.embed(batch), batch, at_Q=at_P, remember=True)
+        x_ND = backbone.embed(batch)
+        seen = backbone.encode(x_ND, batch, at_Q=at_P, remember=True)
         logits_PC = self.policy(seen.h_QD.detach() if c.policy_detach else seen.h_QD)
         n_P, other_P = (self._drawn(logits_PC, context) for _ in range(2))
         deepest = n_P
@@ -288,12 +322,11 @@ class LASAR(ReasoningHead):
             deepest = torch.full_like(n_P, c.max_depth)
         z_PKD = self.chain(backbone, seen.memory, seen.h_QD, at_P, int(deepest.max()))
         u_PD = held(z_PKD, n_P)[:, -1]
-        note_similarity(context, held(z_PKD.detach(), n_P))
-        note_depths(context, n_P, c.max_depth)
+        self._note_chain(context, x_ND, held(z_PKD, n_P), n_P)
         y_PG, new_PGM = self._candidates(there, u_PD, context)
         terms = {"grpo": self._listwise(new_PGM, (batch, some_P, n_P, y_PG, y_P), backbone, context)}
         if c.terminal_weight and c.align != "none":
-            terms["terminal"] = c.terminal_weight * self._terminal(u_PD, self._anchors(batch, some_P, context))
+            terms["terminal"] = c.terminal_weight * self._terminal(u_PD, self._anchors(batch, some_P, context)[0])
         if self._adaptive and c.depth_weight:
             if c.candidates == "top":
                 pay_P = pay(place_in(y_PG == y_P[:, None]), c.group, c.group_reward)
@@ -423,6 +456,7 @@ class LASAR(ReasoningHead):
         undecided = entropy(logits_PC)
         self.paid.copy_(c.ema * before + (1 - c.ema) * pay_P.mean())
         context.note("depth_pay", pay_P.mean())
+        context.note("depth_pay_before", before)
         context.note("policy_entropy", undecided)
         return loss - c.entropy * unit * undecided
 
@@ -434,12 +468,13 @@ class LASAR(ReasoningHead):
 
     # --- which positions --------------------------------------------------------------------------------------------
 
-    def _anchors(self, batch: Batch, some_P: Tensor, context: Context) -> Anchors:
+    def _anchors(self, batch: Batch, some_P: Tensor, context: Context) -> tuple[Anchors, Tensor]:
+        """What thoughts are pulled to, and how many segments the rationale of each target has, (P,)."""
         if self._source is None:
             raise ValueError("a stage with anchors begins by finding them")
         anchors = self._source.of(batch, some_P, context.train)
         context.note("segments", anchors.s_P.float().mean())
-        return deranged(anchors, context.generator) if self.config.shuffle_anchors else anchors
+        return (deranged(anchors, context.generator) if self.config.shuffle_anchors else anchors), anchors.s_P
 
     def _chosen(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
         """Asked tokens that this stage may train on, and those of them that think."""

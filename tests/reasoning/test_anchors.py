@@ -208,6 +208,10 @@ def test_auto_takes_text_where_half_of_training_has_some_and_nearness_else(tiny:
     facts = source(config(), model.backbone, told(rows_of(tiny), described)).facts
     assert facts["source"] == "text"
     assert facts["interactions_with_text"] == 1.0
+    assert facts["fields"] == Described(tiny, words).fields()
+    other = source(config(), model.backbone, told(rows_of(tiny), Described(tiny, words[::-1]))).facts
+    assert len(facts["sha256"]) == 64
+    assert facts["sha256"] != other["sha256"]
     assert source(config(), model.backbone, told(rows_of(tiny), bare)).facts["source"] == "cooc"
     assert source(config(kind="cooc"), model.backbone, told(rows_of(tiny), described)).facts["source"] == "cooc"
 

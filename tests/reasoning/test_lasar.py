@@ -211,6 +211,37 @@ def test_align_asks_for_as_many_thoughts_as_there_are_segments() -> None:
     assert noted["depth@0"] == 0
 
 
+def test_shuffled_anchors_leave_every_depth_as_it_was() -> None:
+    model, plain = system(cuts=0, shuffle_anchors=True), system(cuts=0)
+    noted, own = losses(model, "align")[1], losses(plain, "align")[1]
+    depths = [name for name in own if name.startswith("depth")]
+    assert {name: noted[name] for name in depths} == {name: own[name] for name in depths}
+    assert losses(model, "align")[0]["align"] != losses(plain, "align")[0]["align"]
+
+
+def test_a_stage_says_what_its_labels_tell_and_doubts_them_where_they_tell_nothing() -> None:
+    def labels(**head: object) -> dict[str, Any]:
+        model = system(**head)
+        context = told(model, "align")
+        model.begin(context)
+        return context.facts["labels"]
+
+    found = labels()
+    assert found["targets"] == 16
+    assert found["bits"] > 0.1
+    assert "doubt" not in found
+    same = labels(anchor="codes")  # as many segments as levels, for all
+    assert same["mean"] == 3
+    assert same["bits"] == 0
+    assert "no depth can be learned" in same["doubt"]
+
+
+def test_what_a_thought_is_fed_is_at_the_scale_of_inputs_or_of_states() -> None:
+    rms, raw = (losses(system("hstu", feed=feed, cuts=0), "align")[1] for feed in ("rms", "state"))
+    assert rms["fed@1"] == pytest.approx(1, rel=0.2)
+    assert raw["fed@1"] > 2 * rms["fed@1"]
+
+
 def test_the_next_item_loss_reaches_the_history_through_the_thoughts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = system(cuts=0, keep_weight=0.0, align_weight=0.0, policy_weight=0.0)
     table = model.backbone.item_vectors()
