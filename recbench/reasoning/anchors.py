@@ -134,7 +134,11 @@ class ItemAnchors(_Templates):
 
 
 class ReadAnchors(_Templates):
-    """The frozen recommender of where the stage began reads each segment as a short history; its last state is the anchor."""
+    """A frozen backbone reads each segment as a short history; its last state is the anchor.
+
+    Args:
+        reader: in eval mode; nothing may train it.
+    """
 
     def __init__(self, config: AnchorConfig, items: Items, reader: Backbone, facts: dict[str, Any]) -> None:
         super().__init__(config, items, facts)
@@ -222,8 +226,11 @@ def _rotation(width: int) -> Tensor:
     )[0]
 
 
-def source(config: AnchorConfig, backbone: Backbone, context: Context) -> Source:
+def source(config: AnchorConfig, backbone: Backbone, context: Context, reader: Backbone | None = None) -> Source:
     """The anchors that a config asks for, made from what training may see.
+
+    Args:
+        reader: what reads segments where the kind is backbone.
 
     Raises:
         RecbenchError: the source that is named is not to be had here. It is never replaced by another.
@@ -238,9 +245,9 @@ def source(config: AnchorConfig, backbone: Backbone, context: Context) -> Source
     kind, x_NA, facts = vectors(config, backbone.n_items, histories, context.items)
     items = known_items(x_NA, histories, context.items, backbone.item_vectors().device)
     if kind == "backbone":
-        if context.reference is None:
-            raise ValueError("anchor is backbone, but there is no stage before this one whose model could read")
-        return ReadAnchors(config, items, context.reference.backbone, facts)
+        if reader is None:
+            raise ValueError("anchor is backbone, but there is none that could read")
+        return ReadAnchors(config, items, reader, facts)
     if kind == "codes":
         return CodeAnchors(config, items, facts)
     return ItemAnchors(config, items, backbone.width, facts)

@@ -12,8 +12,9 @@ MiniOneRec, arXiv 2510.24431), REINFORCE for the depth. With N = 0 it is the pla
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any, cast, final
+from typing import Any, Self, cast, final
 
 import numpy as np
 import torch
@@ -112,10 +113,13 @@ class LASAR(ReasoningHead):
         self.feed = Feed(backbone, c.feed, max(c.max_depth, c.fixed_depth if c.depth == "fixed" else 1))
         self.policy = Policy(backbone, c.min_depth, c.max_depth, c.policy_hidden)
         self.codes = max(2, min(64, backbone.n_items // 4))
+        self.reader: Backbone | None = None
         self.student: nn.Module | None = None
         self.readers: nn.ModuleList | None = None
         if c.anchor == "codes" or c.ground_codes:
             self.readers = nn.ModuleList(nn.Linear(D, self.codes) for _ in range(c.code_levels))
+        if c.anchor == "backbone":
+            self.reader = copy.deepcopy(backbone).requires_grad_(False).eval()
         if c.anchor not in ("codes", "backbone"):
             self.student = nn.Linear(D, D, bias=False)
             nn.init.orthogonal_(self.student.weight)
@@ -125,6 +129,12 @@ class LASAR(ReasoningHead):
         self._source: Source | None = None
         self._codes_VL: Tensor | None = None
         self._synced = 0
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.reader is not None:
+            self.reader.eval()
+        return self
 
     @property
     def rates(self) -> Mapping[str, float]:
@@ -167,14 +177,23 @@ class LASAR(ReasoningHead):
             if c.ground_codes:
                 self._codes_VL, context.facts["ground_codes"] = item_codes(self._wanted, backbone, context)
             return
-        if context.stage == "align" and self.alpha is not None:
-            self.alpha.fill_(torch.nan)
+        if context.stage == "align":
+            self._begin_align(context)
         if context.stage == "align" or c.terminal_weight:
-            self._source = source(self._wanted, backbone, context)
+            self._source = source(self._wanted, backbone, context, self.reader)
             context.facts["anchor"] = self._source.facts
         if context.stage == "align" and self._adaptive and c.policy_weight:
             context.facts["labels"] = self._labels(backbone, context)
         context.facts["indifferent_depth"] = indifferent_mean(c.step_cost, c.entropy, c.min_depth, c.max_depth)
+
+    def _begin_align(self, context: Context) -> None:
+        """The weight of anchors is unknown again; who reads segments, in this stage and after it, is the model of now."""
+        if self.alpha is not None:
+            self.alpha.fill_(torch.nan)
+        if self.reader is not None:
+            if context.reference is None:
+                raise ValueError("anchor is backbone, but there is no stage before this one whose model could read")
+            self.reader.load_state_dict(context.reference.backbone.state_dict())
 
     def _labels(self, backbone: Backbone, context: Context) -> dict[str, Any]:
         """What the policy can learn of align's labels: their mean and entropy over some training targets."""

@@ -48,7 +48,7 @@ class LASARConfig:
     label_smoothing: float = 0.1
     """Of it: a policy that is sure of one N would never try another."""
     anchor: Kind = "auto"
-    """text, cooc (near in training), backbone (the model before reads the segments), codes, file; auto: file, text or cooc."""
+    """text, cooc (near in training), backbone (that of stage ground reads the segments), codes, file; auto: file, text or cooc."""
     text_encoder: str = ""
     """A sentence encoder for text and file, as ``features.encoder``; empty: TF-IDF."""
     rationale_file: str = ""

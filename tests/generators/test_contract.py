@@ -105,17 +105,20 @@ def test_items_are_drawn_as_often_as_their_codes_say(name: str) -> None:
     assert bool(((share - wanted).abs() < 4 * (wanted * (1 - wanted) / 4_000).sqrt()).all())
 
 
+@pytest.mark.parametrize("anchor", ["auto", "backbone", "codes"])
 @pytest.mark.parametrize("name", GENERATORS)
-def test_candidates_may_be_drawn_where_items_are_spelled(name: str) -> None:
-    model = small(name, "lasar", settings={"candidates": "sample", "group": 25})
-    stage = model.stages[-1]
-    context = told(model, stage)
-    model.begin(context)
-    losses = model.train().losses(training_batch(model, USERS), context)
-    assert all(loss.isfinite() for loss in losses.values())
+def test_candidates_may_be_drawn_where_items_are_spelled_whatever_the_anchors(name: str, anchor: str) -> None:
+    settings = {"candidates": "sample", "group": 25, "anchor": anchor, "align_weight": "auto", "reward": "prefix"}
+    model = small(name, "lasar", settings=settings)
+    for stage in model.stages[1:]:
+        context = told(model, stage)
+        model.begin(context)
+        losses = model.train().losses(training_batch(model, USERS), context)
+        assert all(loss.isfinite() for loss in losses.values())
+        torch.stack(list(losses.values())).sum().backward()
+        assert all(p.grad.isfinite().all() for p in model.backbone.parameters() if p.grad is not None)
     assert context.noted()["repeats"] > 0
-    torch.stack(list(losses.values())).sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.backbone.parameters() if p.grad is not None)
+    model.restore(model.tensors())
 
 
 @pytest.mark.parametrize("name", GENERATORS)

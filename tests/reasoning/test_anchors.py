@@ -41,8 +41,8 @@ def config(**changes: object) -> AnchorConfig:
     return AnchorConfig(**{**default, **changes})  # type: ignore[arg-type]
 
 
-def told(rows: TrainingRows, items: ItemKnowledge | None = None, reference: object = None) -> Context:
-    return Context("align", torch.Generator().manual_seed(0), rows, reference=reference, items=items)  # type: ignore[arg-type]
+def told(rows: TrainingRows, items: ItemKnowledge | None = None) -> Context:
+    return Context("align", torch.Generator().manual_seed(0), rows, items=items)
 
 
 def weights(
@@ -129,7 +129,7 @@ def test_a_validation_or_test_target_has_no_rationale() -> None:
 @pytest.mark.parametrize("kind", ["auto", "codes", "backbone"])
 def test_a_batch_that_is_not_of_training_gets_no_anchors(kind: str) -> None:
     model = small_system("sasrec", "lasar", 20)
-    found = source(config(kind=kind), model.backbone, told(training_rows(model, USERS), reference=model))
+    found = source(config(kind=kind), model.backbone, told(training_rows(model, USERS)), model.backbone)
     batch = training_batch(model, USERS)
     some = torch.tensor([0, 3])
     assert found.of(batch, some, training_rows(model, USERS)).s_P.shape == (2,)
@@ -141,7 +141,7 @@ def test_a_batch_that_is_not_of_training_gets_no_anchors(kind: str) -> None:
 def test_anchors_do_not_change_with_who_else_is_in_the_batch(kind: str) -> None:
     model = small_system("sasrec", "lasar", 20)
     rows = training_rows(model, USERS)
-    found = source(config(kind=kind), model.backbone, told(rows, reference=model.eval()))
+    found = source(config(kind=kind), model.backbone, told(rows), model.eval().backbone)
     batch = training_batch(model, USERS)
     every = found.of(batch, torch.arange(len(batch.at_Q)), rows)
     alone = found.of(batch, torch.tensor([7]), rows)

@@ -242,6 +242,27 @@ def test_what_a_thought_is_fed_is_at_the_scale_of_inputs_or_of_states() -> None:
     assert raw["fed@1"] > 2 * rms["fed@1"]
 
 
+def test_who_reads_segments_is_the_model_of_ground_also_after_align() -> None:
+    model = system(anchor="backbone", cuts=0)
+    batch, every = training_batch(model, USERS), torch.arange(16)
+
+    def anchors(stage: str) -> Tensor:
+        context = told(model, stage)
+        model.begin(context)
+        return model.train().head._anchors(batch, every, context)[0].c_PSX
+
+    first = anchors("align")
+    with torch.no_grad():
+        model.backbone.item_vectors().mul_(-1.5)
+    assert torch.equal(anchors("rl"), first)
+    again = system(anchor="backbone", cuts=0)
+    again.restore(model.tensors())
+    model = again
+    assert torch.equal(anchors("rl"), first)
+    assert not torch.allclose(anchors("align"), first)
+    assert all(not p.requires_grad for p in model.head.reader.parameters())
+
+
 def test_the_next_item_loss_reaches_the_history_through_the_thoughts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = system(cuts=0, keep_weight=0.0, align_weight=0.0, policy_weight=0.0)
     table = model.backbone.item_vectors()
