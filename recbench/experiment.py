@@ -23,7 +23,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import Ranks, evaluate
 from recbench.evaluation.latency import latency
 from recbench.evaluation.metrics import parse
-from recbench.evaluation.thinking import thinking
+from recbench.evaluation.thinking import depths, thinking
 from recbench.files import sha256, write_text
 from recbench.recommender import BaselineRecommender, GeneratorRecommender, Recommender, Trainable
 from recbench.runs import folder as layout
@@ -122,7 +122,7 @@ def _work(order: Order, model: Recommender, manifest: Manifest, start: Start | N
             str(size): latency(model, order.dataset.queries("test"), size, order.device) for size in LATENCY_BATCHES
         },
         stages=order.resolved.stages,
-        facts=progress.facts | _spelling(model, test) | _thinking(model, order, test),
+        facts=progress.facts | _spelling(model, test) | _thinking(model, order, valid, test),
         peak_memory_mb=_peak_mb(order.device),
         metrics={
             "valid": valid.means(METRICS),
@@ -275,10 +275,12 @@ def _spelling(model: Recommender, test: Ranks) -> dict[str, Any]:
     return told
 
 
-def _thinking(model: Recommender, order: Order, test: Ranks) -> dict[str, Any]:
-    """What a reader should know of a system that decides how long it thinks."""
+def _thinking(model: Recommender, order: Order, valid: Ranks, test: Ranks) -> dict[str, Any]:
+    """What a reader should know of a system that decides how long it thinks: on test, and how long on validation."""
     found = thinking(model, order.dataset.queries("test"), test, LATENCY_BATCHES, order.device)
-    return {} if found is None else {"thinking": found}
+    if found is None or valid.steps is None:
+        return {}
+    return {"thinking": found | {"valid": depths(valid.steps)}}
 
 
 def _timestamps(order: Order, model: Recommender) -> str | bool:

@@ -59,6 +59,8 @@ def test_it_says_how_long_each_query_thought_and_what_that_bought(thinking: Run)
     assert sum(told["share"].values()) == pytest.approx(1)
     assert set(told["plain"]) == {"hr@10", "ndcg@10"}
     assert set(told["plain_latency_ms"]) == {"1", "256"}
+    assert set(told["sorted_latency_ms"]) == {"256"}
+    assert told["valid"]["mean"] == pytest.approx(users.loc[users["split"] == "valid", "steps"].mean())
     anchor = thinking.manifest.facts["align"]["anchor"]
     assert anchor["source"] in ("text", "cooc")
 

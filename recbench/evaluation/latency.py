@@ -17,6 +17,7 @@ from recbench.recommender import Ask, Recommender
 ROUNDS = {1: 50}
 """Measured batches by size; fewer of larger ones."""
 FEW_ROUNDS = 5
+ORDERED_ROUNDS = 9
 LIST = 10
 
 
@@ -30,13 +31,30 @@ def latency(
     Args:
         steps: reasoning steps to take; None: as configured.
     """
+    random, rounds = np.random.default_rng(0), ROUNDS.get(users, FEW_ROUNDS)
+    drawn = [random.choice(len(queries), min(users, len(queries)), replace=False) for _ in range(rounds + 1)]
+    return statistics.median(_times(model, queries, drawn, device, steps)[1:])
+
+
+def ordered_latency(model: Recommender, queries: Queries, users: int, device: torch.device, order: np.ndarray) -> float:
+    """Mean wall milliseconds a user where neighbours in ``order`` are ranked together, ``users`` at a time.
+
+    Evenly spaced parts of the order are measured; one batch before is not counted.
+    """
+    size = min(users, len(queries))
+    firsts = np.linspace(0, len(queries) - size, ORDERED_ROUNDS).round().astype(int)
+    parts = [order[first : first + size] for first in (firsts[0], *firsts)]
+    return statistics.mean(_times(model, queries, parts, device, None)[1:])
+
+
+def _times(
+    model: Recommender, queries: Queries, parts: list[np.ndarray], device: torch.device, steps: int | None
+) -> list[float]:
+    """Milliseconds a user of ranking each of these parts of the queries."""
     if isinstance(model, nn.Module):
         model.eval()
-    rounds = ROUNDS.get(users, FEW_ROUNDS)
-    random = np.random.default_rng(0)
     taken = []
-    for _ in range(rounds + 1):
-        chosen = random.choice(len(queries), min(users, len(queries)), replace=False)
+    for chosen in parts:
         histories = queries.histories.only(chosen)
         began = perf_counter()
         order, batch = next(query_batches(histories, model.max_length, len(chosen), device, closed=model.closed))
@@ -44,4 +62,4 @@ def latency(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         taken.append(1000 * (perf_counter() - began) / len(chosen))
-    return statistics.median(taken[1:])
+    return taken

@@ -11,7 +11,7 @@ import torch
 
 from recbench.data.dataset import Queries
 from recbench.evaluation.evaluate import Ranks, evaluate
-from recbench.evaluation.latency import latency
+from recbench.evaluation.latency import latency, ordered_latency
 from recbench.recommender import Recommender
 
 
@@ -20,24 +20,35 @@ def thinking(
 ) -> dict[str, Any] | None:
     """Steps over the queries of one split, and the same weights without any step; None where the head decides nothing.
 
-    ``mean``, ``p50``, ``p95``, ``max``; ``share`` of queries by number of steps; Spearman's correlation of the steps with the
-    length of the history and with the rank of the target before the first step (None where one of the two is constant); metrics
-    and milliseconds a user, by the number ranked at once, with no step at all.
+    What ``depths`` says; Spearman's correlation of the steps with the length of the history and with the rank of the target before
+    the first step (None where one of the two is constant); metrics and milliseconds a user, by the number ranked at once, with no
+    step at all; and milliseconds where those are ranked together who think equally long: a batch takes the steps of its longest.
     """
     if ranks.steps is None:
         return None
     plain = evaluate(model, queries, device, steps=0)
-    values, counts = np.unique(ranks.steps, return_counts=True)
+    order = np.argsort(ranks.steps, kind="stable")
     return {
-        "mean": float(ranks.steps.mean()),
-        "p50": float(np.quantile(ranks.steps, 0.5)),
-        "p95": float(np.quantile(ranks.steps, 0.95)),
-        "max": int(ranks.steps.max()),
-        "share": {str(k): float(n) / len(ranks.steps) for k, n in zip(values, counts, strict=True)},
+        **depths(ranks.steps),
         "with_history_length": _spearman(ranks.steps, queries.histories.lengths),
         "with_plain_rank": _spearman(ranks.steps, plain.above + plain.tied / 2),
         "plain": plain.means(["hr@10", "ndcg@10"]),
         "plain_latency_ms": {str(size): latency(model, queries, size, device, steps=0) for size in sizes},
+        "sorted_latency_ms": {
+            str(size): ordered_latency(model, queries, size, device, order) for size in sizes if size > 1
+        },
+    }
+
+
+def depths(steps: np.ndarray) -> dict[str, Any]:
+    """``mean``, ``p50``, ``p95``, ``max``; ``share`` of queries by number of steps."""
+    values, counts = np.unique(steps, return_counts=True)
+    return {
+        "mean": float(steps.mean()),
+        "p50": float(np.quantile(steps, 0.5)),
+        "p95": float(np.quantile(steps, 0.95)),
+        "max": int(steps.max()),
+        "share": {str(k): float(n) / len(steps) for k, n in zip(values, counts, strict=True)},
     }
 
 
