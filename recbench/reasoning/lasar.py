@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Self, cast, final
+from typing import Any, Self, final
 
 import numpy as np
 import torch
@@ -24,36 +24,23 @@ from torch.nn import functional as F
 from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch
 from recbench.reasoning.anchors import AnchorConfig, Anchors, Source, deranged, item_codes, source
-from recbench.reasoning.base import Context, Reasoner, ReasoningHead, Stage, targets
+from recbench.reasoning.base import Context, ReasoningHead, Stage, targets
 from recbench.reasoning.codebooks import code_loss
 from recbench.reasoning.cuts import held_out, some_a_row
 from recbench.reasoning.depth import (
-    LEAST_UNIT,
     Policy,
     entropy,
-    expected_loss,
     fixed_uniform,
     held,
     indifferent_mean,
     label_loss,
     note_depths,
-    paired_loss,
-    pay,
-    sampled_loss,
 )
 from recbench.reasoning.diagnostics import note_similarity
 from recbench.reasoning.feed import Feed
+from recbench.reasoning.lasar_rl import Reinforcement
 from recbench.reasoning.lasar_settings import LASARConfig
 from recbench.reasoning.nearness import apart, over_thoughts
-from recbench.reasoning.rewards import (
-    advantages,
-    clipped_loss,
-    k3,
-    note_rewards,
-    place_in,
-    prefix_rewards,
-    rank_rewards,
-)
 from recbench.scoring.base import Score
 
 AUTO_SHARE = 0.3
@@ -128,7 +115,8 @@ class LASAR(ReasoningHead):
         self.register_buffer("alpha", torch.tensor(float("nan")) if c.align_weight == "auto" else None)
         self._source: Source | None = None
         self._codes_VL: Tensor | None = None
-        self._synced = 0
+        self.synced = 0
+        """The epoch as whose beginning the reference of rl stands."""
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -182,7 +170,7 @@ class LASAR(ReasoningHead):
         if context.stage == "align" or c.terminal_weight:
             self._source = source(self._wanted, backbone, context, self.reader)
             context.facts["anchor"] = self._source.facts
-        if context.stage == "align" and self._adaptive and c.policy_weight:
+        if context.stage == "align" and c.adaptive and c.policy_weight:
             context.facts["labels"] = self._labels(backbone, context)
         context.facts["indifferent_depth"] = indifferent_mean(c.step_cost, c.entropy, c.min_depth, c.max_depth)
 
@@ -231,7 +219,8 @@ class LASAR(ReasoningHead):
             return self._ground(backbone, batch, score, context)
         if context.stage == "align":
             return self._align(backbone, batch, score, context)
-        return self._reinforce(backbone, batch, score, context)
+        _, some_P = self._chosen(batch, context)
+        return Reinforcement(self, backbone, batch, score, context, some_P).losses() if len(some_P) else {}
 
     def _ground(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
         u_QD, y_Q = self.answer(self.think(backbone, batch)), targets(batch)
@@ -252,13 +241,13 @@ class LASAR(ReasoningHead):
         if not len(some_P):
             return {}
         at_P, y_P = batch.at_Q[some_P], targets(batch)[some_P]
-        anchors, s_P = self._anchors(batch, some_P, context)
+        anchors, s_P = self.anchors(batch, some_P, context)
         n_P = self._taught(s_P, context)
         x_ND = backbone.embed(batch)
         seen = backbone.encode(x_ND, batch, at_Q=batch.at_Q, remember=True)
         h_PD = seen.h_QD[some_P]
         z_PKD = held(self.chain(backbone, seen.memory, h_PD, at_P, int(n_P.max())), n_P)
-        self._note_chain(context, x_ND, z_PKD, n_P)
+        self.note_chain(context, x_ND, z_PKD, n_P)
         terms = {"next_item": score.at(some_P).loss(self.answer(z_PKD), y_P)}
         if c.keep_weight:
             terms["keep"] = c.keep_weight * score.at(own_Q).loss(seen.h_QD[own_Q], targets(batch)[own_Q])
@@ -267,7 +256,7 @@ class LASAR(ReasoningHead):
             far_PK = self.apart(z_PKD[:, 1 : 1 + K], anchors.c_PSX[:, :K], first=0)
             far = over_thoughts(far_PK, anchors.s_P, n_P)
             terms["align"] = self._alpha(far, terms["next_item"], context) * far
-        if c.policy_weight and self._adaptive:
+        if c.policy_weight and c.adaptive:
             logits_PC = self.policy(h_PD.detach() if c.policy_detach else h_PD)
             label_P = n_P.clamp(c.min_depth, c.max_depth) - c.min_depth
             terms["policy"] = c.policy_weight * label_loss(logits_PC, label_P, c.label_smoothing)
@@ -281,10 +270,15 @@ class LASAR(ReasoningHead):
         if c.depth == "fixed":
             return torch.full_like(s_P, c.fixed_depth)
         if c.depth == "random":
-            return self._any_depth(len(s_P), context)
+            return self.any_depth(len(s_P), context.generator)
         return s_P.clamp(max(1, c.min_depth), c.max_depth)
 
-    def _note_chain(self, context: Context, x_ND: Tensor, z_PKD: Tensor, n_P: Tensor) -> None:
+    def any_depth(self, count: int, generator: torch.Generator) -> Tensor:
+        """Depths that no policy picks, (count,)."""
+        c = self.config
+        return torch.randint(c.min_depth, c.max_depth + 1, (count,), generator=generator, device=generator.device)
+
+    def note_chain(self, context: Context, x_ND: Tensor, z_PKD: Tensor, n_P: Tensor) -> None:
         """How alike successive thoughts are, how large what is fed is beside the inputs ``x_ND``, and how deep it goes."""
         note_similarity(context, z_PKD)
         note_depths(context, n_P, self.config.max_depth)
@@ -322,172 +316,9 @@ class LASAR(ReasoningHead):
             return torch.stack([self.readers[first + k](z_PKD[:, k]) for k in range(z_PKD.shape[1])], 1)
         return z_PKD if self.student is None else F.layer_norm(self.student(z_PKD), (z_PKD.shape[2],))
 
-    # --- reinforcement ----------------------------------------------------------------------------------------------
+    # --- which targets --------------------------------------------------------------------------------------------
 
-    def _reinforce(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
-        c = self.config
-        _, some_P = self._chosen(batch, context)
-        if not len(some_P):
-            return {}
-        at_P, y_P, there = batch.at_Q[some_P], targets(batch)[some_P], score.at(some_P)
-        x_ND = backbone.embed(batch)
-        seen = backbone.encode(x_ND, batch, at_Q=at_P, remember=True)
-        logits_PC = self.policy(seen.h_QD.detach() if c.policy_detach else seen.h_QD)
-        n_P, other_P = (self._drawn(logits_PC, context) for _ in range(2))
-        deepest = n_P
-        if self._adaptive and c.depth_baseline == "paired":
-            deepest = torch.maximum(n_P, other_P)
-        if self._adaptive and c.depth_baseline == "exact":
-            deepest = torch.full_like(n_P, c.max_depth)
-        z_PKD = self.chain(backbone, seen.memory, seen.h_QD, at_P, int(deepest.max()))
-        u_PD = held(z_PKD, n_P)[:, -1]
-        self._note_chain(context, x_ND, held(z_PKD, n_P), n_P)
-        y_PG, new_PGM = self._candidates(there, u_PD, context)
-        terms = {"grpo": self._listwise(new_PGM, (batch, some_P, n_P, y_PG, y_P), backbone, context)}
-        if c.terminal_weight and c.align != "none":
-            terms["terminal"] = c.terminal_weight * self._terminal(u_PD, self._anchors(batch, some_P, context)[0])
-        if self._adaptive and c.depth_weight:
-            if c.candidates == "top":
-                pay_P = pay(place_in(y_PG == y_P[:, None]), c.group, c.group_reward)
-            else:  # of a depth, not of luck: as it ranks at test
-                pay_P = self._pay_at((there, y_P), u_PD)
-            terms["depth"] = c.depth_weight * self._depth_loss(
-                logits_PC, (n_P, other_P), pay_P, z_PKD, (there, y_P), context
-            )
-        return terms
-
-    def _candidates(self, score: Score, u_PD: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """The items that are rewarded, best first, (P, G), and their log-probabilities, (P, G, M)."""
-        c = self.config
-        if c.candidates == "top":
-            y_PG = score.top(u_PD.detach(), c.group)
-            return y_PG, score.log_prob(u_PD, y_PG)
-        y_PG = score.draw(u_PD.detach(), c.group, context.generator)
-        y_PG = y_PG.sort(1).values  # so that equal ones stand side by side, also beside others with equal scores
-        context.note("repeats", (y_PG[:, 1:] == y_PG[:, :-1]).float().mean())
-        new_PGM = score.log_prob(u_PD, y_PG)
-        best_first_PG = new_PGM.detach().sum(2).argsort(dim=1, descending=True, stable=True)
-        return y_PG.gather(1, best_first_PG), new_PGM.gather(1, best_first_PG[..., None].expand_as(new_PGM))
-
-    @property
-    def _adaptive(self) -> bool:
-        return self.config.depth in ("policy", "sample")
-
-    def _drawn(self, logits_PC: Tensor, context: Context) -> Tensor:
-        """Depths of a step of rl, (P,)."""
-        c = self.config
-        if c.depth == "fixed":
-            return torch.full((len(logits_PC),), c.fixed_depth, device=logits_PC.device)
-        if c.depth == "random":
-            return self._any_depth(len(logits_PC), context)
-        drawn_P1 = torch.multinomial(logits_PC.detach().softmax(1), 1, generator=context.generator)
-        return drawn_P1[:, 0] + c.min_depth
-
-    def _any_depth(self, count: int, context: Context) -> Tensor:
-        c, generator = self.config, context.generator
-        return torch.randint(c.min_depth, c.max_depth + 1, (count,), generator=generator, device=generator.device)
-
-    def _listwise(self, new_PGM: Tensor, drawn: tuple[Any, ...], backbone: Backbone, context: Context) -> Tensor:
-        """GRPO over the items of each list, the fence around the reference included."""
-        c = self.config
-        batch, some_P, n_P, y_PG, y_P = drawn
-        reward_PG = self._rewards(y_PG, y_P, backbone)
-        note_rewards(context, reward_PG)
-        context.note("hit_share", (y_PG == y_P[:, None]).any(1).float().mean())
-        loss_PGM = clipped_loss(torch.exp(new_PGM - new_PGM.detach()), advantages(reward_PG), c.clip)
-        if c.kl_weight:
-            fence_PGM = k3(self._under_reference(backbone, batch, (some_P, n_P, y_PG), context) - new_PGM)
-            context.note("kl", fence_PGM.mean())
-            loss_PGM = loss_PGM + c.kl_weight * fence_PGM
-        if not c.skip_missed:
-            return loss_PGM.mean()
-        hit_P = (y_PG == y_P[:, None]).any(1)
-        return (loss_PGM.mean((1, 2)) * hit_P).sum() / hit_P.sum().clamp_min(1)
-
-    def _rewards(self, y_PG: Tensor, y_P: Tensor, backbone: Backbone) -> Tensor:
-        """(P, G)."""
-        is_target_PG = y_PG == y_P[:, None]
-        if self.config.reward == "hit":
-            return is_target_PG.float()
-        if self.config.reward == "prefix":
-            tokens_VM = cast("Tensor", backbone.tokens_VM)
-            return prefix_rewards(tokens_VM[y_PG], tokens_VM[y_P], is_target_PG)
-        return rank_rewards(is_target_PG)
-
-    def _under_reference(
-        self, backbone: Backbone, batch: Batch, drawn: tuple[Tensor, Tensor, Tensor], context: Context
-    ) -> Tensor:
-        """Log-probabilities of the same items after as many thoughts of the reference, (P, G, M)."""
-        reference, (some_P, n_P, y_PG) = context.reference, drawn
-        if reference is None or not isinstance(reference.head, LASAR):
-            raise ValueError("stage rl is held against the model as the stage began")
-        if self.config.reference_sync and context.epoch != self._synced:
-            reference.backbone.load_state_dict(backbone.state_dict())
-            reference.head.load_state_dict(self.state_dict())
-            self._synced = context.epoch
-        with torch.no_grad(), reference.score.step(context.generator, batch.targets_Q, batch):
-            return reference.score.at(some_P).log_prob(
-                self._answers_of(reference, batch, batch.at_Q[some_P], n_P), y_PG
-            )
-
-    @staticmethod
-    def _answers_of(reference: Reasoner, batch: Batch, at_P: Tensor, n_P: Tensor) -> Tensor:
-        head, backbone = cast("LASAR", reference.head), reference.backbone
-        seen = backbone.encode(backbone.embed(batch), batch, at_Q=at_P, remember=True)
-        return held(head.chain(backbone, seen.memory, seen.h_QD, at_P, int(n_P.max())), n_P)[:, -1]
-
-    def _terminal(self, u_PD: Tensor, anchors: Anchors) -> Tensor:
-        """The answer near the last anchor; targets without any are left out."""
-        last_P = (anchors.s_P - 1).clamp_min(0)
-        every_P = torch.arange(len(u_PD), device=u_PD.device)
-        far_P = self.apart(u_PD[:, None], anchors.c_PSX[every_P, last_P][:, None], first=last_P)[:, 0]
-        on_P = anchors.s_P > 0
-        return (far_P * on_P).sum() / on_P.sum().clamp_min(1)
-
-    def _depth_loss(
-        self,
-        logits_PC: Tensor,
-        drawn: tuple[Tensor, Tensor],
-        pay_P: Tensor,
-        z_PKD: Tensor,
-        asked: tuple[Score, Tensor],
-        context: Context,
-    ) -> Tensor:
-        """REINFORCE of the depths, their entropy included."""
-        c = self.config
-        n_P, other_P = drawn
-        mixed_P = torch.arange(len(n_P), device=n_P.device)
-        if c.shuffle_reward:
-            mixed_P = torch.randperm(len(n_P), generator=context.generator, device=n_P.device)
-        before = pay_P.mean() if self.paid.isnan() else self.paid.clone()
-        unit = before.clamp_min(LEAST_UNIT) if c.reward_unit == "relative" else torch.ones_like(before)
-        cost = c.step_cost * unit
-        if c.depth_baseline == "exact":
-            pay_PC = torch.stack([self._pay_at(asked, z_PKD[:, n]) for n in range(c.min_depth, c.max_depth + 1)], 1)
-            depth_C = torch.arange(c.min_depth, c.max_depth + 1, device=n_P.device)
-            loss = expected_loss(logits_PC, pay_PC[mixed_P] - cost * depth_C)
-        elif c.depth_baseline == "paired":
-            other_pay_P = self._pay_at(asked, held(z_PKD, other_P)[:, -1])
-            gain_P = pay_P[mixed_P] - other_pay_P[mixed_P] - cost * (n_P - other_P)
-            loss = paired_loss(logits_PC, n_P - c.min_depth, other_P - c.min_depth, gain_P)
-        else:
-            loss = sampled_loss(logits_PC, n_P - c.min_depth, pay_P[mixed_P] - before - cost * n_P)
-        undecided = entropy(logits_PC)
-        self.paid.copy_(c.ema * before + (1 - c.ema) * pay_P.mean())
-        context.note("depth_pay", pay_P.mean())
-        context.note("depth_pay_before", before)
-        context.note("policy_entropy", undecided)
-        return loss - c.entropy * unit * undecided
-
-    def _pay_at(self, asked: tuple[Score, Tensor], u_PD: Tensor) -> Tensor:
-        """What each answer's list would earn, (P,)."""
-        (score, y_P), group = asked, self.config.group
-        above_P, tied_P = score.place(u_PD.detach(), y_P, within=group)
-        return pay((1 + above_P + tied_P).clamp_max(group + 1), group, self.config.group_reward)
-
-    # --- which positions --------------------------------------------------------------------------------------------
-
-    def _anchors(self, batch: Batch, some_P: Tensor, context: Context) -> tuple[Anchors, Tensor]:
+    def anchors(self, batch: Batch, some_P: Tensor, context: Context) -> tuple[Anchors, Tensor]:
         """What thoughts are pulled to, and how many segments the rationale of each target has, (P,)."""
         if self._source is None:
             raise ValueError("a stage with anchors begins by finding them")

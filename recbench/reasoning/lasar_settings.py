@@ -100,6 +100,11 @@ class LASARConfig:
     skip: tuple[str, ...] = ()
     """Stages left out: ground (one stage for all), rl (supervised only)."""
 
+    @property
+    def adaptive(self) -> bool:
+        """Does the policy decide how long to think?"""
+        return self.depth in ("policy", "sample")
+
     def __post_init__(self) -> None:
         self._check_depth()
         self._check_ranges()

@@ -17,6 +17,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import evaluate
 from recbench.reasoning.base import Context
 from recbench.reasoning.depth import held, pay
+from recbench.reasoning.lasar_rl import Reinforcement
 from recbench.reasoning.rewards import advantages, place_in, rank_rewards
 from recbench.recommender import ItemRecommender, build
 from recbench.registry import BACKBONES, HEADS
@@ -249,7 +250,7 @@ def test_who_reads_segments_is_the_model_of_ground_also_after_align() -> None:
     def anchors(stage: str) -> Tensor:
         context = told(model, stage)
         model.begin(context)
-        return model.train().head._anchors(batch, every, context)[0].c_PSX
+        return model.train().head.anchors(batch, every, context)[0].c_PSX
 
     first = anchors("align")
     with torch.no_grad():
@@ -422,12 +423,15 @@ def test_drawn_items_stand_best_first_with_their_own_probabilities() -> None:
     model = system(candidates="sample", group=40)
     batch = training_batch(model, USERS)
     u = chain(model.eval(), batch, 1)[:, -1]
-    items, log_p = model.head._candidates(model.score, u, told(model, "rl"))
+    step = Reinforcement(
+        model.head, model.backbone, batch, model.score, told(model, "rl"), torch.arange(len(batch.at_Q))
+    )
+    items, log_p = step.candidates(u)
     assert (log_p[:, 1:, 0] <= log_p[:, :-1, 0]).all()
     assert torch.equal(log_p, model.score.log_prob(u, items))
     with torch.no_grad():
         model.backbone.item_vectors().zero_()  # all alike: equal items still side by side
-    items, _ = model.head._candidates(model.score, u, told(model, "rl"))
+    items, _ = step.candidates(u)
     for row in items.tolist():
         assert len([x for x, before in zip(row, [0, *row], strict=False) if x != before]) == len(set(row))
 
@@ -453,7 +457,7 @@ def test_a_list_of_the_best_cannot_be_longer_than_the_catalogue_one_of_draws_can
     assert losses(system(group=21, candidates="sample"), "rl")[0]["grpo"].isfinite()
 
 
-def test_groups_without_the_target_are_fenced_unless_they_are_skipped() -> None:
+def test_groups_without_the_target_are_fenced_unless_they_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     for skip in (False, True):
         model = system(group=2, kl_weight=1.0, skip_missed=skip)
         context = told(model, "rl")
@@ -462,7 +466,7 @@ def test_groups_without_the_target_are_fenced_unless_they_are_skipped() -> None:
             model.backbone.item_vectors().add_(0.3 * torch.randn(21, 8, generator=torch.Generator().manual_seed(1)))
         batch = training_batch(model, USERS)
         off = (batch.targets_Q + 9) % 20 + 1  # type: ignore[operator]
-        model.head._rewards = lambda y, target, backbone: torch.zeros(y.shape)
+        monkeypatch.setattr(Reinforcement, "rewards", lambda self, y: torch.zeros(y.shape))
         batch = Batch(batch.items_N, batch.rows, batch.at_Q, off, batch.users_B, place_Q=batch.place_Q)
         terms = model.eval().losses(batch, context)
         noted = context.noted()
