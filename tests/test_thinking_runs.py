@@ -85,6 +85,22 @@ def test_a_plain_run_of_another_backbone_is_no_start(tiny_home: Path, plain: Run
         run(tiny_home, tmp_path, "sasrec", "lasar", "backbone.inner=32", start=str(plain.folder))
 
 
+def test_a_plain_run_is_no_start_where_the_first_stage_has_a_loss_of_its_own(
+    tiny_home: Path, plain: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(RecbenchError, match="holds another system") as caught:
+        run(
+            tiny_home,
+            tmp_path,
+            "sasrec",
+            "lasar",
+            "backbone.inner=16",
+            "head.ground_codes=0.1",
+            start=str(plain.folder),
+        )
+    assert caught.value.fix.endswith("--reason lasar --until ground")
+
+
 def test_other_heads_do_not_begin_as_a_plain_run(tiny_home: Path, plain: Run, tmp_path: Path) -> None:
     with pytest.raises(RecbenchError, match="Its head is none, here it is lares"):
         run(tiny_home, tmp_path, "sasrec", "lares", "backbone.inner=16", start=str(plain.folder))

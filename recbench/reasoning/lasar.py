@@ -91,7 +91,7 @@ class LASAR(ReasoningHead):
         c, D = config, backbone.width
         if c.reward == "prefix" and not backbone.spells:
             raise ValueError("reward is prefix, which pays for right codes; this backbone does not spell its items.")
-        if c.candidates == "top" and c.group > backbone.n_items:
+        if c.candidates == "top" and c.group > backbone.n_items and "rl" not in c.skip:
             raise ValueError(f"group is {c.group}, but there are only {backbone.n_items} items to be the best.")
         if c.ground_codes and backbone.spells:
             raise ValueError(
@@ -100,13 +100,14 @@ class LASAR(ReasoningHead):
         self.feed = Feed(backbone, c.feed, max(c.max_depth, c.fixed_depth if c.depth == "fixed" else 1))
         self.policy = Policy(backbone, c.min_depth, c.max_depth, c.policy_hidden)
         self.codes = max(2, min(64, backbone.n_items // 4))
-        self.reader: Backbone | None = None
+        self.grounded: Backbone | None = None
+        """The backbone as stage ground left it, where it reads segments."""
         self.student: nn.Module | None = None
         self.readers: nn.ModuleList | None = None
         if c.anchor == "codes" or c.ground_codes:
             self.readers = nn.ModuleList(nn.Linear(D, self.codes) for _ in range(c.code_levels))
         if c.anchor == "backbone":
-            self.reader = copy.deepcopy(backbone).requires_grad_(False).eval()
+            self.grounded = copy.deepcopy(backbone).requires_grad_(False).eval()
         if c.anchor not in ("codes", "backbone"):
             self.student = nn.Linear(D, D, bias=False)
             nn.init.orthogonal_(self.student.weight)
@@ -120,8 +121,8 @@ class LASAR(ReasoningHead):
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        if self.reader is not None:
-            self.reader.eval()
+        if self.grounded is not None:
+            self.grounded.eval()
         return self
 
     @property
@@ -168,7 +169,7 @@ class LASAR(ReasoningHead):
         if context.stage == "align":
             self._begin_align(context)
         if context.stage == "align" or c.terminal_weight:
-            self._source = source(self._wanted, backbone, context, self.reader)
+            self._source = source(self._wanted, backbone, context, self.grounded)
             context.facts["anchor"] = self._source.facts
         if context.stage == "align" and c.adaptive and c.policy_weight:
             context.facts["labels"] = self._labels(backbone, context)
@@ -178,10 +179,10 @@ class LASAR(ReasoningHead):
         """The weight of anchors is unknown again; who reads segments, in this stage and after it, is the model of now."""
         if self.alpha is not None:
             self.alpha.fill_(torch.nan)
-        if self.reader is not None:
+        if self.grounded is not None:
             if context.reference is None:
                 raise ValueError("anchor is backbone, but there is no stage before this one whose model could read")
-            self.reader.load_state_dict(context.reference.backbone.state_dict())
+            self.grounded.load_state_dict(context.reference.backbone.state_dict())
 
     def _labels(self, backbone: Backbone, context: Context) -> dict[str, Any]:
         """What the policy can learn of align's labels: their mean and entropy over some training targets."""

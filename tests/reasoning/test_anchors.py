@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,6 +215,23 @@ def test_auto_takes_text_where_half_of_training_has_some_and_nearness_else(tiny:
     assert facts["sha256"] != other["sha256"]
     assert source(config(), model.backbone, told(rows_of(tiny), bare)).facts["source"] == "cooc"
     assert source(config(kind="cooc"), model.backbone, told(rows_of(tiny), described)).facts["source"] == "cooc"
+
+
+@pytest.mark.parametrize("kind", ["auto", "cooc", "codes"])
+def test_anchors_are_made_without_a_look_at_validation_or_test(tiny: Dataset, tmp_path: Path, kind: str) -> None:
+    blind = tmp_path / tiny.folder.name
+    shutil.copytree(tiny.folder, blind, ignore=shutil.ignore_patterns("valid.parquet", "test.parquet"))
+    assert {path.name for path in tiny.folder.iterdir()} - {path.name for path in blind.iterdir()}
+    model = small_system("sasrec", "lasar", tiny.n_items)
+    some = torch.arange(50)
+
+    def found(dataset: Dataset) -> Tensor:
+        rows = rows_of(dataset)
+        anchors = source(config(kind=kind), model.backbone, told(rows, ItemKnowledge(dataset)))
+        batch = next(rows.batches(200, np.random.default_rng(0), CPU))
+        return anchors.of(batch, some, rows).c_PSX
+
+    assert torch.equal(found(open_dataset(blind.name, tmp_path)), found(tiny))
 
 
 def test_text_that_is_not_there_is_refused(tiny: Dataset) -> None:

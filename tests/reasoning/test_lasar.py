@@ -261,7 +261,7 @@ def test_who_reads_segments_is_the_model_of_ground_also_after_align() -> None:
     model = again
     assert torch.equal(anchors("rl"), first)
     assert not torch.allclose(anchors("align"), first)
-    assert all(not p.requires_grad for p in model.head.reader.parameters())
+    assert all(not p.requires_grad for p in model.head.grounded.parameters())
 
 
 def test_the_next_item_loss_reaches_the_history_through_the_thoughts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,15 @@ def test_killed_in_a_stage_a_resumed_run_ends_with_the_same_numbers(
     same(Trained(job(tmp_path), fresh()), through, STAGES[1:])
 
 
+@pytest.mark.parametrize(("stage", "step"), [("align", 6), ("rl", 6)])
+def test_what_a_stage_found_out_as_it_began_survives_a_kill(stage: str, step: int, tmp_path: Path) -> None:
+    changes = {"align_weight": "auto", "anchor": "backbone", "candidates": "sample", "ground_codes": 0.1, "cuts": 0}
+    whole = Trained(job(tmp_path / "whole"), fresh(**changes))
+    assert whole.progress.best_stage == 2
+    assert killed(lambda: Trained(job(tmp_path, Killer(stage, step)), fresh(**changes)))
+    same(Trained(job(tmp_path), fresh(**changes)), whole, STAGES[1:])
+
+
 def test_the_last_stage_alone_goes_on_from_a_finished_second(through: Trained, tmp_path: Path) -> None:
     second = Trained(replace(job(tmp_path / "second"), until="align"), fresh())
     last = Trained(replace(job(tmp_path / "last"), start=Start(second.tensors, STAGES[:2])), fresh())
