@@ -58,6 +58,19 @@ def test_a_row_ranks_the_same_alone_and_beside_others(name: str, head: str) -> N
         assert torch.allclose(alone, scores, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", GENERATORS)
+def test_without_a_thought_it_is_the_plain_model(name: str) -> None:
+    plain, batch = small(name), packed(ROWS, at=[0, 2, 5, 10])
+    model = small(name, "lasar", settings={"depth": "fixed", "fixed_depth": 0})
+    model.head.thinks.fill_(True)
+    plain.backbone.load_state_dict(model.backbone.state_dict())
+    assert torch.equal(exact(model, batch), exact(plain, batch))
+    deeper = small(name, "lasar", settings={"depth": "fixed", "fixed_depth": 2})
+    deeper.head.thinks.fill_(True)
+    deeper.backbone.load_state_dict(model.backbone.state_dict())
+    assert not torch.allclose(exact(deeper, batch), exact(plain, batch), atol=1e-3)
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_what_comes_later_changes_nothing(name: str) -> None:
     model = small(name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -522,6 +523,13 @@ def test_held_out_targets_wait_for_rl() -> None:
     assert set(own["rl"].tolist()) <= set(last.tolist())
     assert len(own["rl"]) >= 3
     assert sorted([*own["rl"].tolist(), *own["ground"].tolist()]) == list(range(len(batch.at_Q)))
+
+
+def test_every_setting_stands_in_the_table_of_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "heads.md").read_text(encoding="utf-8")
+    table = page[page.index("| `[head]` |") : page.index("## Steps at test")]
+    named = set(re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in table.splitlines() if line)))
+    assert named - {"head"} == {field.name for field in fields(HEADS.load("lasar").Config)}
 
 
 def test_the_policy_learns_at_its_own_rate() -> None:
