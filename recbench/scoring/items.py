@@ -78,7 +78,7 @@ class ItemScore(Score):
     def draw(self, u_ND: Tensor, g: int, generator: torch.Generator) -> Tensor:
         drawn = []
         for u in u_ND.split(self._chunk(u_ND)):
-            below_CV = times_transposed(u, self.items()).double().softmax(1).cumsum(1)
+            below_CV = times_transposed(u, self.items()).softmax(1).cumsum(1, dtype=torch.float64)
             uniform_CG = torch.rand(len(u), g, generator=generator, device=u.device, dtype=torch.float64)
             at_CG = torch.searchsorted(below_CV, uniform_CG * below_CV[:, -1:], right=True)
             drawn.append(at_CG.clamp_max(below_CV.shape[1] - 1) + 1)
