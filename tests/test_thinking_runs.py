@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,13 @@ def test_other_heads_do_not_begin_as_a_plain_run(tiny_home: Path, plain: Run, tm
 
 
 def test_it_spells_too(tiny_home: Path, tmp_path: Path) -> None:
-    found = run(tiny_home, tmp_path, "sid-lm", "lasar", "backbone.inner=16", *HEAD, "head.reward=prefix")
+    drawn = ["head.reward=prefix", "head.candidates=sample", "head.align_weight=auto"]
+    found = run(tiny_home, tmp_path, "sid-lm", "lasar", "backbone.inner=16", *HEAD, *drawn)
     assert found.manifest.status == "finished"
+    noted = [json.loads(line) for line in (found.folder / "log.jsonl").read_text().splitlines()]
+    alphas = [line["diagnostics"]["align_weight"] for line in noted if line["stage"] == "align"]
+    assert alphas[0] > 0
+    assert alphas == pytest.approx([alphas[0]] * 3, rel=1e-5)
     assert found.manifest.facts["thinking"]["max"] >= 0
 
 
