@@ -84,6 +84,9 @@ class HSTU(Backbone):
         """n, which attention weights are divided by, whatever the length of a row. Unset: max_length."""
         positions: bool = True
         """A learned vector a position on the input, besides the bias in attention."""
+        positions_from: Literal["oldest", "newest"] = "oldest"
+        """The event that positions on the input are counted from. Newest, as where rows are padded on the left: a query asks from
+        the same place whatever its history's length; in training only the last one of a row does."""
         time_bias: bool = True
         """A bias in attention for the time between two events, where the dataset has times."""
         query_time: Literal["last", "target"] = "last"
@@ -129,7 +132,7 @@ class HSTU(Backbone):
     def embed(self, batch: Batch) -> Tensor:
         x_ND = self.items(batch.items_N) * math.sqrt(self.config.width)
         if self.positions is not None:
-            x_ND = x_ND + self.positions(batch.rows.position_N)
+            x_ND = x_ND + self.positions(batch.rows.counted_N(self.config.positions_from))
         return cast("Tensor", self.dropout(x_ND))
 
     def encode(
