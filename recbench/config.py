@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
@@ -84,6 +85,11 @@ def parse_assignments(assignments: Iterable[str]) -> Table:
             nested = {key: nested}
         merged = merge(merged, nested)
     return merged
+
+
+def typed(value: Any) -> str:
+    """A value as one types it in a shell after ``--set NAME=``; ``parse_assignments`` reads it back."""
+    return shlex.quote(value if isinstance(value, str) and _value(value.strip()) == value else json.dumps(value))
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from recbench import columns
-from recbench.config import differences
+from recbench.config import differences, typed
 from recbench.data.batching import query_batches
 from recbench.data.dataset import Dataset, Histories, open_dataset
 from recbench.errors import Exit, RecbenchError
@@ -189,21 +189,9 @@ def start_from(run: Run, resolved: Resolved, fingerprint: str, stages: Sequence[
             "Item ids mean other items there.",
             fix="Name a run of the same prepared dataset: recbench list runs",
         )
-    parts = ("backbone", *IDS)
-    tables = resolve(_system(run), run.manifest.dataset["family"]).table, resolved.table
-    there, here = ({name: table[name] for name in parts if name in table} for table in tables)
-    differ = differences(there, here)
     head = HEADS.load(resolved.head)
     plain = m.head != resolved.head and m.head in head.begins_as
-    other = m.head != resolved.head and not plain
-    if other or differ:
-        named = "; ".join(f"{name}: there {old}, here {new}" for name, old, new in differ[:3])
-        raise RecbenchError(
-            f"--from {run.folder} holds another system: {m.system}.",
-            why=f"Its head is {m.head}, here it is {resolved.head}." if other else named,
-            fix=f"Train one to start from: recbench train --backbone {resolved.backbone} --reason {resolved.head} "
-            f"--until {stages[0]}",
-        )
+    _refuse_another_system(run, resolved, m.head == resolved.head or plain, stages[0])
     done = tuple(head.begins_as[m.head]) if plain else tuple(m.stages)
     if done != tuple(stages[: len(done)]) or len(done) == len(stages):
         raise RecbenchError(
@@ -212,6 +200,31 @@ def start_from(run: Run, resolved: Resolved, fingerprint: str, stages: Sequence[
             fix="Name a run that stopped earlier (--until), or leave --from out.",
         )
     return Start(read_tensors(run.folder / layout.MODEL), done, backbone_only=plain)
+
+
+def _refuse_another_system(run: Run, resolved: Resolved, same_head: bool, first: str) -> None:
+    """A stage goes on with the backbone, the loss and the ids that the stages before it had.
+
+    Raises:
+        RecbenchError: one of them is another, or the head is and does not begin as that of the run.
+    """
+    parts = ("backbone", "loss", *IDS)
+    tables = resolve(_system(run), run.manifest.dataset["family"]).table, resolved.table
+    there, here = ({name: table[name] for name in parts if name in table} for table in tables)
+    differ = differences(there, here)
+    if same_head and not differ:
+        return
+    named = "; ".join(f"{name}: there {old}, here {new}" for name, old, new in differ[:3])
+    fix = f"Train one to start from: recbench train --backbone {resolved.backbone} --reason {resolved.head} --until {first}"
+    if same_head and run.manifest.backbone == resolved.backbone:
+        given = [f"--set {name}={typed(old)}" for name, old, _ in differ if old is not None]
+        unset = [name for name, old, _ in differ if old is None]
+        fix = f"Go on with its settings: {' '.join([*given, *(['without', ', '.join(unset)] if unset else [])])}"
+    raise RecbenchError(
+        f"--from {run.folder} holds another system: {run.manifest.system}.",
+        why=named if same_head else f"Its head is {run.manifest.head}, here it is {resolved.head}.",
+        fix=fix,
+    )
 
 
 def finished(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from recbench.config import (
     read_config,
     read_toml,
     shipped_configs,
+    typed,
     write_toml,
 )
 from recbench.errors import Exit, RecbenchError
@@ -85,6 +87,14 @@ def test_assignments_are_toml_values_and_bare_words_are_text() -> None:
         "a": {"b": {"c": [1, 2]}},
         "on": True,
     }
+
+
+@pytest.mark.parametrize(
+    "value", [5, 1e-3, True, "sasrec", "two words", " led", "5", "true", "", "it's", 'a "b"', [1, 2], ["a b", "c"]]
+)
+def test_a_value_as_typed_in_a_shell_is_read_back(value: object) -> None:
+    (word,) = shlex.split(f"a.b={typed(value)}")
+    assert parse_assignments([word]) == {"a": {"b": value}}
 
 
 @pytest.mark.parametrize("bad", [["train.epochs"], ["=5"], ["train..x=1"], ["a.b=1", "a.b=2"]])
