@@ -13,6 +13,7 @@ import recbench
 
 ROOT = Path(recbench.__file__).parent
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"experiment", "report"},
     {"trained"},
@@ -72,6 +73,7 @@ def test_heavy_and_visible_libraries_stay_in_their_rooms(path: Path) -> None:
             assert own == "stats"
         if first == "torch":
             light = own in (
+                "__main__",
                 "cli",
                 "config",
                 "data",
