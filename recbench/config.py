@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
-from recbench.errors import RecbenchError, nearest
+from recbench.errors import RecbenchError, meant, nearest
 
 Table = dict[str, Any]
 C = TypeVar("C")
@@ -50,11 +50,10 @@ def read_config(named: Path) -> Table:
     if named.exists() or named.suffix or named.name != str(named):
         return read_toml(named)
     if named.name not in shipped:
-        near = nearest(named.name, list(shipped))
         raise RecbenchError(
             f"No config file {named} here, and none of that name is shipped.",
             why=f"Shipped: {', '.join(shipped)}.",
-            fix=f"Did you mean --config {near}?" if near else "Name a TOML file: --config my.toml",
+            fix=meant(named.name, shipped, "--config {}") or "Name a TOML file: --config my.toml",
         )
     return read_toml(shipped[named.name])
 
@@ -114,11 +113,10 @@ def build(cls: type[C], table: Mapping[str, Any], where: str) -> C:
     takes = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for key in table:
         if key not in takes:
-            near = nearest(key, takes)
             raise RecbenchError(
                 f"Unknown setting {where}.{key}.",
                 why=f"[{where}] takes: {', '.join(takes) or 'nothing'}.",
-                fix=f"Did you mean {where}.{near}?" if near else f"Remove {where}.{key}.",
+                fix=meant(key, takes, f"{where}.{{}}") or f"Remove {where}.{key}.",
             )
     values = {key: _checked(value, hints[key], f"{where}.{key}") for key, value in table.items()}
     try:
@@ -142,11 +140,10 @@ def known_tables(table: Mapping[str, Any], known: list[str], where: str) -> None
     """Refuse a top-level name that no part of the job reads."""
     for key in table:
         if key not in known:
-            near = nearest(key, known)
             raise RecbenchError(
                 f"Unknown setting {key}{' in ' + where if where else ''}.",
                 why=f"The tables are: {', '.join(known)}.",
-                fix=f"Did you mean {near}?" if near else f"Remove {key}.",
+                fix=meant(key, known) or f"Remove {key}.",
             )
 
 

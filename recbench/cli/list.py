@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from recbench.cli import options, render
-from recbench.errors import RecbenchError, nearest
+from recbench.errors import RecbenchError, meant
 
 LEFT = ("name", "run", "here", "terms", "checksum", "status", "family", "what it is")
 """Columns of words. Those of numbers stand on the right."""
@@ -28,11 +28,10 @@ def list(  # noqa: A001 - it is the command's name
 ) -> None:
     """Backbones, heads, losses, shipped configs, datasets and runs at hand."""
     if kind is not None and kind not in KINDS:
-        near = nearest(kind, [*KINDS])
         raise RecbenchError(
             f"Nothing to list under {kind!r}.",
             why=f"There are: {', '.join(KINDS)}.",
-            fix=f"Did you mean {near}?" if near else "recbench list",
+            fix=meant(kind, KINDS) or "recbench list",
         )
     makers = {
         "backbones": lambda: _registered("backbones"),
