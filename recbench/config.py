@@ -8,7 +8,7 @@ import re
 import shlex
 import tomllib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib.resources import files
 from pathlib import Path
@@ -181,6 +181,13 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = 
         elif a != b:
             found.append((f"{prefix}{key}", a, b))
     return found
+
+
+def in_words(differ: Sequence[tuple[str, Any, Any]], most: int = 3) -> str:
+    """What ``differences`` found, as a sentence."""
+    sides = [(name, *("unset" if value is None else value for value in pair)) for name, *pair in differ[:most]]
+    named = "; ".join(f"{name}: there {old}, here {new}" for name, old, new in sides)
+    return f"{named}{f' and {len(differ) - most} more' if len(differ) > most else ''}."
 
 
 def _value(text: str) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from recbench.config import differences, write_toml
+from recbench.config import differences, in_words, write_toml
 from recbench.data.dataset import Dataset
 from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
@@ -32,7 +32,8 @@ from recbench.runs.folder import Run, folder_name
 from recbench.runs.manifest import Manifest
 from recbench.semantic_ids.build import facts
 from recbench.settings import Resolved
-from recbench.trained import LATENCY_BATCHES, TIE_SEED, new_model, start_from, threads, write_parquet
+from recbench.start import start_of
+from recbench.trained import LATENCY_BATCHES, TIE_SEED, new_model, threads, write_parquet
 from recbench.training.checkpoint import Progress, Store, write_tensors
 from recbench.training.loop import Job, Start, Watcher, fit
 from recbench.training.precision import refuse_unfit
@@ -72,12 +73,12 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
     if (done := _already_there(order)) is not None:
         return done, True
     refuse_unfit(order.resolved.train, order.device)
-    start = _start(order)
+    start, origin = start_of(order.resolved, order.seed, order.dataset.card.fingerprint)
     with _own(order.folder):
         seed_everything(order.seed)
         model = new_model(order.resolved, order.dataset, order.device)
         _refuse_short(order, model)
-        manifest = _manifest(order, model, start)
+        manifest = _manifest(order, model, origin)
         try:
             write_text(order.folder / layout.CONFIG, write_toml(order.resolved.full(order.dataset.name, order.seed)))
             manifest.write(order.folder)
@@ -167,10 +168,9 @@ def _already_there(order: Order) -> Run | None:
             ("dataset fingerprint", there.manifest.dataset.get("fingerprint"), order.dataset.card.fingerprint)
         )
     if differ:
-        named = "; ".join(f"{name}: there {old}, now {new}" for name, old, new in differ[:3])
         raise RecbenchError(
             f"{order.folder} holds a run with other settings.",
-            why=f"{named}{f' and {len(differ) - 3} more' if len(differ) > 3 else ''}.",
+            why=in_words(differ),
             fix="Keep it and write elsewhere: --runs OTHER_FOLDER. Or delete the folder.",
             code=Exit.RUN,
         )
@@ -210,9 +210,8 @@ def _own(folder: Path) -> Iterator[None]:
         (folder / ".lock").unlink(missing_ok=True)
 
 
-def _manifest(order: Order, model: Recommender, start: Start | None) -> Manifest:
+def _manifest(order: Order, model: Recommender, origin: dict[str, str]) -> Manifest:
     card = order.dataset.card
-    origin = _origin(order, start)
     return Manifest(
         status="running",
         dataset={
@@ -291,31 +290,6 @@ def _text(model: Recommender) -> bool:
     if not isinstance(model, GeneratorRecommender):
         return False
     return bool(model.backbone.table.card.get("features", {}).get("source") in ("text", "encoder"))
-
-
-def _start(order: Order) -> Start | None:
-    """The weights to go on from, if any were asked for."""
-    if (origin := _origin_folder(order)) is None:
-        return None
-    resolved = order.resolved
-    return start_from(Run.open(origin), resolved, order.dataset.card.fingerprint, resolved.stages)
-
-
-def _origin_folder(order: Order) -> Path | None:
-    start = order.resolved.start
-    return None if start is None else Path(start.replace("{seed}", str(order.seed)))
-
-
-def _origin(order: Order, start: Start | None) -> dict[str, str]:
-    folder = _origin_folder(order)
-    if start is None or folder is None:
-        return {}
-    there = Run.open(folder).manifest
-    return {
-        "folder": str(folder),
-        "model_sha256": sha256(folder / layout.MODEL),
-        "config_sha256": there.config_sha256,
-    }
 
 
 def _oracle(known: dict[str, Any]) -> dict[str, dict[str, float]]:

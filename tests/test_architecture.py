@@ -16,6 +16,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"experiment", "report"},
+    {"start"},
     {"trained"},
     {"settings"},
     {"training", "comparison"},

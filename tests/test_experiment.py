@@ -199,7 +199,7 @@ def test_a_finished_run_is_found_and_other_settings_are_refused(whole: Run, tiny
     assert found.folder == whole.folder
     with pytest.raises(RecbenchError, match="other settings") as refused:
         done(order(tiny_home, whole.folder.parent, "train.epochs=4"))
-    assert "train.epochs: there 3, now 4" in refused.value.why
+    assert "train.epochs: there 3, here 4" in refused.value.why
 
 
 def test_a_loss_that_is_not_finite_fails_with_the_epoch_and_a_fix(tiny_home: Path, tmp_path: Path) -> None:

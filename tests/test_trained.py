@@ -103,7 +103,7 @@ def test_a_start_trained_with_another_loss_is_refused_and_its_settings_are_told(
     other = run(tiny_home, tmp_path / "first", "loss.name=gbce", "loss.negatives=16", until="spt")
     with pytest.raises(RecbenchError, match="another system") as refused:
         run(tiny_home, tmp_path / "second", start=str(other.folder))
-    assert "loss.name: there gbce, here softmax; loss.negatives: there 16, here None" in refused.value.why
+    assert "loss.name: there gbce, here softmax; loss.negatives: there 16, here unset" in refused.value.why
     assert (
         refused.value.fix == "Go on with its settings: --set loss.name=gbce --set loss.negatives=16 --set loss.t=0.75"
     )
