@@ -16,7 +16,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"experiment", "report"},
-    {"start"},
+    {"start", "statement"},
     {"trained"},
     {"settings"},
     {"training", "comparison"},
