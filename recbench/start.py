@@ -46,10 +46,10 @@ def _start(run: Run, resolved: Resolved, fingerprint: str) -> Start:
             "Item ids mean other items there.",
             fix="Name a run of the same prepared dataset: recbench list runs",
         )
-    head = HEADS.load(resolved.head)
-    plain = m.head != resolved.head and m.head in head.begins_as
+    begins_as = HEADS.load(resolved.head).begins_as
+    plain = m.head != resolved.head and m.head in begins_as
     _refuse_another_system(run, resolved, m.head == resolved.head or plain, stages[0])
-    done = tuple(head.begins_as[m.head]) if plain else tuple(m.stages)
+    done = tuple(begins_as[m.head]) if plain else tuple(m.stages)
     if done != tuple(stages[: len(done)]) or len(done) == len(stages):
         raise RecbenchError(
             f"--from {run.folder} leaves no stage to train.",
