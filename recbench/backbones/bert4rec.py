@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone, Encoded
+from recbench.backbones.initial import initialise
 from recbench.backbones.packing import Seen
-from recbench.backbones.postnorm import EPS, Attention, FeedForward, initialise
+from recbench.backbones.postnorm import EPS, Attention, FeedForward
 from recbench.data.batching import BLANK, Batch, Rows
 from recbench.kernels.dropout import Dropout
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone, Encoded
+from recbench.backbones.initial import initialise
 from recbench.backbones.packing import Asked, Places, Seen, Weigh, asked_layout, rectangles, tokens
 from recbench.data.batching import Batch, Rows
 from recbench.kernels.dropout import Dropout, drop
@@ -119,9 +120,7 @@ class HSTU(Backbone):
         if config.time_bias:
             self.times_seen = "history" if config.query_time == "last" else "history and target"
         self.items = nn.Embedding(n_items + 1, config.width, padding_idx=0)
-        nn.init.normal_(self.items.weight, std=config.initial_sd)
-        with torch.no_grad():
-            self.items.weight[0] = 0
+        initialise(self.items, config.initial_sd)
         self.positions = nn.Embedding(config.max_length, config.width) if config.positions else None
         if self.positions is not None:
             nn.init.trunc_normal_(self.positions.weight, std=config.width**-0.5)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone, Encoded
+from recbench.backbones.initial import initialise
 from recbench.backbones.packing import Attending, Places, Seen, asked_layout, causal, over_buckets, softmax
 from recbench.data.batching import Batch, Rows
 from recbench.kernels.dropout import Dropout
@@ -111,7 +112,7 @@ class SASRec(Backbone):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         if not self.post_norm and config.final_norm:
             cast("Block", self.layers[-1]).final_norm = nn.LayerNorm(config.width, eps=1e-12)
-        self.apply(self._initialise)
+        initialise(self, config.initial_sd)
 
     def embed(self, batch: Batch) -> Tensor:
         x_ND = self.items(batch.items_N)
@@ -154,15 +155,6 @@ class SASRec(Backbone):
 
     def item_vectors(self) -> Tensor:
         return self.items.weight
-
-    def _initialise(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.initial_sd)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            with torch.no_grad():
-                module.weight[module.padding_idx] = 0
 
 
 class Block(nn.Module):
