@@ -27,7 +27,7 @@ TEXTS = 50_000
 CHUNK = 50_000
 PEAK = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
 UNPACK = "import gzip, shutil; shutil.copyfileobj(gzip.open({path!r}), open('/dev/null', 'wb'), 1 << 20)"
-PARSE = "import gzip, orjson; [None for line in gzip.open({path!r}) if orjson.loads(line) is None]"
+PARSE = "import gzip, msgspec; [None for line in gzip.open({path!r}) if msgspec.json.decode(line) is None]"
 PANDAS = "import pandas; pandas.read_json({path!r}, lines=True)"
 OURS = (
     "from pathlib import Path; from recbench.data.prepare import Request, prepare; "
@@ -68,7 +68,7 @@ def one_size(rows: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reviews.json.gz"
         write_reviews(path, rows)
-        contenders = {"recbench prepare, all of it": OURS, "unpacking alone": UNPACK, "unpacking and orjson": PARSE}
+        contenders = {"recbench prepare, all of it": OURS, "unpacking alone": UNPACK, "unpacking and parsing": PARSE}
         if rows <= PANDAS_UP_TO:
             contenders["pandas.read_json, reading alone"] = PANDAS
         found = {name: measured(code.format(path=str(path), home=folder)) for name, code in contenders.items()}

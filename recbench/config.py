@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import tomllib
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
-from recbench.errors import RecbenchError, nearest
+from recbench.errors import RecbenchError, meant, nearest
 
 Table = dict[str, Any]
 C = TypeVar("C")
@@ -49,11 +50,10 @@ def read_config(named: Path) -> Table:
     if named.exists() or named.suffix or named.name != str(named):
         return read_toml(named)
     if named.name not in shipped:
-        near = nearest(named.name, list(shipped))
         raise RecbenchError(
             f"No config file {named} here, and none of that name is shipped.",
             why=f"Shipped: {', '.join(shipped)}.",
-            fix=f"Did you mean --config {near}?" if near else "Name a TOML file: --config my.toml",
+            fix=meant(named.name, shipped, "--config {}") or "Name a TOML file: --config my.toml",
         )
     return read_toml(shipped[named.name])
 
@@ -86,6 +86,11 @@ def parse_assignments(assignments: Iterable[str]) -> Table:
     return merged
 
 
+def typed(value: Any) -> str:
+    """A value as one types it in a shell after ``--set NAME=``; ``parse_assignments`` reads it back."""
+    return shlex.quote(value if isinstance(value, str) and _value(value.strip()) == value else json.dumps(value))
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     """``base`` with the values of ``over`` in their places; tables are merged, all else replaced."""
     result = dict(base)
@@ -108,11 +113,10 @@ def build(cls: type[C], table: Mapping[str, Any], where: str) -> C:
     takes = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for key in table:
         if key not in takes:
-            near = nearest(key, takes)
             raise RecbenchError(
                 f"Unknown setting {where}.{key}.",
                 why=f"[{where}] takes: {', '.join(takes) or 'nothing'}.",
-                fix=f"Did you mean {where}.{near}?" if near else f"Remove {where}.{key}.",
+                fix=meant(key, takes, f"{where}.{{}}") or f"Remove {where}.{key}.",
             )
     values = {key: _checked(value, hints[key], f"{where}.{key}") for key, value in table.items()}
     try:
@@ -136,11 +140,10 @@ def known_tables(table: Mapping[str, Any], known: list[str], where: str) -> None
     """Refuse a top-level name that no part of the job reads."""
     for key in table:
         if key not in known:
-            near = nearest(key, known)
             raise RecbenchError(
                 f"Unknown setting {key}{' in ' + where if where else ''}.",
                 why=f"The tables are: {', '.join(known)}.",
-                fix=f"Did you mean {near}?" if near else f"Remove {key}.",
+                fix=meant(key, known) or f"Remove {key}.",
             )
 
 
@@ -178,6 +181,13 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = 
         elif a != b:
             found.append((f"{prefix}{key}", a, b))
     return found
+
+
+def in_words(differ: Sequence[tuple[str, Any, Any]], most: int = 3) -> str:
+    """What ``differences`` found, as a sentence."""
+    sides = [(name, *("unset" if value is None else value for value in pair)) for name, *pair in differ[:most]]
+    named = "; ".join(f"{name}: there {old}, here {new}" for name, old, new in sides)
+    return f"{named}{f' and {len(differ) - most} more' if len(differ) > most else ''}."
 
 
 def _value(text: str) -> Any:

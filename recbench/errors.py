@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -37,10 +38,20 @@ class RecbenchError(Exception):
         return f"{self.what} {self.why} {self.fix}"
 
 
-def nearest(word: str, words: list[str]) -> str | None:
+def nearest(word: str, words: Iterable[str]) -> str | None:
     """The known word a user most likely meant, or None if nothing is near."""
     from difflib import get_close_matches
 
     lowered = {known.lower(): known for known in words}
     found = get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
     return lowered[found[0]] if found else None
+
+
+def meant(word: str, words: Iterable[str], form: str = "{}") -> str | None:
+    """A fix that asks for the known word a user most likely meant, or None if nothing is near.
+
+    Args:
+        form: how it is typed, for example ``--ties {}``.
+    """
+    near = nearest(word, words)
+    return None if near is None else "Did you mean " + form.replace("{}", near) + "?"

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,23 +14,23 @@ from typing import Any
 import pandas as pd
 import torch
 
-from recbench.config import differences, write_toml
+from recbench.config import differences, in_words, write_toml
 from recbench.data.dataset import Dataset
 from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import Ranks, evaluate
 from recbench.evaluation.latency import latency
 from recbench.evaluation.metrics import parse
-from recbench.evaluation.thinking import depths, thinking
 from recbench.files import sha256, write_text
-from recbench.recommender import BaselineRecommender, GeneratorRecommender, Recommender, Trainable
+from recbench.recommender import BaselineRecommender, Recommender, Trainable
 from recbench.runs import folder as layout
 from recbench.runs import machine
 from recbench.runs.folder import Run, folder_name
 from recbench.runs.manifest import Manifest
-from recbench.semantic_ids.build import facts
 from recbench.settings import Resolved
-from recbench.trained import LATENCY_BATCHES, TIE_SEED, new_model, start_from, threads, write_parquet
+from recbench.start import start_of
+from recbench.statement import begun, found_out, peak_memory_mb, rank_warnings
+from recbench.trained import LATENCY_BATCHES, TIE_SEED, new_model, threads, write_parquet
 from recbench.training.checkpoint import Progress, Store, write_tensors
 from recbench.training.loop import Job, Start, Watcher, fit
 from recbench.training.precision import refuse_unfit
@@ -72,12 +70,12 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
     if (done := _already_there(order)) is not None:
         return done, True
     refuse_unfit(order.resolved.train, order.device)
-    start = _start(order)
+    start, origin = start_of(order.resolved, order.seed, order.dataset.card.fingerprint)
     with _own(order.folder):
         seed_everything(order.seed)
         model = new_model(order.resolved, order.dataset, order.device)
         _refuse_short(order, model)
-        manifest = _manifest(order, model, start)
+        manifest = begun(order.dataset, order.resolved, order.seed, order.device, model, origin, order.trials)
         try:
             write_text(order.folder / layout.CONFIG, write_toml(order.resolved.full(order.dataset.name, order.seed)))
             manifest.write(order.folder)
@@ -122,14 +120,14 @@ def _work(order: Order, model: Recommender, manifest: Manifest, start: Start | N
             str(size): latency(model, order.dataset.queries("test"), size, order.device) for size in LATENCY_BATCHES
         },
         stages=order.resolved.stages,
-        facts=progress.facts | _spelling(model, test) | _thinking(model, order, valid, test),
-        peak_memory_mb=_peak_mb(order.device),
+        facts=progress.facts | found_out(model, order.dataset.queries("test"), (valid, test), order.device),
+        peak_memory_mb=peak_memory_mb(order.device),
         metrics={
             "valid": valid.means(METRICS),
             "test": test.means(METRICS),
             "test_unseen": test.means(METRICS, unseen=True),
         },
-        warnings=progress.warnings + _rank_warnings(test),
+        warnings=progress.warnings + rank_warnings(test),
         files={name: sha256(order.folder / name) for name in layout.EVIDENCE if (order.folder / name).exists()},
     )
     finished.write(order.folder)
@@ -167,10 +165,9 @@ def _already_there(order: Order) -> Run | None:
             ("dataset fingerprint", there.manifest.dataset.get("fingerprint"), order.dataset.card.fingerprint)
         )
     if differ:
-        named = "; ".join(f"{name}: there {old}, now {new}" for name, old, new in differ[:3])
         raise RecbenchError(
             f"{order.folder} holds a run with other settings.",
-            why=f"{named}{f' and {len(differ) - 3} more' if len(differ) > 3 else ''}.",
+            why=in_words(differ),
             fix="Keep it and write elsewhere: --runs OTHER_FOLDER. Or delete the folder.",
             code=Exit.RUN,
         )
@@ -210,45 +207,6 @@ def _own(folder: Path) -> Iterator[None]:
         (folder / ".lock").unlink(missing_ok=True)
 
 
-def _manifest(order: Order, model: Recommender, start: Start | None) -> Manifest:
-    card = order.dataset.card
-    origin = _origin(order, start)
-    return Manifest(
-        status="running",
-        dataset={
-            "name": card.name,
-            "family": card.family,
-            "users": card.users,
-            "items": card.items,
-            "interactions": card.interactions,
-            "fingerprint": card.fingerprint,
-            "sequence_sha256": card.sequence_sha256,
-            "oracle": _oracle(card.oracle),
-        },
-        protocol={
-            "split": card.split,
-            "tie_rule": card.tie_rule,
-            "catalogue": card.items,
-            "candidates": "all items; unseen: all but those of the query",
-            "metrics": "expected under random tie-breaking (McSherry and Najork, 2008)",
-        },
-        backbone=order.resolved.backbone,
-        head=order.resolved.head,
-        seed=order.seed,
-        loss=model.loss_name,
-        inputs={"history": model.max_length or "all", "timestamps": _timestamps(order, model), "text": _text(model)},
-        tuning={} if order.trials is None else {"trials": order.trials, "selected_on": "valid"},
-        argv=sys.argv,
-        versions=machine.versions(),
-        git=machine.git(),
-        hardware=machine.hardware() | {"device": _device_name(order.device), "threads": threads(order.resolved)},
-        config_sha256=order.resolved.sha256(origin.get("config_sha256")),
-        rank_cutoff=model.rank_cutoff,
-        started_from=origin,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
 def _refuse_short(order: Order, model: Recommender) -> None:
     """A beam must reach as far as the metrics.
 
@@ -265,90 +223,10 @@ def _refuse_short(order: Order, model: Recommender) -> None:
         )
 
 
-def _spelling(model: Recommender, test: Ranks) -> dict[str, Any]:
-    """What a reader should know of a system that spells: its ids, and what the search lost."""
-    if not isinstance(model, GeneratorRecommender):
-        return {}
-    told: dict[str, Any] = {"ids": facts(model.backbone.table), **model.backbone.facts()}
-    if test.n_lost is not None:
-        told["search"] = {"beam": model.rank_cutoff, "lost": test.n_lost, "of": len(test.targets)}
-    return told
-
-
-def _thinking(model: Recommender, order: Order, valid: Ranks, test: Ranks) -> dict[str, Any]:
-    """What a reader should know of a system that decides how long it thinks: on test, and how long on validation."""
-    found = thinking(model, order.dataset.queries("test"), test, LATENCY_BATCHES, order.device)
-    if found is None or valid.steps is None:
-        return {}
-    return {"thinking": found | {"valid": depths(valid.steps)}}
-
-
-def _timestamps(order: Order, model: Recommender) -> str | bool:
-    """Whose event times the system saw; False if it looks at none, or the dataset has none."""
-    return model.times_seen if order.dataset.card.time_unit and model.times_seen != "none" else False
-
-
-def _text(model: Recommender) -> bool:
-    """Does the system know anything of what stands in the items' texts?"""
-    if not isinstance(model, GeneratorRecommender):
-        return False
-    return bool(model.backbone.table.card.get("features", {}).get("source") in ("text", "encoder"))
-
-
-def _start(order: Order) -> Start | None:
-    """The weights to go on from, if any were asked for."""
-    if (origin := _origin_folder(order)) is None:
-        return None
-    resolved = order.resolved
-    return start_from(Run.open(origin), resolved, order.dataset.card.fingerprint, resolved.stages)
-
-
-def _origin_folder(order: Order) -> Path | None:
-    start = order.resolved.start
-    return None if start is None else Path(start.replace("{seed}", str(order.seed)))
-
-
-def _origin(order: Order, start: Start | None) -> dict[str, str]:
-    folder = _origin_folder(order)
-    if start is None or folder is None:
-        return {}
-    there = Run.open(folder).manifest
-    return {
-        "folder": str(folder),
-        "model_sha256": sha256(folder / layout.MODEL),
-        "config_sha256": there.config_sha256,
-    }
-
-
-def _oracle(known: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Metrics of the best possible ranking under the names of ``Manifest.metrics``; empty for data nobody generated."""
-    if "test" not in known:
-        return {}
-    return {"test": known["test"]["all"], "test_unseen": known["test"]["unseen"]}
-
-
 def _write_evidence(folder: Path, model: Recommender, ranks: list[Ranks]) -> None:
     write_parquet(pd.concat([r.frame() for r in ranks], ignore_index=True), folder / layout.USERS)
     write_parquet(ranks[-1].top_frame(), folder / layout.TOPK)
     write_tensors(folder / layout.MODEL, model.tensors())
-
-
-def _rank_warnings(test: Ranks) -> list[str]:
-    warnings = []
-    if test.n_nan:
-        warnings.append(f"diverged: {test.n_nan} test targets have a NaN score and count as last")
-    tied = float((test.tied > 0).mean()) if len(test.users) else 0.0
-    if tied > 0.01:
-        warnings.append(f"{tied:.1%} of test targets tie with another item: the tie rule matters")
-    return warnings
-
-
-def _peak_mb(device: torch.device) -> float:
-    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else machine.peak_memory_mb()
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _in_words(error: Exception) -> dict[str, str]:

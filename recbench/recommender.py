@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -55,6 +55,22 @@ class Ranked:
     """Reasoning steps that each row took, where the head decides; None where all take the same."""
     lost_B: Tensor | None = None
     """True where a search lost a target that beats the last item it found; None where nothing is searched."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ranked]) -> Ranked:
+        """A batch from its rows, a few at a time."""
+
+        def whole(name: str) -> Tensor | None:
+            found = [value for part in parts if (value := getattr(part, name)) is not None]
+            return torch.cat(found) if found else None
+
+        counts = [part.counts for part in parts if part.counts is not None]
+        return cls(
+            Counts(*(torch.cat([getattr(one, name) for one in counts]) for name in Counts.__slots__))
+            if counts
+            else None,
+            *map(whole, ("top_items_BK", "top_scores_BK", "steps_B", "lost_B")),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +126,7 @@ class Recommender(ABC):
     @torch.inference_mode()
     def ranks(self, batch: Batch, ask: Ask) -> Ranked:
         """Where the target of each row stands among all items, and each row's best items. One pass, no sort, no matrix kept."""
-        parts: list[Counts] = []
-        taken: list[Tensor] = []
-        lists: list[tuple[Tensor, Tensor]] = []
+        parts: list[Ranked] = []
         users_B = torch.from_numpy(batch.users_B.astype(np.int64)).to(batch.items_N.device)
         scratch = None
         for rows, scores in self.score_blocks(batch, ask.steps):
@@ -121,21 +135,15 @@ class Recommender(ABC):
             )
             seen, seen_row = ask.seen.items[here], ask.seen.row[here] - rows.start
             scratch = scratch_for(scores) if scratch is None else scratch
-            if (steps_R := self.steps_taken(rows)) is not None:
-                taken.append(steps_R)
+            counts: Counts | None = None
+            listed: tuple[Tensor | None, Tensor | None] = (None, None)
             if batch.targets_Q is not None:
-                parts.append(count(scores, batch.targets_Q[rows], seen, seen_row, scratch=scratch))
+                counts = count(scores, batch.targets_Q[rows], seen, seen_row, scratch=scratch)
             if ask.top:
                 exclude = (seen, seen_row) if ask.top_unseen else None
-                lists.append(top(scores, ask.top, users_B[rows], ask.tie_seed, exclude))
-        return Ranked(
-            Counts(*(torch.cat([getattr(part, name) for part in parts]) for name in Counts.__slots__))
-            if parts
-            else None,
-            torch.cat([items for items, _ in lists]) if lists else None,
-            torch.cat([scores for _, scores in lists]) if lists else None,
-            torch.cat(taken) if taken else None,
-        )
+                listed = top(scores, ask.top, users_B[rows], ask.tie_seed, exclude)
+            parts.append(Ranked(counts, *listed, self.steps_taken(rows)))
+        return Ranked.joined(parts)
 
     def steps_taken(self, rows: slice) -> Tensor | None:  # noqa: ARG002 for systems that decide it
         """Reasoning steps of these rows of the batch that ``score_blocks`` is at; None where all rows take the same."""
@@ -286,19 +294,7 @@ class GeneratorRecommender(Reasoned):
             seen = Seen(ask.seen.items[here], ask.seen.row[here] - rows.start)
             with self.backbone.about(part):
                 found.append(self._searched(part, replace(ask, seen=seen), width))
-        counts = [part.counts for part in found if part.counts is not None]
-        lists = [(p.top_items_BK, p.top_scores_BK) for p in found if p.top_items_BK is not None]
-        return Ranked(
-            Counts(*(torch.cat([getattr(one, name) for one in counts]) for name in Counts.__slots__))
-            if counts
-            else None,
-            torch.cat([items for items, _ in lists]) if lists else None,
-            torch.cat([scores for _, scores in lists if scores is not None]) if lists else None,
-            torch.cat([part.steps_B for part in found if part.steps_B is not None])
-            if self.head.taken_Q is not None
-            else None,
-            torch.cat([part.lost_B for part in found if part.lost_B is not None]) if counts else None,
-        )
+        return Ranked.joined(found)
 
     def _searched(self, batch: Batch, ask: Ask, width: int) -> Ranked:
         """Ranks and lists of a few rows, from beams."""

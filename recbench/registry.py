@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from recbench.errors import RecbenchError, nearest
+from recbench.errors import RecbenchError, meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,10 @@ class Registry:
         """
         entries = self.entries()
         if name not in entries:
-            near = nearest(name, list(entries))
             raise RecbenchError(
                 f"Unknown {self.kind} {name!r}.",
                 why=f"The {self.plural} are: {', '.join(entries)}.",
-                fix=f"Did you mean {near}?" if near else f"recbench list {self.plural}",
+                fix=meant(name, entries) or f"recbench list {self.plural}",
             )
         return entries[name]
 

@@ -1,4 +1,4 @@
-"""What can be done with a finished run: load it, rank again with any number of steps, recommend, go on training from it."""
+"""What can be done with a finished run: load it, rank again with any number of steps, recommend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 
 from recbench import columns
-from recbench.config import differences
 from recbench.data.batching import query_batches
 from recbench.data.dataset import Dataset, Histories, open_dataset
 from recbench.errors import Exit, RecbenchError
@@ -20,14 +19,12 @@ from recbench.evaluation.latency import latency
 from recbench.files import replacing, sha256
 from recbench.generators.base import table_in
 from recbench.recommender import Ask, Reasoned, Recommender, Trainable, build
-from recbench.registry import HEADS
 from recbench.runs import folder as layout
 from recbench.runs.folder import Run
 from recbench.semantic_ids.build import semantic_ids
 from recbench.semantic_ids.table import SemanticIds
 from recbench.settings import IDS, Resolved, resolve
 from recbench.training.checkpoint import read_tensors
-from recbench.training.loop import Start
 
 TIE_SEED = 0
 LATENCY_BATCHES = (1, 256)
@@ -73,7 +70,7 @@ def load(run: Run, datasets: Path, device: torch.device) -> tuple[Recommender, D
             fix="Prepare the dataset as it was (its card is in run.json), or name its home: --datasets DIR",
             code=Exit.RUN,
         )
-    resolved = resolve(_system(run), dataset.card.family)
+    resolved = resolve(system_table(run), dataset.card.family)
     torch.set_num_threads(threads(resolved))
     tensors = read_tensors(run.folder / layout.MODEL)
     model = new_model(resolved, dataset, device, table_in(tensors) if resolved.ids is not None else None)
@@ -81,7 +78,7 @@ def load(run: Run, datasets: Path, device: torch.device) -> tuple[Recommender, D
     return model, dataset
 
 
-def _system(run: Run) -> dict[str, object]:
+def system_table(run: Run) -> dict[str, object]:
     """What of a run's config makes the system. Settings that are younger than the run are left to their defaults."""
     table = run.config()
     return {key: table[key] for key in ("backbone", "head", "loss", "train", *IDS) if key in table}
@@ -167,51 +164,6 @@ def steps_table(found: Sequence[AtSteps], names: Sequence[str] = ("hr@10", "ndcg
             for at in found
         ]
     )
-
-
-def start_from(run: Run, resolved: Resolved, fingerprint: str, stages: Sequence[str]) -> Start:
-    """The weights of a finished run, to go on from with the stages it has not gone through.
-
-    Args:
-        resolved: the system to train.
-        fingerprint: of the dataset to train on.
-        stages: all stages of the system that are to be run.
-
-    Raises:
-        RecbenchError: the run is not finished, or is of another dataset or system, or no stage is left.
-    """
-    finished(run)
-    m = run.manifest
-    if m.dataset["fingerprint"] != fingerprint:
-        raise RecbenchError(
-            f"--from {run.folder} was trained on another dataset.",
-            why=f"Its data: {m.dataset['name']}, fingerprint {m.dataset['fingerprint'][:12]}; here {fingerprint[:12]}. "
-            "Item ids mean other items there.",
-            fix="Name a run of the same prepared dataset: recbench list runs",
-        )
-    parts = ("backbone", *IDS)
-    tables = resolve(_system(run), run.manifest.dataset["family"]).table, resolved.table
-    there, here = ({name: table[name] for name in parts if name in table} for table in tables)
-    differ = differences(there, here)
-    begins_as = HEADS.load(resolved.head).begins_as(resolved.head_config)
-    plain = m.head != resolved.head and m.head in begins_as
-    other = m.head != resolved.head and not plain
-    if other or differ:
-        named = "; ".join(f"{name}: there {old}, here {new}" for name, old, new in differ[:3])
-        raise RecbenchError(
-            f"--from {run.folder} holds another system: {m.system}.",
-            why=f"Its head is {m.head}, here it is {resolved.head}." if other else named,
-            fix=f"Train one to start from: recbench train --backbone {resolved.backbone} --reason {resolved.head} "
-            f"--until {stages[0]}",
-        )
-    done = tuple(begins_as[m.head]) if plain else tuple(m.stages)
-    if done != tuple(stages[: len(done)]) or len(done) == len(stages):
-        raise RecbenchError(
-            f"--from {run.folder} leaves no stage to train.",
-            why=f"It has gone through {', '.join(done) or 'none'}; asked for: {', '.join(stages)}.",
-            fix="Name a run that stopped earlier (--until), or leave --from out.",
-        )
-    return Start(read_tensors(run.folder / layout.MODEL), done, backbone_only=plain)
 
 
 def finished(run: Run) -> None:

@@ -13,8 +13,10 @@ import recbench
 
 ROOT = Path(recbench.__file__).parent
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"experiment", "report"},
+    {"start", "statement"},
     {"trained"},
     {"settings"},
     {"training", "comparison"},
@@ -72,6 +74,7 @@ def test_heavy_and_visible_libraries_stay_in_their_rooms(path: Path) -> None:
             assert own == "stats"
         if first == "torch":
             light = own in (
+                "__main__",
                 "cli",
                 "config",
                 "data",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,11 +13,13 @@ from recbench.config import (
     build,
     differences,
     digest,
+    in_words,
     merge,
     parse_assignments,
     read_config,
     read_toml,
     shipped_configs,
+    typed,
     write_toml,
 )
 from recbench.errors import Exit, RecbenchError
@@ -96,6 +99,14 @@ def test_assignments_are_toml_values_and_bare_words_are_text() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "value", [5, 1e-3, True, "sasrec", "two words", " led", "5", "true", "", "it's", 'a "b"', [1, 2], ["a b", "c"]]
+)
+def test_a_value_as_typed_in_a_shell_is_read_back(value: object) -> None:
+    (word,) = shlex.split(f"a.b={typed(value)}")
+    assert parse_assignments([word]) == {"a": {"b": value}}
+
+
 @pytest.mark.parametrize("bad", [["train.epochs"], ["=5"], ["train..x=1"], ["a.b=1", "a.b=2"]])
 def test_assignments_that_cannot_be_read_or_contradict_are_refused(bad: list[str]) -> None:
     with pytest.raises(RecbenchError):
@@ -108,6 +119,8 @@ def test_later_tables_win_in_their_places() -> None:
 
 def test_differences_name_every_setting_that_differs() -> None:
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2, "d": 4}) == [("a.b", 1, 3), ("d", None, 4)]
+    assert in_words([("a.b", 1, 3), ("d", None, 4)]) == "a.b: there 1, here 3; d: there unset, here 4."
+    assert in_words([("a", 1, 2), ("b", 1, 2), ("c", 1, 2)], most=1) == "a: there 1, here 2 and 2 more."
 
 
 def test_toml_survives_a_round_trip_and_unset_values_are_left_out(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from recbench.experiment import Order
 from recbench.runs.folder import Run
 from recbench.settings import Asked, resolve
 from recbench.training.loop import Watcher
+from tests.interrupted import Stopper, killed
 from tests.systems import CPU
 
 SMALL = ["backbone.width=8", "backbone.inner=16", "train.epochs=3", "train.batch_size=400", "train.learning_rate=0.01"]
@@ -53,17 +53,6 @@ def done(asked: Order, watcher: Watcher | None = None) -> Run:
 def whole(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An uninterrupted run."""
     return done(order(tiny_home, tmp_path_factory.mktemp("runs")))
-
-
-def in_a_child(work: Callable[[], None]) -> int:
-    """Run ``work`` in a forked process; returns its wait status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return os.waitpid(child, 0)[1]
 
 
 def kill_at_replacement(number: int) -> None:
@@ -103,7 +92,7 @@ def test_killed_while_any_file_is_written_a_resumed_run_ends_with_the_same_numbe
         kill_at_replacement(number)
         done(order(tiny_home, tmp_path))
 
-    assert os.WTERMSIG(in_a_child(work)) == signal.SIGKILL
+    assert killed(work)
     same_numbers(done(order(tiny_home, tmp_path, resume=True)), whole)
     assert not list(tmp_path.rglob("*.part"))
 
@@ -120,20 +109,9 @@ def test_killed_inside_an_epoch_a_resumed_run_ends_with_the_same_numbers(
             if self.steps == step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    assert os.WTERMSIG(in_a_child(lambda: done(order(tiny_home, tmp_path), Killer()) and None)) == signal.SIGKILL
+    assert killed(lambda: done(order(tiny_home, tmp_path), Killer()))
     assert Run.open(tmp_path / whole.folder.name).manifest.status == "running"
     same_numbers(done(order(tiny_home, tmp_path, resume=True)), whole)
-
-
-class Stopper(Watcher):
-    """Presses Ctrl-C after an epoch."""
-
-    def __init__(self, after: int) -> None:
-        self.after = after
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        if line["epoch"] == self.after:
-            raise KeyboardInterrupt
 
 
 def test_ctrl_c_marks_the_run_interrupted_and_it_resumes_to_the_same_numbers(
@@ -221,7 +199,7 @@ def test_a_finished_run_is_found_and_other_settings_are_refused(whole: Run, tiny
     assert found.folder == whole.folder
     with pytest.raises(RecbenchError, match="other settings") as refused:
         done(order(tiny_home, whole.folder.parent, "train.epochs=4"))
-    assert "train.epochs: there 3, now 4" in refused.value.why
+    assert "train.epochs: there 3, here 4" in refused.value.why
 
 
 def test_a_loss_that_is_not_finite_fails_with_the_epoch_and_a_fix(tiny_home: Path, tmp_path: Path) -> None:

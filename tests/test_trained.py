@@ -97,6 +97,24 @@ def test_a_start_of_other_sizes_is_refused(first_stage: Run, tiny_home: Path, tm
     assert "backbone.width: there 8, here 16" in refused.value.why
 
 
+def test_a_start_trained_with_another_loss_is_refused_and_its_settings_are_told(
+    first_stage: Run, tiny_home: Path, tmp_path: Path
+) -> None:
+    other = run(tiny_home, tmp_path / "first", "loss.name=gbce", "loss.negatives=16", until="spt")
+    with pytest.raises(RecbenchError, match="another system") as refused:
+        run(tiny_home, tmp_path / "second", start=str(other.folder))
+    assert "loss.name: there gbce, here softmax; loss.negatives: there 16, here unset" in refused.value.why
+    assert (
+        refused.value.fix == "Go on with its settings: --set loss.name=gbce --set loss.negatives=16 --set loss.t=0.75"
+    )
+    with pytest.raises(RecbenchError, match="another system") as refused:
+        run(tiny_home, tmp_path / "second", "loss.name=gbce", start=str(first_stage.folder))
+    assert refused.value.fix == "Go on with its settings: --set loss.name=softmax without loss.negatives, loss.t"
+    assert not (tmp_path / "second").exists()
+    again = run(tiny_home, tmp_path / "second", "loss.name=gbce", "loss.negatives=16", start=str(other.folder))
+    assert again.manifest.stages == ["spt", "rpt"]
+
+
 def test_a_start_from_another_dataset_is_refused(first_stage: Run, tmp_path: Path) -> None:
     from recbench.data.prepare import Request, prepare
 

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone, Encoded
+from recbench.backbones.initial import initialise
 from recbench.backbones.packing import Seen
-from recbench.backbones.postnorm import EPS, Attention, FeedForward, initialise
+from recbench.backbones.postnorm import EPS, Attention, FeedForward
 from recbench.data.batching import BLANK, Batch, Rows
 from recbench.kernels.dropout import Dropout
 
@@ -68,6 +69,8 @@ class BERT4Rec(Backbone):
         """Standard deviation of all initial weights; biases start at 0."""
         projection: bool = True
         """States pass a linear layer, GELU and LayerNorm before they meet the item table (the paper's output layer)."""
+        positions_from: Literal["oldest", "newest"] = "oldest"
+        """The token that positions are counted from: the oldest event, as in the authors' code, or the blank at the end."""
         rows: Literal["prefix", "cloze"] = "prefix"
         """What training fills in: the blank behind every prefix, or blanks scattered over whole histories."""
         blanked: float = 0.2
@@ -103,7 +106,9 @@ class BERT4Rec(Backbone):
     def embed(self, batch: Batch) -> Tensor:
         blank_N1 = (batch.items_N == BLANK)[:, None]
         x_ND = torch.where(blank_N1, self.blank.weight, self.items(batch.items_N))
-        return cast("Tensor", self.dropout(self.norm(x_ND + self.positions(batch.rows.position_N))))
+        return cast(
+            "Tensor", self.dropout(self.norm(x_ND + self.positions(batch.rows.counted_N(self.config.positions_from))))
+        )
 
     def encode(
         self,

@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast, final
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from recbench.backbones.base import Backbone, Encoded
+from recbench.backbones.initial import initialise
 from recbench.backbones.recurrence import Chains, TimeMajor
 from recbench.data.batching import Batch
 from recbench.kernels.dropout import Dropout
@@ -63,9 +63,7 @@ class GRU4Rec(Backbone):
         self.max_length = config.max_length
         self.n_layers = config.n_layers
         self.items = nn.Embedding(n_items + 1, config.width, padding_idx=0)
-        nn.init.normal_(self.items.weight, std=config.initial_sd)
-        with torch.no_grad():
-            self.items.weight[0] = 0
+        initialise(self.items, config.initial_sd)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone, Encoded
+from recbench.backbones.initial import initialise
 from recbench.backbones.packing import Asked, Places, Seen, Weigh, asked_layout, rectangles, tokens
 from recbench.data.batching import Batch, Rows
 from recbench.kernels.dropout import Dropout, drop
@@ -84,6 +85,9 @@ class HSTU(Backbone):
         """n, which attention weights are divided by, whatever the length of a row. Unset: max_length."""
         positions: bool = True
         """A learned vector a position on the input, besides the bias in attention."""
+        positions_from: Literal["oldest", "newest"] = "oldest"
+        """The event that positions on the input are counted from. Newest, as where rows are padded on the left: a query asks from
+        the same place whatever its history's length; in training only the last one of a row does."""
         time_bias: bool = True
         """A bias in attention for the time between two events, where the dataset has times."""
         query_time: Literal["last", "target"] = "last"
@@ -116,9 +120,7 @@ class HSTU(Backbone):
         if config.time_bias:
             self.times_seen = "history" if config.query_time == "last" else "history and target"
         self.items = nn.Embedding(n_items + 1, config.width, padding_idx=0)
-        nn.init.normal_(self.items.weight, std=config.initial_sd)
-        with torch.no_grad():
-            self.items.weight[0] = 0
+        initialise(self.items, config.initial_sd)
         self.positions = nn.Embedding(config.max_length, config.width) if config.positions else None
         if self.positions is not None:
             nn.init.trunc_normal_(self.positions.weight, std=config.width**-0.5)
@@ -129,7 +131,7 @@ class HSTU(Backbone):
     def embed(self, batch: Batch) -> Tensor:
         x_ND = self.items(batch.items_N) * math.sqrt(self.config.width)
         if self.positions is not None:
-            x_ND = x_ND + self.positions(batch.rows.position_N)
+            x_ND = x_ND + self.positions(batch.rows.counted_N(self.config.positions_from))
         return cast("Tensor", self.dropout(x_ND))
 
     def encode(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone, Encoded
+from recbench.backbones.initial import initialise
 from recbench.backbones.recurrence import Chains
 from recbench.data.batching import Batch
 from recbench.kernels.dropout import Dropout
@@ -74,7 +75,7 @@ class LRU(Backbone):
         self.norm = nn.LayerNorm(config.width, eps=1e-12)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.apply(self._initialise)
+        initialise(self, config.initial_sd)
 
     def embed(self, batch: Batch) -> Tensor:
         return cast("Tensor", self.norm(self.dropout(self.items(batch.items_N))))
@@ -111,15 +112,6 @@ class LRU(Backbone):
 
     def item_vectors(self) -> Tensor:
         return self.items.weight
-
-    def _initialise(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.initial_sd)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.Embedding):
-            with torch.no_grad():
-                module.weight[0] = 0
 
 
 class Block(nn.Module):

@@ -95,15 +95,3 @@ class Attention(nn.Module):
 
     def _closed(self, x_QD: Tensor, mixed_QD: Tensor) -> Tensor:
         return cast("Tensor", self.norm(x_QD + self.dropout(self.attended(mixed_QD))))
-
-
-def initialise(module: nn.Module, sd: float) -> None:
-    """Normal weights of that standard deviation in every linear layer and table, zero biases, a zero padding row."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.normal_(part.weight, std=sd)
-        if isinstance(part, nn.Linear):
-            nn.init.zeros_(part.bias)
-        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
-            with torch.no_grad():
-                part.weight[part.padding_idx] = 0

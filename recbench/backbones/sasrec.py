@@ -6,9 +6,10 @@ dropout and LayerNorm (3.3), shared item embedding for input and scores (eq. 6).
 Not as in the paper, but as in the strong re-implementations that the published reference values come from: each LayerNorm stands
 behind its residual sum, the feed-forward is 4 D wide with GELU, embeddings are not scaled by sqrt(D), positions are counted
 from the oldest event kept, and the loss is the full softmax over the catalogue.
-As settings: LayerNorm before each part, rotary positions (Su et al., arXiv 2104.09864, eq. 34), gated residuals (Borisyuk et
-al., LiGR, arXiv 2502.03417), SwiGLU (Shazeer, arXiv 2002.05202, eq. 6). All but rotary make the layers of eSASRec (Tikhonovich
-et al., RecSys 2025, arXiv 2508.06450): ``--config esasrec``.
+As settings: positions counted from the newest event, as in the authors' code, which pads on the left; LayerNorm before each
+part, rotary positions (Su et al., arXiv 2104.09864, eq. 34), gated residuals (Borisyuk et al., LiGR, arXiv 2502.03417), SwiGLU
+(Shazeer, arXiv 2002.05202, eq. 6). Norms, gates and SwiGLU make the layers of eSASRec (Tikhonovich et al.,
+RecSys 2025, arXiv 2508.06450): ``--config esasrec``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone, Encoded
+from recbench.backbones.initial import initialise
 from recbench.backbones.packing import Attending, Places, Seen, asked_layout, causal, over_buckets, softmax
 from recbench.data.batching import Batch, Rows
 from recbench.kernels.dropout import Dropout
@@ -71,6 +73,9 @@ class SASRec(Backbone):
         """Of pre-norm layers: a LayerNorm behind the last one."""
         positions: Literal["learned", "rotary"] = "learned"
         """A vector a position, added to the input; or queries and keys turned by their position, in every layer."""
+        positions_from: Literal["oldest", "newest"] = "oldest"
+        """The event that learned positions are counted from. Newest, as where rows are padded on the left: a query asks from the
+        same place whatever its history's length; in training only the last one of a row does."""
         gate: bool = False
         """Each part's output times sigmoid of a projection of its input, before the residual sum."""
         feed_forward: Literal["gelu", "swiglu"] = "gelu"
@@ -88,6 +93,8 @@ class SASRec(Backbone):
                     f"rotary positions turn pairs of numbers, so the width of a head, here {self.width // self.n_heads}, "
                     "is even: change width or n_heads."
                 )
+            if self.positions == "rotary" and self.positions_from == "newest":
+                raise ValueError("positions_from is of learned positions; rotary ones are relative (positions).")
             if self.norm == "post" and not self.final_norm:
                 raise ValueError("final_norm is of pre-norm layers; post-norm layers end in a norm each (norm).")
 
@@ -105,12 +112,12 @@ class SASRec(Backbone):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         if not self.post_norm and config.final_norm:
             cast("Block", self.layers[-1]).final_norm = nn.LayerNorm(config.width, eps=1e-12)
-        self.apply(self._initialise)
+        initialise(self, config.initial_sd)
 
     def embed(self, batch: Batch) -> Tensor:
         x_ND = self.items(batch.items_N)
         if self.positions is not None:
-            x_ND = x_ND + self.positions(batch.rows.position_N)
+            x_ND = x_ND + self.positions(batch.rows.counted_N(self.config.positions_from))
         return cast("Tensor", self.dropout(x_ND if self.norm is None else self.norm(x_ND)))
 
     def encode(
@@ -148,15 +155,6 @@ class SASRec(Backbone):
 
     def item_vectors(self) -> Tensor:
         return self.items.weight
-
-    def _initialise(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.initial_sd)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            with torch.no_grad():
-                module.weight[module.padding_idx] = 0
 
 
 class Block(nn.Module):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from recbench.backbones.base import Backbone, Encoded
-from recbench.backbones.postnorm import EPS, initialise
+from recbench.backbones.initial import initialise
+from recbench.backbones.postnorm import EPS
 from recbench.data.batching import Batch, Rows
 from recbench.data.dataset import ranges
 from recbench.kernels.dropout import Dropout

@@ -76,7 +76,7 @@ _register()
 def run(args: list[str] | None = None) -> int:
     """Run one command line and return its exit code. Every error a user can cause is answered here."""
     try:
-        code = app(args, standalone_mode=False)
+        code = app(args, prog_name="recbench", standalone_mode=False)
     except RecbenchError as error:
         render.show_error(error)
         return int(error.code)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpe
 import typer
 
 from recbench.cli import options
-from recbench.errors import Exit, RecbenchError, nearest
+from recbench.errors import Exit, RecbenchError, meant
 
 if TYPE_CHECKING:
     from recbench.comparison import Settings
@@ -190,11 +190,10 @@ def _tests(names: list[str] | None) -> tuple[Test, ...]:
     for name in _split(names) or ["t"]:
         known = next((test for test in TEST_NAMES if test == name.lower()), None)
         if known is None:
-            near = nearest(name, list(TEST_NAMES))
             raise RecbenchError(
                 f"Unknown test {name!r}.",
                 why=f"The tests are: {', '.join(TEST_NAMES)}.",
-                fix=f"Did you mean --test {near}?" if near else "--test t",
+                fix=meant(name, TEST_NAMES, "--test {}") or "--test t",
             )
         chosen.append(known)
     return tuple(dict.fromkeys(chosen))

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from recbench.cli import options, render
-from recbench.errors import Exit, RecbenchError, nearest
+from recbench.errors import Exit, RecbenchError, meant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,11 +62,10 @@ def _row(items: pd.DataFrame, raw: str) -> int:
     """The item of a raw id."""
     found = items.index[items["raw_id"] == raw]
     if not len(found):
-        near = nearest(raw, items["raw_id"].tolist())
         raise RecbenchError(
             f"No item {raw!r} in this dataset.",
             why="Items are named by their raw ids, the column raw_id of items.parquet.",
-            fix=f"Did you mean {near}?" if near else "--item one of those",
+            fix=meant(raw, items["raw_id"]) or "--item one of those",
             code=Exit.DATA,
         )
     return int(found[0]) + 1

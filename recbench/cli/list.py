@@ -8,8 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from recbench.cli import options, render
-from recbench.errors import RecbenchError, nearest
+from recbench.errors import RecbenchError, meant
 
+LEFT = ("name", "run", "here", "terms", "checksum", "status", "family", "what it is")
+"""Columns of words. Those of numbers stand on the right."""
+YIELDING = ("checksum", "terms", "users", "items", "here", "events", "started", "time", "epochs", "HR@10", "status")
+"""Columns that give way on a narrow terminal, the first one first."""
 KINDS = ("backbones", "heads", "losses", "configs", "datasets", "runs", "formats")
 
 
@@ -24,11 +28,10 @@ def list(  # noqa: A001 - it is the command's name
 ) -> None:
     """Backbones, heads, losses, shipped configs, datasets and runs at hand."""
     if kind is not None and kind not in KINDS:
-        near = nearest(kind, [*KINDS])
         raise RecbenchError(
             f"Nothing to list under {kind!r}.",
             why=f"There are: {', '.join(KINDS)}.",
-            fix=f"Did you mean {near}?" if near else "recbench list",
+            fix=meant(kind, KINDS) or "recbench list",
         )
     makers = {
         "backbones": lambda: _registered("backbones"),
@@ -46,11 +49,30 @@ def list(  # noqa: A001 - it is the command's name
         return
     for name, rows in found.items():
         if rows:
-            cells = [[_text(value) for value in row.values()] for row in rows]
-            left = len(rows[0]) if "what it is" in rows[0] else 4 if "checksum" in rows[0] else 2
-            render.out.print(render.table(name, [*rows[0]], cells, left=left))
+            _show(name, rows)
         else:
             render.out.print(f"{name}: none yet")
+
+
+def _show(kind: str, rows: Any) -> None:
+    """One table. Off a terminal, a row is a line; on one too narrow for that, columns of less weight give way."""
+    shown, gone = [*rows[0]], []
+    yielding = [column for column in YIELDING if column in shown]
+    built = _built(kind, shown, rows)
+    while render.out.is_terminal and yielding and render.natural_width(built) > render.out.width:
+        gone.append(yielding.pop(0))
+        shown.remove(gone[-1])
+        built = _built(kind, shown, rows)
+    if not render.out.is_terminal:
+        built.width = render.natural_width(built)
+    render.out.print(built)
+    if gone:
+        render.say(f"{kind}: no room for {', '.join(gone)}; --json has them")
+
+
+def _built(kind: str, shown: Any, rows: Any) -> Any:
+    cells = [[_text(row[column]) for column in shown] for row in rows]
+    return render.table(kind, shown, cells, left=sum(column in LEFT for column in shown))
 
 
 def _registered(plural: str) -> Any:

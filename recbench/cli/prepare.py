@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recbench.cli import options, render
-from recbench.errors import RecbenchError, nearest
+from recbench.errors import RecbenchError, meant
 
 if TYPE_CHECKING:
     from recbench.data.card import Card
@@ -154,11 +154,10 @@ def _columns(text: str) -> dict[str, str]:
     asked = _pairs(text.split(","), "--columns")
     for role in asked:
         if role not in ROLES:
-            near = nearest(role, list(ROLES))
             raise RecbenchError(
                 f"--columns knows no {role!r}.",
                 why=f"It takes: {', '.join(ROLES)}, each with the name of its column.",
-                fix=f"Did you mean {near}={asked[role]}?" if near else "--columns user=...,item=...,timestamp=...",
+                fix=meant(role, ROLES, f"{{}}={asked[role]}") or "--columns user=...,item=...,timestamp=...",
             )
     return asked
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recbench.cli import options, render
-from recbench.errors import RecbenchError, nearest
+from recbench.errors import RecbenchError, meant, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,11 +103,10 @@ def _typed(history: str, catalogue: pd.DataFrame) -> np.ndarray:
         )
     for raw_id in wanted:
         if raw_id not in by_id:
-            near = nearest(raw_id, list(by_id))
             raise RecbenchError(
                 f"No item {raw_id!r} in the catalogue.",
                 why=f"It has {render.count(len(by_id))} items, named as in the source.",
-                fix=f"Did you mean {near}?" if near else f"For example {catalogue['raw_id'].iloc[0]}",
+                fix=meant(raw_id, by_id) or f"For example {catalogue['raw_id'].iloc[0]}",
             )
     return np.array([by_id[raw_id] for raw_id in wanted], dtype=np.int32)
 

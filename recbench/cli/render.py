@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from recbench.data import describe
@@ -55,7 +57,10 @@ def show_json(result: Any) -> None:
 
 
 def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
-    """A table with rules, no boxes: the first ``left`` columns to the left, numbers to the right. Cells are escaped."""
+    """A table with rules, no boxes: the first ``left`` columns to the left, numbers to the right. Cells are escaped.
+
+    Where the terminal is narrow, prose is broken into lines; numbers and names never are.
+    """
     built = Table(
         title=escape(title) if title else None,
         box=box.SIMPLE,
@@ -64,12 +69,23 @@ def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str
         show_header=any(columns),
     )
     for place, name in enumerate(columns):
+        cells = [row[place] for row in rows]
+        whole = place >= left or not any(" " in cell for cell in cells)
         built.add_column(
-            escape(name), justify="left" if place < left else "right", no_wrap=place >= left, overflow="fold"
+            escape(name),
+            justify="left" if place < left else "right",
+            no_wrap=whole,
+            min_width=max(map(cell_len, [name, *cells])) if whole else None,
+            overflow="fold",
         )
     for row in rows:
         built.add_row(*[escape(cell) for cell in row])
     return built
+
+
+def natural_width(built: Table) -> int:
+    """Columns of a terminal that the table takes with every cell on one line."""
+    return Measurement.get(out, out.options.update_width(10_000), built).maximum
 
 
 def duration(seconds: float) -> str:

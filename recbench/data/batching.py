@@ -67,6 +67,10 @@ class Rows:
         ends = np.repeat(self.starts + self.lengths, self.lengths)
         return torch.from_numpy(ends - 1 - np.arange(self.n_tokens)).to(self.device)
 
+    def counted_N(self, origin: Literal["oldest", "newest"]) -> Tensor:
+        """Position of each token in its row, from 0 at its oldest or at its newest."""
+        return self.age_N if origin == "newest" else self.position_N
+
     @cached_property
     def row_N(self) -> Tensor:
         """Row of each token."""

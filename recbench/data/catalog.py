@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from recbench.errors import Exit, RecbenchError, nearest
+from recbench.errors import Exit, RecbenchError, meant, nearest
 from recbench.registry import SOURCES
 
 DUPLICATES = ("keep", "first", "last")
@@ -204,12 +204,11 @@ def _own(path: Path) -> DatasetCard:
     known = [field.name for field in fields(DatasetCard)]
     for key in raw:
         if key not in known:
-            near = nearest(key, known)
             raise _refusal(
                 path,
                 f"has an unknown key {key!r}",
                 f"A card takes: {', '.join(known)}.",
-                f"Did you mean {near}?" if near else f"Remove {key}.",
+                meant(key, known) or f"Remove {key}.",
             )
     if raw.setdefault("name", path.stem) != path.stem:
         raise _refusal(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from recbench import columns
 from recbench.data.card import Card
 from recbench.data.replacement import mend_all
-from recbench.errors import Exit, RecbenchError, nearest
+from recbench.errors import Exit, RecbenchError, meant
 
 Split = Literal["valid", "test"]
 PARTS = ("train", "valid", "test")
@@ -239,11 +239,10 @@ def open_dataset(name: str | None, home: Path = HOME) -> Dataset:
     if "/" in name and (Path(name) / "card.json").exists():
         return Dataset(Path(name))
     if name not in known:
-        near = nearest(name, known)
         raise RecbenchError(
             f"No prepared dataset {name!r} in {home}/.",
             why=f"Prepared here: {', '.join(known) or 'nothing yet'}.",
-            fix=f"Did you mean {near}?" if near else f"recbench prepare {name}",
+            fix=meant(name, known) or f"recbench prepare {name}",
             code=Exit.DATA,
         )
     return Dataset(home / name)

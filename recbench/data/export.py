@@ -20,7 +20,7 @@ from recbench import columns
 from recbench.data import hugging_face
 from recbench.data.dataset import PARTS, Dataset, ranges
 from recbench.data.splitting import starts
-from recbench.errors import Exit, RecbenchError, nearest
+from recbench.errors import Exit, RecbenchError, meant
 from recbench.files import replacing
 
 FORMATS = ("sequences", "recbole", "csv", "amazon2023", "huggingface")
@@ -33,11 +33,10 @@ ROWS_A_CHUNK = 1 << 16
 def check_format(name: str) -> None:
     """Refuse a format that is not known."""
     if name not in FORMATS:
-        near = nearest(name, list(FORMATS))
         raise RecbenchError(
             f"Unknown export format {name!r}.",
             why=f"The formats are: {', '.join(FORMATS)}.",
-            fix=f"Did you mean {near}?" if near else "--format sequences",
+            fix=meant(name, FORMATS) or "--format sequences",
         )
 
 

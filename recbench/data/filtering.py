@@ -11,7 +11,7 @@ import numpy as np
 from recbench.data.card import Step
 from recbench.data.catalog import DUPLICATES
 from recbench.data.sources.base import Events
-from recbench.errors import Exit, RecbenchError, nearest
+from recbench.errors import Exit, RecbenchError, meant
 
 DAY_MS = 86_400_000
 
@@ -39,11 +39,10 @@ class Filters:
                 fix="--core 5, or 0",
             )
         if self.duplicates not in DUPLICATES:
-            near = nearest(self.duplicates, list(DUPLICATES))
             raise RecbenchError(
                 f"Unknown policy --duplicates {self.duplicates!r}.",
                 why=f"It is one of: {', '.join(DUPLICATES)}.",
-                fix=f"Did you mean {near}?" if near else "--duplicates keep",
+                fix=meant(self.duplicates, DUPLICATES) or "--duplicates keep",
             )
         moments = {name: moment(name, text) for name in ("since", "until") if (text := getattr(self, name))}
         if len(moments) == 2 and moments["since"] > moments["until"]:

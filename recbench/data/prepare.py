@@ -37,7 +37,7 @@ from recbench.data.progress import Report, counting
 from recbench.data.sources.bad import parse_limit
 from recbench.data.sources.base import Events
 from recbench.data.sources.coding import RawIds
-from recbench.errors import RecbenchError, nearest
+from recbench.errors import RecbenchError, meant
 from recbench.files import file_facts, sha256, write_text
 from recbench.registry import SOURCES
 
@@ -269,11 +269,10 @@ def _numbered(codes: np.ndarray, raw_ids: Sequence[str], *, kind: str) -> tuple[
 def _plan(request: Request) -> splitting.Plan:
     """The split that is asked for; tie options that cannot be are refused here, too, before anything is read."""
     if request.ties not in TIE_RULES:
-        near = nearest(request.ties, list(TIE_RULES))
         raise RecbenchError(
             f"Unknown tie policy {request.ties!r}.",
             why=f"The policies are: {', '.join(TIE_RULES)}.",
-            fix=f"Did you mean --ties {near}?" if near else "--ties source",
+            fix=meant(request.ties, TIE_RULES, "--ties {}") or "--ties source",
         )
     if request.ties != "hash" and request.tie_seed:
         raise RecbenchError(

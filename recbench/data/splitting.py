@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recbench.errors import Exit, RecbenchError, nearest
+from recbench.errors import Exit, RecbenchError, meant
 
 TRAIN, VALID, TEST = 0, 1, 2
 WINDOWS = {"valid": VALID, "test": TEST}
@@ -278,11 +278,10 @@ def _several(target: str, is_target: np.ndarray, part: np.ndarray) -> dict[str, 
 def _known(option: str, value: str, among: tuple[str, ...]) -> None:
     if value in among:
         return
-    near = nearest(value, list(among))
     raise RecbenchError(
         f"Unknown {option} {value!r}.",
         why=f"The {option}s are: {', '.join(among)}.",
-        fix=f"Did you mean --{option} {near}?" if near else f"--{option} {among[0]}",
+        fix=meant(value, among, f"--{option} {{}}") or f"--{option} {among[0]}",
     )
 
 

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from recbench.errors import RecbenchError, nearest
+from recbench.errors import RecbenchError, meant
 
 Ties = Literal["expected", "mid", "pess", "opt"]
 TIES: tuple[Ties, ...] = get_args(Ties)
@@ -74,11 +74,10 @@ def parse(name: str) -> Metric:
     """
     family, at, k = name.strip().lower().partition("@")
     if family not in FAMILIES:
-        near = nearest(family, list(FAMILIES))
         raise RecbenchError(
             f"Unknown metric {name!r}.",
             why=f"The metrics are: {', '.join(FAMILIES)}, each with a cut-off, as in ndcg@10.",
-            fix=f"Did you mean {near}@{k or 10}?" if near else "ndcg@10",
+            fix=meant(family, FAMILIES, f"{{}}@{k or 10}") or "ndcg@10",
         )
     if not re.fullmatch(r"[1-9][0-9]{0,8}", k):
         raise RecbenchError(

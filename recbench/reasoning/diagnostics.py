@@ -1,4 +1,4 @@
-"""What every head logs of its thoughts."""
+"""What heads log of their thoughts and of their losses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbench.reasoning.base import Context
+from recbench.reasoning.diffusion import direction
+from recbench.scoring.base import Score
 
 
 @torch.no_grad()
@@ -14,3 +16,20 @@ def note_similarity(context: Context, z_QKD: Tensor) -> None:
     """Cosine between successive thoughts, ``similarity@k`` between thought k - 1 and k: near 1, further steps change nothing."""
     for k in range(1, z_QKD.shape[1]):
         context.note(f"similarity@{k}", F.cosine_similarity(z_QKD[:, k - 1], z_QKD[:, k], dim=-1).mean())
+
+
+def gradient_share(part: Tensor, rest: Tensor | int, of: Tensor) -> Tensor:
+    """Gradient norm of one term by the thoughts, as a share of the others'."""
+    if not isinstance(rest, Tensor) or not part.requires_grad:
+        return of.new_zeros(())
+    norms = [torch.autograd.grad(term, of, retain_graph=True, allow_unused=True)[0] for term in (part, rest)]
+    own, others = (of.new_zeros(()) if grad is None else grad.norm() for grad in norms)
+    return own / others.clamp_min(1e-12)
+
+
+@torch.no_grad()
+def note_leak(context: Context, z_ND: Tensor, t_N: Tensor, y_N: Tensor, score: Score) -> None:
+    """``leak@t``: share of noisy targets whose nearest item is the target. Near 1, level t teaches decoding only."""
+    nearest_N = (z_ND @ direction(score.items()).t()).argmax(1) + 1
+    for t in t_N.unique().tolist():
+        context.note(f"leak@{t}", (nearest_N == y_N)[t_N == t].float().mean())

@@ -17,8 +17,8 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal, final
+from dataclasses import replace
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +29,13 @@ from recbench.data.batching import Batch
 from recbench.reasoning.base import Context, ReasoningHead, Stage, targets
 from recbench.reasoning.chain import Chain
 from recbench.reasoning.contrast import some_of
-from recbench.reasoning.diagnostics import note_similarity
-from recbench.reasoning.diffusion import Condition, Denoiser, Forward, Schedule, direction, on_sphere, process
-from recbench.reasoning.rewards import advantages, ndcg, note_rewards
+from recbench.reasoning.diagnostics import gradient_share, note_leak, note_similarity
+from recbench.reasoning.diffuse_settings import DiffuReasonConfig
+from recbench.reasoning.diffusion import Condition, Denoiser, direction, on_sphere, process
+from recbench.reasoning.moves import Moves, Predict
+from recbench.reasoning.rewards import advantages, ndcg, note_rewards, sampled_probability
 from recbench.scoring.base import Score
 
-SAMPLED_NEGATIVES, SAMPLED_TOP = 512, 50
-"""Candidates of the sampled reward beside the target."""
 REFERENCE_DECAY = 0.999
 LEAK_ROWS, LEAK_EVERY = 32, 10
 
@@ -44,181 +44,7 @@ LEAK_ROWS, LEAK_EVERY = 32, 10
 class DiffuReason(ReasoningHead):
     """Thoughts, refined by diffusion, reinforced by ranking. Reconstructed from the abstract."""
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """Thinking, diffusion, losses and reinforcement."""
-
-        steps: int = 2
-        """K, thoughts. 0: the plain state is the hypothesis."""
-        step_embedding: bool = True
-        """A learned vector a step."""
-        feed_norm: bool = True
-        """LayerNorm on the tokens of the chain."""
-        feed_dropout: float = 0.2
-        """On them."""
-        levels: int = 4
-        """J, noise levels. 0: no diffusion, the hypothesis answers."""
-        schedule: Schedule = "information"
-        """Of the noise."""
-        start: float = 1.0
-        """S / J: the level at which refinement takes the hypothesis for a noisy intent."""
-        forward: Forward = "gauss"
-        """gauss: the target fades into noise; shift: into the hypothesis; none: no noise, the same network S times (control)."""
-        kappa: float = 1.0
-        """Noise of shift."""
-        info_high: float = 1.0
-        """Information at level 1: above 1 the target can be read off the noisy target."""
-        info_low: float = 0.05
-        """Information at level J."""
-        plain: float = 1.0
-        """Weight of the loss of h_0."""
-        hypothesis: float = 1.0
-        """Weight of the loss of h_K."""
-        refined: float = 1.0
-        """Weight of the loss of what ranks: the noise-free refinement, with gradient through all its moves."""
-        positions: Literal["all", "one"] = "all"
-        """Positions with refined, denoising and grpo terms: all, or one a user."""
-        denoise_mse: float = 0.1
-        """Weight of |zhat - z*|^2 / D at a random level of a noisy target."""
-        denoise_ce: float = 0.3
-        """Weight of the next-item loss of zhat there."""
-        detach_items: bool = True
-        """That loss has no gradient into the item table it is scored against."""
-        denoise_share: float = 0.25
-        """Share of the positions with denoising terms."""
-        grpo: float = 0.1
-        """Weight of the reinforcement."""
-        group: int = 8
-        """G, refinements a target."""
-        grpo_positions: int = 128
-        """Positions a step that are reinforced."""
-        grpo_when: Literal["joint", "after"] = "joint"
-        """joint: part of the one loss; after: alone, in a stage align of its own."""
-        grpo_ramp_epochs: int = 0
-        """Epochs over which its weight rises from 0."""
-        policy: Literal["path", "item"] = "path"
-        """Whose probability: of the path of moves, or of the target under the last prediction."""
-        explore: float = 1.0
-        """r in [0, 1]: share of the posterior's noise in a move; 1 ancestral, 0 none."""
-        noise_floor: float = 0.1
-        """Standard deviation of the last move, which would have none; 0: it is not counted."""
-        policy_start: bool = True
-        """The draw of the start counts as a move."""
-        log_prob: Literal["mean", "sum"] = "mean"
-        """Over dimensions and moves."""
-        reward: Literal["ndcg", "sampled", "random"] = "ndcg"
-        """ndcg over all items; sampled: probability among 512 negatives and the current top 50; random: a control."""
-        reward_cutoff: int = 10
-        """k of ndcg."""
-        reward_softmax: float = 0.05
-        """Weight of the target's probability beside ndcg."""
-        baseline: Literal["group", "greedy"] = "group"
-        """What a reward is held against: the group's mean, or that of the noise-free refinement."""
-        positive_only: bool = False
-        """Only what beat the baseline is reinforced."""
-        clip: float = 0.2
-        """epsilon of the ratio; without effect while a path is used once."""
-        kl: float = 0.0
-        """Weight of the divergence from the reference policy."""
-        reference: Literal["none", "ema", "stage"] = "none"
-        """ema: averaged denoiser; stage: the whole model as stage align began."""
-        detach_thoughts: bool = False
-        """Reinforcement reaches the denoiser only."""
-        condition: Literal["all", "last", "none"] = "all"
-        """What the denoiser reads: all thoughts, the hypothesis, or nothing of the history (control)."""
-        residual: bool = True
-        """Prediction = hypothesis + correction."""
-        project: bool = True
-        """Predictions have length sqrt(D)."""
-        drop_condition: float = 0.0
-        """Share of rows whose condition is dropped in the denoising terms."""
-        guidance: float = 0.0
-        """w at test: (1 + w) with condition - w without."""
-        self_condition: bool = False
-        """The prediction before is a third input."""
-        denoiser_dropout: float = 0.1
-        """In the denoiser."""
-        mix: Literal["refined", "fixed", "learned"] = "refined"
-        """The answer: the refined vector, or hypothesis + g (refined - hypothesis)."""
-        mix_weight: float = 0.5
-        """g of fixed; where a learned g starts."""
-        test_samples: int = 1
-        """Refinements averaged at test."""
-        test_explore: float = 0.0
-        """Noise of the moves at test, from a fixed table."""
-
-        def __post_init__(self) -> None:
-            self._check_ranges()
-            self._check_diffusion()
-            self._check_reinforcement()
-
-        def _check_ranges(self) -> None:
-            if self.steps < 0 or self.levels < 0:
-                raise ValueError("steps and levels are at least 0.")
-            weights = (
-                self.plain,
-                self.hypothesis,
-                self.refined,
-                self.denoise_mse,
-                self.denoise_ce,
-                self.grpo,
-                self.kl,
-                self.clip,
-            )
-            if min(*weights, self.noise_floor, self.reward_softmax, self.guidance, self.grpo_ramp_epochs) < 0:
-                raise ValueError("weights, clip, noise_floor, guidance and grpo_ramp_epochs are at least 0.")
-            shares = (self.explore, self.test_explore, self.denoise_share, self.mix_weight)
-            if not all(0 <= share <= 1 for share in shares):
-                raise ValueError("explore, test_explore, denoise_share and mix_weight lie in [0, 1].")
-            if not all(0 <= rate < 1 for rate in (self.drop_condition, self.feed_dropout, self.denoiser_dropout)):
-                raise ValueError("drop_condition, feed_dropout and denoiser_dropout lie in [0, 1).")
-            if min(self.grpo_positions, self.reward_cutoff, self.test_samples) < 1:
-                raise ValueError("grpo_positions, reward_cutoff and test_samples are at least 1.")
-
-        def _check_diffusion(self) -> None:
-            first = round(self.start * self.levels)
-            if self.levels and not 1 <= first <= self.levels:
-                raise ValueError(
-                    f"start {self.start:g} of {self.levels} levels is level {first}; refinement starts at a level from 1 to "
-                    f"{self.levels}. Raise start or levels."
-                )
-            if self.levels == 1 and self.schedule == "cosine" and self.forward != "none":
-                raise ValueError("the cosine schedule needs at least 2 levels: its only one would be pure noise.")
-            if not 0 < self.info_low <= self.info_high or self.kappa <= 0:
-                raise ValueError("0 < info_low <= info_high, and kappa is above 0.")
-            if self.mix == "learned" and not 0 < self.mix_weight < 1:
-                raise ValueError("a learned mix starts strictly between 0 and 1: at 0 nothing would have a gradient.")
-            if self.guidance and not self.drop_condition:
-                raise ValueError(
-                    "guidance needs a prediction without condition: train one with drop_condition above 0."
-                )
-            if self.test_samples > 1 and not self.test_explore:
-                raise ValueError(
-                    f"{self.test_samples} samples at test are all the same without noise: set test_explore above 0."
-                )
-
-        def _check_reinforcement(self) -> None:
-            if self.group < 2:
-                raise ValueError(
-                    f"group is {self.group}; advantages compare attempts at one target, so it takes at least 2."
-                )
-            if not self.levels and self.grpo:
-                raise ValueError(
-                    "grpo rewards refinements, and levels=0 makes none. Set grpo=0, or levels to at least 1."
-                )
-            if bool(self.kl) != (self.reference != "none"):
-                raise ValueError("kl and reference go together: a weight needs a reference, and a reference a weight.")
-            if self.grpo and (self.policy == "path" or self.kl) and not self._counts_a_move():
-                raise ValueError(
-                    "No move of the policy has noise: raise noise_floor or explore, or set policy_start=true."
-                )
-            if self.reference == "stage" and self.grpo_when != "after":
-                raise ValueError("reference=stage is the model as stage align began: it needs grpo_when=after.")
-
-        def _counts_a_move(self) -> bool:
-            """Has the policy a density? Moves of levels S .. 2 and the start have noise of their own, the last one its floor."""
-            between = self.explore > 0 and round(self.start * self.levels) > 1
-            return self.noise_floor > 0 or (self.forward != "none" and (self.policy_start or between))
+    Config = DiffuReasonConfig
 
     stages = (Stage("train"), Stage("align", {"epochs": 0}))
 
@@ -231,13 +57,12 @@ class DiffuReason(ReasoningHead):
             ),
         )
 
-    def __init__(self, config: Config, backbone: Backbone) -> None:
+    def __init__(self, config: DiffuReasonConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         if backbone.spells and config.reward == "sampled":
             raise ValueError("reward is sampled, which scores items by their vectors; this backbone spells its items.")
         c, D = config, backbone.width
         self.chain = Chain(backbone, c.steps, dropout=c.feed_dropout, step_embedding=c.step_embedding, norm=c.feed_norm)
-        self.S = round(c.start * c.levels)
         self.process = process(
             c.forward,
             c.schedule,
@@ -248,6 +73,7 @@ class DiffuReason(ReasoningHead):
             info_high=c.info_high,
             info_low=c.info_low,
         )
+        self.moves = Moves(self.process, c)
         self.denoiser = self.averaged = self.gate = self.null = None
         if not c.levels:
             return
@@ -261,7 +87,7 @@ class DiffuReason(ReasoningHead):
         if c.reference == "ema":
             self.averaged = copy.deepcopy(self.denoiser).requires_grad_(False)
         if c.test_explore:
-            self.register_buffer("noise", torch.randn(c.test_samples, self.S + 1, D))
+            self.register_buffer("noise", torch.randn(c.test_samples, self.config.first + 1, D))
 
     # --- thinking ---------------------------------------------------------------------------------------------------
 
@@ -273,7 +99,7 @@ class DiffuReason(ReasoningHead):
         if self.denoiser is None or self.config.mix == "refined":
             return z_QKD[:, -1]
         weight = self.config.mix_weight if self.gate is None else self.gate.sigmoid()
-        return torch.lerp(z_QKD[:, -1 - self.S], z_QKD[:, -1], torch.as_tensor(weight, device=z_QKD.device))
+        return torch.lerp(z_QKD[:, -1 - self.config.first], z_QKD[:, -1], torch.as_tensor(weight, device=z_QKD.device))
 
     def refinements(self, h_NKD: Tensor) -> Tensor:
         """What ranks and the predictions before it, levels S .. 1, at the hypothesis' length, (N, S, D). No randomness."""
@@ -281,7 +107,8 @@ class DiffuReason(ReasoningHead):
         tables: Sequence[Tensor | None] = [None]
         if self.config.test_explore and not self.training:
             tables = list(self.noise)
-        drawn = [self._predictions(known, table) for table in tables]
+        predict = self._predict(known)
+        drawn = [self.moves.predictions(predict, known.h_ND, table) for table in tables]
         z_NSD = drawn[0] if len(drawn) == 1 else torch.stack(drawn).mean(0)
         return z_NSD * (size_N1 / math.sqrt(h_NKD.shape[-1]))[:, None]
 
@@ -299,37 +126,21 @@ class DiffuReason(ReasoningHead):
             thoughts_NKD = torch.where(nothing[:, None, None], null_D, thoughts_NKD)
         return denoiser.condition(h_ND, thoughts_NKD)
 
-    def _predictions(self, known: Condition, noise_SD: Tensor | None) -> Tensor:
-        """zhat at levels S .. 1, (N, S, D); moves without noise, or with that of a table."""
-        c, h_ND, made = self.config, known.h_ND, []
-        nothing = self._nothing(known) if c.guidance else None
-        z_ND, clean_ND = self._start_mean(h_ND), None
-        if noise_SD is not None:
-            z_ND = z_ND + math.sqrt(self.process.v[self.S]) * noise_SD[0]
-        for t in range(self.S, 0, -1):
-            clean_ND = self._guided(z_ND, t, known, nothing, clean_ND)
-            made.append(clean_ND)
-            sd = 0.0 if noise_SD is None else c.test_explore * self.process.q[t]
-            z_ND = self.process.mean(z_ND, clean_ND, h_ND, t, sd)
-            if noise_SD is not None and sd:
-                z_ND = z_ND + sd * noise_SD[self.S + 1 - t]
-        return torch.stack(made, dim=1)
+    def _predict(self, known: Condition) -> Predict:
+        """The denoiser under that condition; with guidance, led away from what it says without one."""
+        if not self.config.guidance:
+            return lambda z_ND, t, before_ND: self._denoiser()(z_ND, t, known, before_ND)
+        nothing, w = self._nothing(known), self.config.guidance
 
-    def _guided(
-        self, z_ND: Tensor, t: int, known: Condition, nothing: Condition | None, before_ND: Tensor | None
-    ) -> Tensor:
-        clean_ND: Tensor = self._denoiser()(z_ND, t, known, before_ND)
-        if nothing is None:
-            return clean_ND
-        w = self.config.guidance
-        return on_sphere((1 + w) * clean_ND - w * self._denoiser()(z_ND, t, nothing, before_ND))
+        def guided(z_ND: Tensor, t: int, before_ND: Tensor | None) -> Tensor:
+            clean_ND = self._denoiser()(z_ND, t, known, before_ND)
+            return on_sphere((1 + w) * clean_ND - w * self._denoiser()(z_ND, t, nothing, before_ND))
+
+        return guided
 
     def _nothing(self, known: Condition) -> Condition:
         everywhere = torch.ones(len(known.h_ND), dtype=torch.bool, device=known.h_ND.device)
         return self.condition(known.h_ND[:, None], everywhere)
-
-    def _start_mean(self, h_ND: Tensor) -> Tensor:
-        return (self.process.a[self.S] + self.process.b[self.S]) * h_ND
 
     def _denoiser(self) -> Denoiser:
         if self.denoiser is None:
@@ -358,7 +169,7 @@ class DiffuReason(ReasoningHead):
             ramp = min(1.0, context.epoch / c.grpo_ramp_epochs) if c.grpo_ramp_epochs else 1.0
             grpo = ramp * c.grpo * self._reinforced(some_NKD, some_y_N, there, context, batch, chosen)
             if terms and context.steps and context.step % context.steps == 1 % context.steps:
-                context.note("grad_share", _share(grpo, sum(terms.values()), h_NKD))
+                context.note("grad_share", gradient_share(grpo, sum(terms.values()), h_NKD))
             terms["grpo"] = grpo
         if self.averaged is not None:
             self._follow(self.averaged, self._denoiser())
@@ -403,13 +214,13 @@ class DiffuReason(ReasoningHead):
         if context.step % LEAK_EVERY == 1:
             few = slice(0, LEAK_ROWS)  # without the hypothesis' part, which the denoiser knows and can take off
             z_ND = self.process.noised(clean_ND[few], torch.zeros_like(clean_ND[few]), t_N[few], noise_ND[few])
-            _note_leak(context, z_ND, t_N[few], y_N[i[few]], score)
+            note_leak(context, z_ND, t_N[few], y_N[i[few]], score)
         return terms
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
         """Level of each row: uniform on 1..J for one half, on 1..S for the other, so that S may change without retraining."""
         where = torch.rand(2, n, generator=generator, device=generator.device)
-        most = torch.where(where[0] < 0.5, self.process.levels, self.S)
+        most = torch.where(where[0] < 0.5, self.process.levels, self.config.first)
         return 1 + (where[1] * most).long().clamp_max(self.process.levels - 1)
 
     def denoised(self, h_NKD: Tensor, clean_ND: Tensor, t_N: Tensor, noise_ND: Tensor, context: Context) -> Tensor:
@@ -442,7 +253,7 @@ class DiffuReason(ReasoningHead):
         in_groups, drawn = score.at(some_P.repeat_interleave(c.group)), score.at(some_P)
         with _without_dropout(self._denoiser()):
             with torch.no_grad():
-                path = self.rollout(self.condition(h_RKD), context.generator)
+                path = self.moves.rollout(self._denoiser(), self.condition(h_RKD), context.generator)
                 reached_RD = _length(h_RKD[:, -1]) * direction(path[-1])
                 reward_R, ranked_R = self._reward(reached_RD, y_R, in_groups, context)
                 reward_PG = reward_R.view(-1, c.group)
@@ -454,7 +265,7 @@ class DiffuReason(ReasoningHead):
                 u_RD = _length(h_RKD[:, -1]) * direction(self._denoiser()(path[-2], 1, known))
                 lp_R = in_groups.log_prob(u_RD, y_R[:, None], frozen=c.detach_thoughts).sum((1, 2))
             else:
-                lp_R, means = self.path_log_prob(path, known)
+                lp_R, means = self.moves.path_log_prob(self._denoiser(), path, known)
         loss = clipped(lp_R, advantage_PG.flatten(), c.clip)
         if c.kl:
             tokens = batch.at_Q if chosen is None else batch.at_Q[chosen]
@@ -463,45 +274,6 @@ class DiffuReason(ReasoningHead):
             loss = loss + c.kl * kl
         return loss
 
-    def rollout(self, known: Condition, generator: torch.Generator) -> list[Tensor]:
-        """A noisy refinement of each row: z_S .. z_0, (N, D) each."""
-        h_ND = known.h_ND
-
-        def noise() -> Tensor:
-            return torch.randn(h_ND.shape, generator=generator, device=h_ND.device, dtype=h_ND.dtype)
-
-        path = [self._start_mean(h_ND) + math.sqrt(self.process.v[self.S]) * noise()]
-        before_ND = None
-        for t in range(self.S, 0, -1):
-            before_ND = self._denoiser()(path[-1], t, known, before_ND)
-            sd = self._sd(t)
-            mean_ND = self.process.mean(path[-1], before_ND, h_ND, t, sd)
-            path.append(mean_ND + sd * noise() if sd else mean_ND)
-        return path
-
-    def path_log_prob(
-        self, path: list[Tensor], known: Condition, denoiser: Denoiser | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """log pi of each row's path with gradient through the means, (N,), and those means of the moves that count."""
-        denoiser, terms, means = denoiser or self._denoiser(), [], []
-        start_sd = math.sqrt(self.process.v[self.S])
-        if self.config.policy_start and start_sd:
-            terms.append(_log_normal(path[0], self._start_mean(known.h_ND), start_sd))
-        before_ND = None
-        for place, t in enumerate(range(self.S, 0, -1)):
-            before_ND = denoiser(path[place], t, known, before_ND)
-            if sd := self._sd(t):
-                mean_ND = self.process.mean(path[place], before_ND, known.h_ND, t, sd)
-                terms.append(_log_normal(path[place + 1], mean_ND, sd))
-                means.append(mean_ND / sd)
-        if not terms:
-            raise ValueError("no move of the policy has noise: raise noise_floor or explore")
-        per_move_ND = torch.stack(terms)
-        return (per_move_ND.mean((0, 2)) if self.config.log_prob == "mean" else per_move_ND.sum((0, 2))), means
-
-    def _sd(self, t: int) -> float:
-        return self.config.noise_floor if t == 1 else self.config.explore * self.process.q[t]
-
     def _reward(self, u_ND: Tensor, y_N: Tensor, score: Score, context: Context) -> tuple[Tensor, Tensor]:
         """Reward of each vector, (N,), and the part of it that follows from the rank alone."""
         c = self.config
@@ -509,24 +281,13 @@ class DiffuReason(ReasoningHead):
             drawn_N = torch.rand(len(y_N), generator=context.generator, device=y_N.device)
             return drawn_N, drawn_N
         if c.reward == "sampled":
-            sampled_N = self._sampled(u_ND, y_N, score, context)
+            sampled_N = sampled_probability(u_ND, y_N, score, context.generator)
             return sampled_N, sampled_N
         ranked_N = ndcg(*score.place(u_ND, y_N, within=c.reward_cutoff), c.reward_cutoff)
         if not c.reward_softmax:
             return ranked_N, ranked_N
         probability_N = score.log_prob(u_ND, y_N[:, None]).sum((1, 2)).exp().nan_to_num(nan=0.0)
         return ranked_N + c.reward_softmax * probability_N, ranked_N
-
-    def _sampled(self, u_ND: Tensor, y_N: Tensor, score: Score, context: Context) -> Tensor:
-        """Probability of the target among uniform negatives and the items that now rank first."""
-        n_items = len(score.items())
-        negatives = 1 + torch.randint(n_items, (SAMPLED_NEGATIVES,), generator=context.generator, device=y_N.device)
-        others_NC = torch.cat([negatives.expand(len(y_N), -1), score.top(u_ND, min(SAMPLED_TOP, n_items))], dim=1)
-        top_NC = (score.items()[others_NC[:, SAMPLED_NEGATIVES:] - 1] @ u_ND[..., None])[..., 0]
-        logits_NC = torch.cat([u_ND @ score.items()[negatives - 1].t(), top_NC], dim=1)
-        logits_NC = logits_NC.masked_fill(others_NC == y_N[:, None], -torch.inf)
-        own_N1 = (u_ND * score.items()[y_N - 1]).sum(1, keepdim=True)
-        return torch.cat([own_N1, logits_NC], dim=1).softmax(1)[:, 0]
 
     def _advantage(self, reward_PG: Tensor, h_PKD: Tensor, y_P: Tensor, score: Score, context: Context) -> Tensor:
         c = self.config
@@ -544,7 +305,7 @@ class DiffuReason(ReasoningHead):
         with torch.no_grad():
             if self.averaged is not None:
                 known = self.condition(h_RKD, denoiser=self.averaged.eval())
-                _, before = self.path_log_prob(path, known, self.averaged)
+                _, before = self.moves.path_log_prob(self.averaged, path, known)
             else:
                 reference = context.reference
                 if reference is None or not isinstance(reference.head, DiffuReason):
@@ -552,9 +313,9 @@ class DiffuReason(ReasoningHead):
                 asked = replace(batch, at_Q=at_P, targets_Q=None, place_Q=None)
                 thoughts_PKD = reference.head.chain.run(reference.backbone, asked)
                 known = reference.head.condition(thoughts_PKD.repeat_interleave(self.config.group, 0))
-                _, before = reference.head.path_log_prob(path, known)
+                _, before = reference.head.moves.path_log_prob(reference.head._denoiser(), path, known)
         if not means:  # policy = item took no means
-            _, means = self.path_log_prob(path, self.condition(h_RKD))
+            _, means = self.moves.path_log_prob(self._denoiser(), path, self.condition(h_RKD))
         return torch.stack([(one - other).square().mean() / 2 for one, other in zip(means, before, strict=True)]).mean()
 
     @staticmethod
@@ -571,31 +332,9 @@ def clipped(log_prob_N: Tensor, advantage_N: Tensor, epsilon: float) -> Tensor:
     return -torch.minimum(ratio_N * advantage_N, ratio_N.clamp(1 - epsilon, 1 + epsilon) * advantage_N).mean()
 
 
-def _log_normal(x: Tensor, mean: Tensor, sd: float) -> Tensor:
-    """log N(x; mean, sd^2) of each dimension."""
-    return -((x - mean) / sd).square() / 2 - math.log(sd) - math.log(2 * math.pi) / 2
-
-
 def _length(x: Tensor) -> Tensor:
     """|x| along the last axis, kept as an axis of 1; its gradient at 0 is 0."""
     return (x.square().sum(-1, keepdim=True) + 1e-12).sqrt()
-
-
-def _share(part: Tensor, rest: Tensor | int, of: Tensor) -> Tensor:
-    """Gradient norm of one term by the thoughts, as a share of the others'."""
-    if not isinstance(rest, Tensor) or not part.requires_grad:
-        return of.new_zeros(())
-    norms = [torch.autograd.grad(term, of, retain_graph=True, allow_unused=True)[0] for term in (part, rest)]
-    own, others = (of.new_zeros(()) if grad is None else grad.norm() for grad in norms)
-    return own / others.clamp_min(1e-12)
-
-
-@torch.no_grad()
-def _note_leak(context: Context, z_ND: Tensor, t_N: Tensor, y_N: Tensor, score: Score) -> None:
-    """``leak@t``: share of noisy targets whose nearest item is the target. Near 1, level t teaches decoding only."""
-    nearest_N = (z_ND @ direction(score.items()).t()).argmax(1) + 1
-    for t in t_N.unique().tolist():
-        context.note(f"leak@{t}", (nearest_N == y_N)[t_N == t].float().mean())
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.reasoning.base import Context, Reasoner, ReasoningHead, Stage, targets
 from recbench.reasoning.contrast import equal, info_nce, some_of, user_of
 from recbench.reasoning.diagnostics import note_similarity
+from recbench.reasoning.lares_settings import LARESConfig
 from recbench.reasoning.rewards import advantages, hit, k3, ndcg, note_rewards
 from recbench.scoring.base import Score
 
@@ -37,6 +37,8 @@ FILTER_BATCH = 2048
 @final
 class LARES(ReasoningHead):
     """Depth-recurrent refinement of the states of all positions."""
+
+    Config = LARESConfig
 
     stages = (
         Stage("spt"),
@@ -53,109 +55,10 @@ class LARES(ReasoningHead):
         ),
     )
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """Recurrence, alignment and reinforcement."""
-
-        pre_layers: int | None = None
-        """Lower layers that run once; the others are the core. Unset: half of the backbone's, at least 1. 0: no pre-block."""
-        mean_steps: int = 4
-        """m: the number of steps in training is drawn around it; the filter takes exactly it."""
-        step_scheme: Literal["poisson-lognormal", "poisson", "uniform", "fixed"] = "poisson-lognormal"
-        """Law of the number of steps, one draw a pass. poisson: 1 + Poisson(m - 1), at most 2m; uniform: 1..2m."""
-        test_steps: int | None = None
-        """Steps when it ranks, in validation as at test; unset: mean_steps."""
-        start: Literal["normal", "zero"] = "normal"
-        """Z_0 in training; zero holds at test, too."""
-        test_start: Literal["table", "zero"] = "table"
-        """Z_0 at test after noise in training: a fixed noise vector a position, or zero."""
-        start_scale: float = 3.0
-        """omega: Z_0 is this times noise cut at three standard deviations."""
-        start_sd: float = 1.0
-        """Standard deviation of that noise."""
-        test_draws: int = 1
-        """Noise tables at test; the answer is the mean over them."""
-        table_seed: int | None = None
-        """Of the noise tables; unset: drawn from the run's seed."""
-        mix: Literal["add", "linear", "concat", "state"] = "add"
-        """How H enters a step: mean, learned scalar mean, projection; state: Z_0 = H and H never again."""
-        norm_history: bool | None = None
-        """H through a LayerNorm without gain before it is mixed; unset: where the backbone's layers do not end in their norm."""
-        tla: float = 0.1
-        """Weight of trajectory alignment: the last thoughts of two histories with the same target."""
-        sla: float = 0.5
-        """Weight of step alignment: the last thought and one of the thoughts before."""
-        similarity: Literal["dot", "cos"] = "dot"
-        """Of the alignments."""
-        contrast_tau: float = 1.0
-        """Temperature of the alignments."""
-        align_ramp_epochs: int = 0
-        """Epochs over which both alignment weights rise from 0."""
-        anchors: int = 256
-        """Positions a step that are aligned, drawn uniformly."""
-        partner: Literal["target", "self"] = "target"
-        """Second view of trajectory alignment: another history with the same target, or the same one under other noise."""
-        same_step: bool = True
-        """Both views take the same number of steps."""
-        share_pass: bool = True
-        """next_item and the alignments from one pass; the authors take two. The expected gradient is the same."""
-        sla_exclude_last: bool = False
-        """Step alignment never picks the last thought itself."""
-        mask_same_user: bool = True
-        """Positions of one user are no negatives of each other: every prefix of a user stands in the same batch."""
-        mask_same_target: bool = False
-        """Positions with the same target are no negatives of each other."""
-        backprop_steps: int | None = None
-        """Gradient through the last so many steps only; unset: all."""
-        filter_top: int = 100
-        """rpt keeps a position if its target ranks this high at least once; 0: all are kept."""
-        filter_draws: int = 3
-        """Draws of Z_0 in that filter."""
-        group: int = 4
-        """G, trajectories a target in rpt."""
-        kl_weight: float = 1.0
-        """beta, weight of the fence around the reference."""
-        reward: Literal["recall", "ndcg"] = "recall"
-        """Of the last thought's ranking."""
-        reward_k: int = 10
-        """Its cutoff."""
-        advantage: Literal["group", "one"] = "group"
-        """group: standardised within the group; one: 1 everywhere, which is plain supervision of every step (the control)."""
-        rpt_positions: int = 400
-        """Positions a step of rpt."""
-        rpt_steps: int | None = None
-        """Score that many steps of each trajectory, drawn uniformly; unset: all."""
-        same_depth: bool = False
-        """All trajectories of a group take the same number of steps."""
-        share_start: bool = False
-        """The reference starts from its trajectory's own Z_0 instead of a fresh one."""
-        exit_tolerance: float = 0.0
-        """At test a row stops once a step changes its asked state by less than this share; 0: never."""
-
-        def __post_init__(self) -> None:
-            least_one = ("mean_steps", "test_steps", "test_draws", "anchors", "filter_draws")
-            for name in (*least_one, "rpt_positions", "rpt_steps", "reward_k"):
-                value = getattr(self, name)
-                if value is not None and value < 1:
-                    raise ValueError(f"{name} is {value}; it is at least 1.")
-            if self.group < 2:
-                raise ValueError(
-                    f"group is {self.group}; advantages compare attempts at one target, so it takes at least 2."
-                )
-            if self.contrast_tau <= 0:
-                raise ValueError(f"contrast_tau is {self.contrast_tau:g}; a temperature is above 0.")
-            if self.pre_layers is not None and self.pre_layers < 0:
-                raise ValueError("pre_layers is at least 0.")
-            if self.backprop_steps is not None and self.backprop_steps < 1:
-                raise ValueError("backprop_steps is at least 1.")
-            least = (self.tla, self.sla, self.kl_weight, self.start_scale, self.start_sd, self.exit_tolerance)
-            if min(*least, self.filter_top, self.align_ramp_epochs) < 0:
-                raise ValueError("weights, scales, exit_tolerance, filter_top and align_ramp_epochs are at least 0.")
-
     table: Tensor
     """Z_0 at test, (test_draws, T, D)."""
 
-    def __init__(self, config: Config, backbone: Backbone) -> None:
+    def __init__(self, config: LARESConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         D = backbone.width
         self.pre = max(1, backbone.n_layers // 2) if config.pre_layers is None else config.pre_layers

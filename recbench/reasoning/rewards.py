@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 
 from recbench.reasoning.base import Context
+from recbench.scoring.base import Score
+
+SAMPLED_NEGATIVES, SAMPLED_TOP = 512, 50
+"""Candidates of a sampled reward beside the target."""
 
 PREFIX_PAY = (0.0, 0.5, 0.707, 0.866, 0.95)
 """Reward of a wrong item by its leading right codes (GREAM, arXiv 2510.20815)."""
@@ -20,6 +24,18 @@ def ndcg(above: Tensor, tied: Tensor, k: int) -> Tensor:
     """1 / log2(rank + 1) where the target is among the first k, else 0; ties count against it."""
     rank = (1 + above + tied).float()
     return torch.where(rank <= k, 1 / torch.log2(rank + 1), 0.0)
+
+
+def sampled_probability(u_ND: Tensor, y_N: Tensor, score: Score, generator: torch.Generator) -> Tensor:
+    """Probability of the target among uniform negatives and the items that rank first, (N,)."""
+    n_items = len(score.items())
+    negatives = 1 + torch.randint(n_items, (SAMPLED_NEGATIVES,), generator=generator, device=y_N.device)
+    others_NC = torch.cat([negatives.expand(len(y_N), -1), score.top(u_ND, min(SAMPLED_TOP, n_items))], dim=1)
+    top_NC = (score.items()[others_NC[:, SAMPLED_NEGATIVES:] - 1] @ u_ND[..., None])[..., 0]
+    logits_NC = torch.cat([u_ND @ score.items()[negatives - 1].t(), top_NC], dim=1)
+    logits_NC = logits_NC.masked_fill(others_NC == y_N[:, None], -torch.inf)
+    own_N1 = (u_ND * score.items()[y_N - 1]).sum(1, keepdim=True)
+    return torch.cat([own_N1, logits_NC], dim=1).softmax(1)[:, 0]
 
 
 def advantages(reward_NG: Tensor, bound: float = float("inf")) -> Tensor:

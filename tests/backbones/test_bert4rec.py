@@ -24,7 +24,8 @@ def small(**changes: object) -> nn.Module:
 
 def embedded(model: nn.Module, items: list[int]) -> Tensor:
     x = torch.stack([model.items.weight[item] if item else model.blank.weight[0] for item in items])
-    return plain.norm(x + model.positions.weight[: len(items)], model.norm)
+    places = model.positions.weight[: len(items)]
+    return plain.norm(x + (places.flip(0) if model.config.positions_from == "newest" else places), model.norm)
 
 
 def run(model: nn.Module, x: Tensor, visible: Tensor) -> Tensor:

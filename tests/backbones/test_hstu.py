@@ -46,14 +46,17 @@ def plain(layer: Layer, inputs: list[Tensor], events: list[int] | None, queries:
 def states(backbone: HSTU, events: list[int] | None, queries: list[int] | None) -> Tensor:
     x = [backbone.items.weight[item] * math.sqrt(backbone.width) for item in HISTORY]
     if backbone.positions is not None:
-        x = [x_t + backbone.positions.weight[t] for t, x_t in enumerate(x)]
+        newest = backbone.config.positions_from == "newest"
+        x = [x_t + backbone.positions.weight[len(x) - 1 - t if newest else t] for t, x_t in enumerate(x)]
     for layer in backbone.layers:
         x = plain(layer, x, events, queries)
     return torch.stack(x)
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"positions": False}, {"time_bias": False}, {"divisor": 3}, {"n_heads": 4}], ids=str
+    "changes",
+    [{}, {"positions": False}, {"positions_from": "newest"}, {"time_bias": False}, {"divisor": 3}, {"n_heads": 4}],
+    ids=str,
 )
 @torch.no_grad()
 def test_states_are_those_of_the_equations(changes: dict[str, object]) -> None:

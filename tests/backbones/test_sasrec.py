@@ -22,6 +22,7 @@ FORMS: list[dict[str, object]] = [
     {"norm": "pre"},
     {"norm": "pre", "final_norm": False},
     {"positions": "rotary"},
+    {"positions_from": "newest"},
     {"gate": True},
     {"feed_forward": "swiglu"},
     {"norm": "pre", "final_norm": False, "gate": True, "feed_forward": "swiglu"},
@@ -79,7 +80,8 @@ def test_states_are_those_of_the_equations(form: dict[str, object]) -> None:
     backbone = shaken(small_backbone("sasrec", **form))
     x = [backbone.items.weight[item] for item in HISTORY]
     if backbone.positions is not None:
-        x = [x_t + backbone.positions.weight[t] for t, x_t in enumerate(x)]
+        newest = backbone.config.positions_from == "newest"
+        x = [x_t + backbone.positions.weight[len(x) - 1 - t if newest else t] for t, x_t in enumerate(x)]
     if backbone.norm is not None:
         x = [norm(x_t, backbone.norm, EPS) for x_t in x]
     for block in backbone.layers:
@@ -160,6 +162,7 @@ def test_the_shipped_config_switches_on_every_part_of_esasrec() -> None:
     ("named", "values"),
     [
         ("rotary", {"positions": "rotary", "width": 6}),
+        ("positions_from", {"positions": "rotary", "positions_from": "newest"}),
         ("final_norm", {"final_norm": False}),
         ("n_heads", {"n_heads": 3}),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import signal
 from collections.abc import Iterator
@@ -111,6 +112,24 @@ def test_help_names_every_command(capsys: Captured) -> None:
     assert run(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("args", "code"), [(["--help"], 0), (["train", "--help"], 0), (["show", "nowhere"], 4), (["trian"], 2)]
+)
+def test_python_m_is_the_command_and_goes_by_its_name(
+    args: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr("sys.argv", ["-m", *args])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("recbench", run_name="__main__", alter_sys=True)
+    said = capsys.readouterr()
+    assert left.value.code == code
+    assert code or f"Usage: {' '.join(['recbench', *args[:-1]])} [OPTIONS]" in said.out
+    assert "__main__" not in said.out + said.err
+    assert "python" not in said.out + said.err
+    assert run(args) == code
+    assert capsys.readouterr() == said
 
 
 def test_train_prints_both_candidate_rules_and_the_mean_over_seeds(capsys: Captured) -> None:

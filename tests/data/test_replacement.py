@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from recbench.data.dataset import open_dataset, prepared
 from recbench.data.replacement import mend, taking_the_place_of
 from recbench.data.verify import verify
 from recbench.errors import RecbenchError
+from tests.interrupted import killed
 
 ROWS = "user,item,timestamp\n" + "".join(f"u{u},i{(u + t) % 5},{t}\n" for u in range(4) for t in range(4))
 MORE = ROWS + "u9,i1,1\nu9,i2,2\nu9,i3,3\n"
@@ -25,19 +25,6 @@ def made(home: Path, text: str) -> Card:
     return prepare.prepare(prepare.Request(name="x", home=home, source=home / "t.csv", core=0))
 
 
-def killed(work: Callable[[], object]) -> None:
-    """Run ``work`` in a child process, which must die by SIGKILL."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGKILL
-
-
 def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -45,7 +32,7 @@ def die(*_: object, **__: object) -> None:
 def attempt(home: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
     """Prepare the larger data and be killed when ``name`` is called."""
     monkeypatch.setattr(module, name, die)
-    killed(lambda: made(home, MORE))
+    assert killed(lambda: made(home, MORE))
     monkeypatch.undo()
 
 
@@ -79,7 +66,7 @@ def test_a_kill_between_the_two_moves_brings_the_old_dataset_back(
         return moved(self, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    killed(lambda: made(tmp_path, MORE))
+    assert killed(lambda: made(tmp_path, MORE))
     monkeypatch.undo()
     assert not (tmp_path / "x").exists()
     assert open_dataset(None, tmp_path).card.interactions == 16

@@ -12,6 +12,7 @@ from torch import Tensor
 from recbench.data.batching import Batch
 from recbench.reasoning.base import Context
 from recbench.reasoning.diffuse import DiffuReason
+from recbench.reasoning.diffusion import Condition
 from recbench.recommender import ItemRecommender
 from tests.systems import packed, small_system
 
@@ -61,6 +62,16 @@ def losses(model: ItemRecommender, batch: Batch | None = None, **known: Any) -> 
 def thoughts(model: ItemRecommender, rows: list[list[int]] | None = None) -> Tensor:
     """h_0 .. h_K at every token."""
     return of(model).chain.run(model.backbone, packed(rows or ROWS))
+
+
+def rollout(head: DiffuReason, known: Condition, generator: torch.Generator) -> list[Tensor]:
+    """A noisy refinement by the head's own denoiser."""
+    return head.moves.rollout(head._denoiser(), known, generator)
+
+
+def path_log_prob(head: DiffuReason, path: list[Tensor], known: Condition) -> tuple[Tensor, list[Tensor]]:
+    """How probable a path is to the head's own denoiser, and the means of its moves."""
+    return head.moves.path_log_prob(head._denoiser(), path, known)
 
 
 def reached(model: torch.nn.Module, loss: Tensor) -> set[str]:

@@ -21,7 +21,20 @@ from recbench.training.checkpoint import Store
 from recbench.training.loop import Job, Watcher, fit
 from recbench.training.seeding import seed_everything
 from recbench.training.settings import stage_settings
-from tests.reasoning.refining import ITEMS, ROWS, WIDTH, close, context, counted, losses, of, reached, system, thoughts
+from tests.reasoning.refining import (
+    ITEMS,
+    ROWS,
+    WIDTH,
+    close,
+    context,
+    counted,
+    losses,
+    of,
+    reached,
+    rollout,
+    system,
+    thoughts,
+)
 from tests.systems import CPU, histories, packed, queries, small_system
 
 FORWARDS = ["gauss", "shift", "none"]
@@ -52,7 +65,7 @@ def test_an_untrained_refinement_is_the_hypothesis(forward: str, steps: int) -> 
     z_NKD = head.think(model.backbone, packed(ROWS))
     for level in range(4):
         assert close(z_NKD[:, steps + 1 + level], h_NKD[:, -1], 1e-6)
-    path = head.rollout(head.condition(h_NKD), torch.Generator().manual_seed(1))
+    path = rollout(head, head.condition(h_NKD), torch.Generator().manual_seed(1))
     assert close(path[-1], on_sphere(h_NKD[:, -1]), 1e-6)
     terms = losses(model)
     torch.testing.assert_close(terms["refined"], terms["hypothesis" if steps else "plain"])
@@ -209,12 +222,13 @@ def test_one_position_a_user_is_drawn_uniformly_from_the_asked_ones() -> None:
 
 def test_one_position_a_user_is_for_what_refines_and_not_for_what_thinks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = system(positions="one", denoise_share=1.0, group=3)
-    calls = {name: counted(monkeypatch, model.head, name) for name in ("refinements", "denoised", "rollout")}
+    calls = {name: counted(monkeypatch, model.head, name) for name in ("refinements", "denoised")}
+    calls["rollout"] = counted(monkeypatch, model.head.moves, "rollout")
     scored = counted(monkeypatch, model.score, "loss")
     losses(model)
     assert len(calls["refinements"][0][0]) == len(ROWS)
     assert len(calls["denoised"][0][0]) == len(ROWS)
-    assert len(calls["rollout"][0][0].h_ND) == 3 * len(ROWS)
+    assert len(calls["rollout"][0][1].h_ND) == 3 * len(ROWS)
     assert [len(call[0]) for call in scored] == [19, 19, 5, 5]
 
 
@@ -235,14 +249,14 @@ def test_all_positions_at_once_are_one_row_a_prefix(monkeypatch: pytest.MonkeyPa
     )
     noise, level = torch.randn(n, WIDTH).double(), torch.randint(1, 5, (n,))
     path = [
-        x.detach() for x in head.rollout(head.condition(thoughts(model).repeat_interleave(G, 0)), context().generator)
+        x.detach() for x in rollout(head, head.condition(thoughts(model).repeat_interleave(G, 0)), context().generator)
     ]
     denoised = head.denoised
     found = []
     for asked, at in ((batch, torch.arange(n)), (last, torch.tensor(order))):
         members = (at[:, None] * G + torch.arange(G)).flatten()
         monkeypatch.setattr(head, "denoised", lambda h, y, t, x, c, at=at: denoised(h, y, level[at], noise[at], c))
-        monkeypatch.setattr(head, "rollout", lambda known, generator, members=members: [z[members] for z in path])
+        monkeypatch.setattr(head.moves, "rollout", lambda *_, members=members: [z[members] for z in path])
         terms = losses(model, asked)
         params = list(model.parameters())
         grads = {k: torch.autograd.grad(v, params, retain_graph=True, allow_unused=True) for k, v in terms.items()}

@@ -15,7 +15,21 @@ from recbench.reasoning.base import Reasoner
 from recbench.reasoning.diffuse import DiffuReason, clipped
 from recbench.reasoning.diffusion import direction, on_sphere
 from recbench.recommender import ItemRecommender
-from tests.reasoning.refining import ITEMS, ROWS, WIDTH, close, context, counted, losses, of, reached, system, thoughts
+from tests.reasoning.refining import (
+    ITEMS,
+    ROWS,
+    WIDTH,
+    close,
+    context,
+    counted,
+    losses,
+    of,
+    path_log_prob,
+    reached,
+    rollout,
+    system,
+    thoughts,
+)
 from tests.systems import packed, small_backbone
 
 FORWARDS = ["gauss", "shift", "none"]
@@ -29,7 +43,7 @@ def generator(seed: int = 1) -> torch.Generator:
 def drawn(model: ItemRecommender, seed: int = 1) -> list[Tensor]:
     """z_S .. z_0 at every token."""
     with torch.no_grad():
-        return of(model).rollout(of(model).condition(thoughts(model)), generator(seed))
+        return rollout(of(model), of(model).condition(thoughts(model)), generator(seed))
 
 
 # --- the path and its probability -------------------------------------------------------------------------------------------
@@ -65,7 +79,7 @@ def test_a_paths_log_probability_is_that_of_its_normals(
     assert len(terms) == {"gauss": S + 1, "shift": S + 1, "none": 1}[forward]
     stacked = torch.stack(terms)
     expected = stacked.mean((0, 2)) if log_prob == "mean" else stacked.sum((0, 2))
-    assert close(head.path_log_prob(path, head.condition(h_NKD))[0], expected)
+    assert close(path_log_prob(head, path, head.condition(h_NKD))[0], expected)
 
 
 @pytest.mark.parametrize("forward", ["gauss", "shift"])
@@ -74,8 +88,8 @@ def test_a_rollout_draws_from_the_normals_that_score_it(forward: str) -> None:
     model = system(forward=forward, noise_floor=0.2, kappa=0.7)
     head, known = of(model), of(model).condition(thoughts(model).repeat(200, 1, 1))
     with torch.no_grad():
-        path = head.rollout(known, generator())
-        _, means = head.path_log_prob(path, known)
+        path = rollout(head, known, generator())
+        _, means = path_log_prob(head, path, known)
     start = (path[0] - (head.process.a[4] + head.process.b[4]) * known.h_ND) / math.sqrt(head.process.v[4])
     sds = [head.process.q[t] for t in (4, 3, 2)] + [0.2]
     for x in (start, *(z / sd - mean for z, sd, mean in zip(path[1:], sds, means, strict=True))):
@@ -86,7 +100,7 @@ def test_a_rollout_draws_from_the_normals_that_score_it(forward: str) -> None:
 def test_without_a_floor_the_last_move_is_left_out() -> None:
     model = system(noise_floor=0.0)
     head, path = of(model), drawn(model)
-    log_prob_N, means = head.path_log_prob(path, head.condition(thoughts(model)))
+    log_prob_N, means = path_log_prob(head, path, head.condition(thoughts(model)))
     assert log_prob_N.isfinite().all()
     assert len(means) == 3
     assert close(direction(path[-1]) * math.sqrt(WIDTH), path[-1])
@@ -98,7 +112,7 @@ def test_exploration_of_half_draws_half_the_noise() -> None:
         head = of(model := system(explore=explore, levels=2, policy_start=True))
         known = head.condition(thoughts(model)[:1].repeat(4_000, 1, 1))
         with torch.no_grad():
-            path = head.rollout(known, generator())
+            path = rollout(head, known, generator())
             mean = head.process.mean(
                 path[0], head._denoiser()(path[0], 2, known), known.h_ND, 2, explore * head.process.q[2]
             )
@@ -140,14 +154,14 @@ def estimated_and_true(head: DiffuReason, h_1KD: Tensor, paths: int) -> tuple[Te
             for name, value in placed(at).items():
                 getattr(leave, name).copy_(value)
             known = head.condition((h_1KD + at[0] * turn).expand(paths, -1, -1))
-            return head.rollout(known, generator())
+            return rollout(head, known, generator())
 
     def rewards(path: list[Tensor]) -> Tensor:
         return (3 * direction(path[-1]) @ towards).exp() / math.exp(3)
 
     path = rolled(at.detach())
     reward_N = rewards(path)
-    log_prob_N, _ = head.path_log_prob(path, head.condition((h_1KD + at[0] * turn).expand(paths, -1, -1)))
+    log_prob_N, _ = path_log_prob(head, path, head.condition((h_1KD + at[0] * turn).expand(paths, -1, -1)))
     by_at, by_weight, by_bias = torch.autograd.grad(
         ((reward_N - reward_N.mean()) * log_prob_N).mean(), [at, leave.weight, leave.bias]
     )
@@ -184,15 +198,15 @@ def test_the_first_update_has_the_gradient_of_advantage_times_log_probability(ep
 def test_the_term_is_minus_advantage_times_log_probability(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = system(grpo=0.5, group=4, grpo_positions=7, grpo_when=when)
     head = of(model)
-    calls = {name: counted(monkeypatch, head, name) for name in ("rollout", "path_log_prob", "_advantage")}
+    scored = counted(monkeypatch, head.moves, "path_log_prob")
     returned = []
     inner = head._advantage
     monkeypatch.setattr(head, "_advantage", lambda *given: returned.append(inner(*given)) or returned[-1])  # type: ignore[func-returns-value]
     terms = losses(model, stage="train" if when == "joint" else "align")
     assert (set(terms) == {"grpo"}) == (when == "after")
-    ((path, known),) = calls["path_log_prob"]
+    ((_, path, known),) = scored
     assert len(known.h_ND) == 28
-    expected = -0.5 * (returned[0].flatten() * head.path_log_prob(path, known)[0]).mean()
+    expected = -0.5 * (returned[0].flatten() * path_log_prob(head, path, known)[0]).mean()
     params = [p for p in model.parameters() if p.requires_grad]
     for one, other in zip(
         torch.autograd.grad(terms["grpo"], params, retain_graph=True, allow_unused=True),
@@ -224,10 +238,14 @@ def test_the_denoisers_dropout_is_off_for_paths_and_on_for_the_rest(monkeypatch:
     model = system(denoiser_dropout=0.5).train()
     head, modes = of(model), []
     assert head.denoiser is not None
-    for name in ("rollout", "path_log_prob", "denoised", "refinements"):
-        method = getattr(head, name)
+    for owner, name in (
+        *((head.moves, name) for name in ("rollout", "path_log_prob")),
+        (head, "denoised"),
+        (head, "refinements"),
+    ):
+        method = getattr(owner, name)
         monkeypatch.setattr(
-            head,
+            owner,
             name,
             lambda *given, name=name, method=method, net=head.denoiser: (
                 modes.append((name, net.training)),
@@ -244,8 +262,8 @@ def test_probabilities_are_made_in_float32_also_from_coarse_states() -> None:
     head, h_NKD = of(model), thoughts(model)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         known = head.condition(h_NKD.bfloat16().float())
-        path = head.rollout(known, generator())
-        log_prob_N, _ = head.path_log_prob(path, known)
+        path = rollout(head, known, generator())
+        log_prob_N, _ = path_log_prob(head, path, known)
     assert known.h_ND.dtype == path[-1].dtype == log_prob_N.dtype == torch.float32
     assert log_prob_N.isfinite().all()
 
@@ -314,12 +332,12 @@ def test_a_group_that_missed_throughout_gives_no_gradient_at_all(monkeypatch: py
 
 def test_a_drawn_share_of_positions_is_reinforced(monkeypatch: pytest.MonkeyPatch) -> None:
     model = system(grpo_positions=6, group=5)
-    calls = counted(monkeypatch, model.head, "rollout")
+    calls = counted(monkeypatch, model.head.moves, "rollout")
     for seed in (1, 2):
         losses(model, seed=seed)
-    assert [len(call[0].h_ND) for call in calls] == [30, 30]
-    assert not torch.equal(calls[0][0].h_ND, calls[1][0].h_ND)
-    groups = calls[0][0].h_ND.view(6, 5, WIDTH)
+    assert [len(call[1].h_ND) for call in calls] == [30, 30]
+    assert not torch.equal(calls[0][1].h_ND, calls[1][1].h_ND)
+    groups = calls[0][1].h_ND.view(6, 5, WIDTH)
     assert torch.equal(groups, groups[:, :1].expand_as(groups))
 
 
@@ -359,15 +377,17 @@ def test_the_divergence_is_that_of_normals_by_the_dimension_over_the_moves(
         if reference == "stage":
             torch.nn.init.normal_(other.backbone.items.weight, std=0.5)  # type: ignore[union-attr, arg-type]
         averaged = copy.deepcopy(of(model).averaged)  # it follows the denoiser at the end of each step
-        calls = counted(monkeypatch, model.head, "rollout")
+        calls = counted(monkeypatch, model.head.moves, "rollout")
         paths: list[list[Tensor]] = []
-        inner = model.head.rollout
+        inner = model.head.moves.rollout
         monkeypatch.setattr(
-            model.head, "rollout", lambda *given, inner=inner, paths=paths: paths.append(inner(*given)) or paths[-1]
+            model.head.moves,
+            "rollout",
+            lambda *given, inner=inner, paths=paths: paths.append(inner(*given)) or paths[-1],
         )
         training = context("align" if reference == "stage" else "train", reference=other)
         grpo = model.losses(packed(ROWS), training)["grpo"]
-        (known,) = calls[0][:1]
+        known = calls[0][1]
         if reference == "stage":
             theirs = thoughts(cast("ItemRecommender", other)).repeat_interleave(8, 0)
             their_h, their_net = on_sphere(theirs[:, -1]), other.head.denoiser
@@ -434,7 +454,7 @@ def earned(**changes: object) -> tuple[float, float]:
 
     def mean_reward() -> float:
         with torch.no_grad():
-            path = head.rollout(head.condition(h_RKD), generator(5))
+            path = rollout(head, head.condition(h_RKD), generator(5))
             u_RD = h_RKD[:, -1].norm(dim=1, keepdim=True) * direction(path[-1])
             return of_reward(judge, u_RD)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -21,7 +22,9 @@ from tests.reasoning.refining import (
     counted,
     losses,
     of,
+    path_log_prob,
     reached,
+    rollout,
     system,
     thoughts,
     twin,
@@ -59,7 +62,7 @@ def test_a_weight_scales_its_own_term_and_no_other(name: str) -> None:
         ({"denoise_mse": 0.0, "denoise_ce": 0.0}, "head", "denoised"),
         ({"denoise_share": 0.0}, "head", "denoised"),
         ({"forward": "none"}, "head", "denoised"),
-        ({"grpo": 0.0}, "head", "rollout"),
+        ({"grpo": 0.0}, "head.moves", "rollout"),
         ({"grpo": 0.0}, "head", "_reward"),
         ({}, "head", "_kl"),
         ({"reward_softmax": 0.0}, "score", "log_prob"),
@@ -72,7 +75,7 @@ def test_what_weighs_nothing_is_not_computed(
     settings: dict[str, Any] = {"kl": 0.1, "reference": "ema"} if method == "_kl" else {}
     for changes, called in ((settings, True), (off, False)):
         model = system(**changes)
-        calls = counted(monkeypatch, getattr(model, owner), method)
+        calls = counted(monkeypatch, attrgetter(owner)(model), method)
         losses(model)
         assert bool(calls) == called
 
@@ -250,7 +253,8 @@ def test_unprojected_predictions_keep_their_length() -> None:
         ratio = z_NKD[:, -1].norm(dim=1) / z_NKD[:, 2].norm(dim=1)
         assert close(ratio, torch.ones(TOKENS).double(), 1e-9) == project
     head, h_NKD = of(model), thoughts(model)
-    z_ND = head._predictions(head.condition(h_NKD), None)[:, -1]
+    known = head.condition(h_NKD)
+    z_ND = head.moves.predictions(head._predict(known), known.h_ND, None)[:, -1]
     assert close(head.refinements(h_NKD)[:, -1], z_ND * h_NKD[:, -1].norm(dim=1, keepdim=True) / math.sqrt(WIDTH))
 
 
@@ -271,8 +275,8 @@ def test_self_conditioning_hands_on_the_prediction_before(monkeypatch: pytest.Mo
     head.refinements(h_NKD)
     assert given[0] is None
     assert all(one is other for one, other in zip(given[1:], returned[:-1], strict=True))
-    path = head.rollout(known := head.condition(h_NKD), context().generator)
-    for use in (lambda: head.rollout(known, context().generator), lambda: head.path_log_prob(path, known)):
+    path = rollout(head, known := head.condition(h_NKD), context().generator)
+    for use in (lambda: rollout(head, known, context().generator), lambda: path_log_prob(head, path, known)):
         given.clear()
         returned.clear()
         use()
@@ -382,10 +386,10 @@ def test_an_item_policy_is_the_targets_probability_through_the_last_call(monkeyp
     model = system(policy="item", group=3, grpo=1.0)
     head = of(model)
     paths, advantages = [], []
-    rollout, advantage = head.rollout, head._advantage
-    monkeypatch.setattr(head, "rollout", lambda *given: paths.append(rollout(*given)) or paths[-1])  # type: ignore[func-returns-value]
+    inner, advantage = head.moves.rollout, head._advantage
+    monkeypatch.setattr(head.moves, "rollout", lambda *given: paths.append(inner(*given)) or paths[-1])  # type: ignore[func-returns-value]
     monkeypatch.setattr(head, "_advantage", lambda *given: advantages.append(advantage(*given)) or advantages[-1])  # type: ignore[func-returns-value]
-    moves = counted(monkeypatch, head, "path_log_prob")
+    moves = counted(monkeypatch, head.moves, "path_log_prob")
     grpo = losses(model)["grpo"]
     assert not moves
     h_RKD, y_R = thoughts(model).repeat_interleave(3, 0), packed(ROWS).targets_Q.repeat_interleave(3)  # type: ignore[union-attr]
@@ -424,10 +428,10 @@ def test_with_positive_only_no_path_is_pushed_down() -> None:
 
 
 def test_a_sampled_reward_is_the_targets_share_among_negatives_and_the_top(monkeypatch: pytest.MonkeyPatch) -> None:
-    from recbench.reasoning import diffuse
+    from recbench.reasoning import rewards
 
-    monkeypatch.setattr(diffuse, "SAMPLED_NEGATIVES", 3)
-    monkeypatch.setattr(diffuse, "SAMPLED_TOP", 2)
+    monkeypatch.setattr(rewards, "SAMPLED_NEGATIVES", 3)
+    monkeypatch.setattr(rewards, "SAMPLED_TOP", 2)
     model = system(reward="sampled")
     table, y_N = model.backbone.items.weight.detach(), torch.arange(1, ITEMS + 1)
     u_ND = torch.randn(ITEMS, WIDTH).double()
@@ -453,11 +457,11 @@ def test_a_random_reward_knows_nothing_of_the_target() -> None:
 def test_the_start_counts_as_a_move_only_if_told() -> None:
     model = system()
     head, known = of(model), of(model).condition(thoughts(model))
-    path = head.rollout(known, context().generator)
-    without, _ = of(twin(model, policy_start=False)).path_log_prob(path, known)
+    path = rollout(head, known, context().generator)
+    without, _ = path_log_prob(of(twin(model, policy_start=False)), path, known)
     sd = math.sqrt(head.process.v[4])
     start = torch.distributions.Normal(head.process.a[4] * known.h_ND, sd).log_prob(path[0]).mean(1)
-    assert close(head.path_log_prob(path, known)[0], (4 * without + start) / 5)
+    assert close(path_log_prob(head, path, known)[0], (4 * without + start) / 5)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from recbench.recommender import ItemRecommender
 from recbench.training.loop import Job, Start, Watcher
 from recbench.training.seeding import seed_everything
 from recbench.training.settings import stage_settings
+from tests.interrupted import killed
 from tests.systems import CPU, histories, queries, small_system
-from tests.training.test_stages import ITEMS, Killer, Trained, killed, same, users
+from tests.training.test_stages import ITEMS, Killer, Trained, same, users
 
 STAGES = ("ground", "align", "rl")
 

@@ -21,6 +21,7 @@ from recbench.training.checkpoint import Store
 from recbench.training.loop import Job, Watcher, fit
 from recbench.training.seeding import step_generator
 from recbench.training.settings import stage_settings
+from tests.interrupted import Stopper
 from tests.reasoning.test_heads import N_ITEMS, USERS, context, losses, stages_that_run
 from tests.systems import (
     CPU,
@@ -155,17 +156,6 @@ def test_the_items_of_a_step_are_counted_as_targets() -> None:
 
 
 # --- whole runs ---------------------------------------------------------------------------------------------------------
-
-
-class Stopper(Watcher):
-    """Presses Ctrl-C after an epoch."""
-
-    def __init__(self, after: int) -> None:
-        self.after = after
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        if line["epoch"] == self.after:
-            raise KeyboardInterrupt
 
 
 def order(tiny_home: Path, runs: Path, loss: dict[str, Any], *, resume: bool = False) -> Order:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from recbench.training.checkpoint import Progress, Store
 from recbench.training.loop import Job, Start, Watcher, fit
 from recbench.training.seeding import seed_everything
 from recbench.training.settings import stage_settings
+from tests.interrupted import killed
 from tests.systems import CPU, histories, queries, small_system
 
 ITEMS = 30
@@ -99,17 +99,6 @@ class Killer(Watcher):
         self.steps += 1
         if (self.now, self.steps) == (self.where, self.at):
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-def killed(work: Callable[[], object]) -> bool:
-    """Was a forked process that does ``work`` killed?"""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
 @pytest.mark.parametrize(("stage", "step"), [("spt", 2), ("spt", 6), ("rpt", 0), ("rpt", 2), ("rpt", 6), ("rpt", 11)])

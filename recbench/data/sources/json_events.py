@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
+from operator import attrgetter
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
-import orjson
 import pyarrow as pa
 
 from recbench.data.sources.bad import BadRow
 from recbench.data.sources.base import Events, Progress, Source
 from recbench.data.sources.building import Builder, Lines
-from recbench.data.sources.reading import shown
-from recbench.data.sources.records import UnreadableError, batches, parse
+from recbench.data.sources.reading import Text, shown
+from recbench.data.sources.records import UNREADABLE, UnreadableError, batches, parse
 from recbench.errors import Exit, RecbenchError
 
 Fields = Mapping[str, tuple[str, ...]]
@@ -46,23 +48,32 @@ class JsonEvents(Source):
     def read(self, progress: Progress) -> Events:
         builder = Builder(self.file, self.bad)
         n_blank = 0
-        for number, lines, last in batches(self.file, progress):
-            columns, at, blank = self._columns(number, lines, last)
+        for number, text, last in batches(self.file, progress):
+            columns, at, blank = self._columns(number, text, last)
             builder.add(columns, at)
             n_blank += blank
         return builder.finish((f"{n_blank:,} blank lines in the source hold no event.",) if n_blank else ())
 
-    def _columns(self, number: int, lines: list[bytes], last: bool) -> tuple[dict[str, pa.Array], Lines, int]:
+    @cached_property
+    def _record(self) -> msgspec.json.Decoder[Any]:
+        """Reads the fields of a record and skips the others, most of its bytes, without making them Python objects."""
+        names = {role: options[0] for role, options in self.fields.items()}
+        return msgspec.json.Decoder(
+            msgspec.defstruct("Record", [(role, Any) for role in names], rename=names, gc=False)
+        )
+
+    def _columns(self, number: int, text: Text, last: bool) -> tuple[dict[str, pa.Array], Lines, int]:
         """The columns of a batch, the line of each row, and how many lines are blank. Line by line only where need be."""
-        loads = orjson.loads
-        names = [options[0] for options in self.fields.values()]
         try:
-            records = [loads(line) for line in lines]
-            columns = [[record[name] for record in records] for name in names]
-            arrays = [_array(role, values) for role, values in zip(self.fields, columns, strict=True)]
-        except (ValueError, KeyError, TypeError, pa.ArrowException, OverflowError):
-            return self._slowly(number, lines, last)
-        return dict(zip(self.fields, arrays, strict=True)), range(number, number + len(lines)), 0
+            if not text.lines.isascii():
+                text.lines.decode()  # the bytes of skipped fields, too, must be text
+            records = self._record.decode_lines(text.lines)
+            if len(records) != text.n:
+                raise ValueError("a line without a record")
+            arrays = {role: _array(role, list(map(attrgetter(role), records))) for role in self.fields}
+        except (*UNREADABLE, TypeError, OverflowError, pa.ArrowException):
+            return self._slowly(number, text.lines.split(b"\n"), last)
+        return arrays, range(number, number + text.n), 0
 
     def _slowly(self, number: int, lines: list[bytes], last: bool) -> tuple[dict[str, pa.Array], Lines, int]:
         n_blank = 0

@@ -102,7 +102,8 @@ def _records(
     file: File, wanted: Collection[str], progress: Progress, bad: BadRows, passed: Counter[str]
 ) -> Iterator[Described]:
     """Every record of a wanted item; ``passed`` counts the lines that are not looked into."""
-    for number, lines, last in batches(file, progress):
+    for number, text, last in batches(file, progress):
+        lines = text.lines.split(b"\n")
         for at, line in enumerate(lines, start=number):
             ids = {match.decode("utf-8", "replace") for match in ID.findall(line)}
             if (ids and ids.isdisjoint(wanted)) or not line.strip():

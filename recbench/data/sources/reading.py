@@ -8,7 +8,10 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from contextlib import suppress
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
 
 from recbench.data.sources.archives import damaged, stored
 from recbench.data.sources.base import Progress
@@ -29,21 +32,23 @@ def blocks(file: File, progress: Progress) -> Iterator[bytes]:
     Raises:
         RecbenchError: it is cut off, damaged or a bomb. All that could be unpacked has been yielded by then.
     """
-    n_lines, recent = 0, (b"", b"")
     try:
         with stored(file, progress) as raw:
-            for block in unpacked(raw):
-                n_lines += block.count(b"\n")
-                recent = (recent[1], block)
-                yield block
+            yield from unpacked(raw)
     except DamageError as error:
-        raise damaged(file, error, _upto(n_lines, b"".join(recent), error)) from error
+        raise damaged(file, error, _upto(file, error)) from error
     except (tarfile.TarError, zipfile.BadZipFile) as error:
         raise damaged(file, DamageError("tar" if isinstance(error, tarfile.TarError) else "zip", str(error))) from error
 
 
-def _upto(n_lines: int, recent: bytes, error: DamageError) -> str:
-    whole = recent.rpartition(b"\n")[0].rpartition(b"\n")[2]
+def _upto(file: File, error: DamageError) -> str:
+    """Up to where it can be read: it is read again, since counting all along is paid for by every whole file."""
+    n_lines, recent = 0, (b"", b"")
+    with suppress(DamageError), stored(file, lambda _: None) as raw:
+        for block in unpacked(raw):
+            n_lines += n_breaks(block)
+            recent = (recent[1], block)
+    whole = b"".join(recent).rpartition(b"\n")[0].rpartition(b"\n")[2]
     upto = f"readable up to line {n_lines:,} ({shown(whole)})" if n_lines else "readable, but not one whole line of it"
     return f"It is {upto}, then {'stops' if error.cut else 'breaks'}."
 
@@ -66,17 +71,31 @@ def head_of(file: File, *, strict: bool = False) -> bytes:
     return head[:HEAD]
 
 
-def lines(file: File, progress: Progress) -> Iterator[list[bytes]]:
-    """The lines in batches, line ends removed (a carriage return stays). The last one may lack its line end.
+class Text(NamedTuple):
+    """Whole lines, and how many."""
+
+    lines: bytes
+    """Without the last line break. A carriage return stays."""
+    n: int
+
+
+def n_breaks(text: bytes) -> int:
+    """Line breaks in it: ``bytes.count`` takes three times as long."""
+    return int(np.count_nonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n")))
+
+
+def whole_lines(file: File, progress: Progress) -> Iterator[Text]:
+    """The content, some lines at a time. The last line may lack its break.
 
     Raises:
         RecbenchError: as :func:`blocks`, or a line is longer than any record.
     """
     rest, n = b"", 0
     for block in blocks(file, progress):
-        batch = (rest + block).split(b"\n")
-        rest = batch.pop()
-        n += len(batch)
+        text, broken, rest = (rest + block).rpartition(b"\n")
+        if broken:
+            yield (found := Text(text, n_breaks(text) + 1))
+            n += found.n
         if len(rest) > LONGEST:
             raise RecbenchError(
                 f"Line {n + 1:,} of {file} does not end.",
@@ -84,10 +103,18 @@ def lines(file: File, progress: Progress) -> Iterator[list[bytes]]:
                 fix="Mend the line ends of the file, or name another --source-format.",
                 code=Exit.DATA,
             )
-        if batch:
-            yield batch
     if rest:
-        yield [rest]
+        yield Text(rest, 1)
+
+
+def lines(file: File, progress: Progress) -> Iterator[list[bytes]]:
+    """The lines in batches, line ends removed (a carriage return stays). The last one may lack its line end.
+
+    Raises:
+        RecbenchError: as :func:`whole_lines`.
+    """
+    for text in whole_lines(file, progress):
+        yield text.lines.split(b"\n")
 
 
 def text_stream(source: Iterator[bytes]) -> BinaryIO:

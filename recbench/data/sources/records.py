@@ -1,7 +1,7 @@
 """Records of a JSON-lines file, also where it is Python-dict text, one big array, or pretty-printed. Nothing is evaluated.
 
 Python-dict text is rewritten into JSON string by string: linear in the length of the line, nothing nested is built
-before orjson has bounded it, and what is not a literal (a name, a call, an operator) makes the line unreadable.
+before the JSON reader has bounded it, and what is not a literal (a name, a call, an operator) makes the line unreadable.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
+import msgspec
 
 from recbench.data.sources.base import Progress
 from recbench.data.sources.places import File
-from recbench.data.sources.reading import LONGEST, blocks, head_of, lines, shown
+from recbench.data.sources.reading import LONGEST, Text, blocks, head_of, shown, whole_lines
 from recbench.errors import Exit, RecbenchError
 
 BOM = b"\xef\xbb\xbf"
@@ -39,9 +39,11 @@ PLAIN = {
 }
 WORDS = {"None": "null", "True": "true", "False": "false"}
 EXPONENT = re.compile(r"[eE]\d+")
+UNREADABLE = (ValueError, RecursionError)
+"""What the JSON reader raises: syntax, bytes that are no text, nesting without end."""
 OPENING = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}"]', re.DOTALL)
 
-Batch = tuple[int, list[bytes], bool]
+Batch = tuple[int, Text, bool]
 """Number of the first line (record, where records span lines), the lines, and whether the file ends with them."""
 
 
@@ -50,7 +52,7 @@ def batches(file: File, progress: Progress) -> Iterator[Batch]:
     if spans_lines(head_of(file)):
         yield from _numbered(_documents(file, progress))
     else:
-        yield from _numbered(lines(file, progress))
+        yield from _numbered(whole_lines(file, progress))
 
 
 def spans_lines(head: bytes) -> bool:
@@ -60,19 +62,19 @@ def spans_lines(head: bytes) -> bool:
     return text.startswith(b"[") or first == b"{" or (text.startswith(b"{") and first.endswith(b","))
 
 
-def _numbered(found: Iterator[list[bytes]]) -> Iterator[Batch]:
+def _numbered(found: Iterator[Text]) -> Iterator[Batch]:
     number, held = 1, next(found, None)
     while held is not None:
         following = next(found, None)
-        if number == 1 and held:
-            held[0] = held[0].removeprefix(BOM)
+        if number == 1:
+            held = held._replace(lines=held.lines.removeprefix(BOM))
         yield number, held, following is None
-        number += len(held)
+        number += held.n
         held = following
 
 
-def _documents(file: File, progress: Progress) -> Iterator[list[bytes]]:
-    """Every outermost JSON object of a file, line breaks inside it or not.
+def _documents(file: File, progress: Progress) -> Iterator[Text]:
+    """Every outermost JSON object of a file on a line of its own: breaks inside it become carriage returns, as blank to JSON.
 
     Raises:
         RecbenchError: the last one has no end, or one is too long to be a record.
@@ -85,7 +87,7 @@ def _documents(file: File, progress: Progress) -> Iterator[list[bytes]]:
         if len(rest) > LONGEST_RECORD:
             raise _endless(file, n, f"It has more than {LONGEST_RECORD:,} bytes.")
         if found:
-            yield found
+            yield Text(b"\n".join(record.replace(b"\n", b"\r") for record in found), len(found))
     if rest.strip(b" \r\n\t,]"):
         raise _endless(file, n, f"The file ends in the middle of it: ...{shown(rest[-40:])}")
 
@@ -128,11 +130,11 @@ def parse(line: bytes) -> dict[str, Any]:
         UnreadableError: it is neither, or holds something else than one record.
     """
     try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError as problem:
+        record = msgspec.json.decode(line)
+    except UNREADABLE as problem:
         try:
-            record = orjson.loads(as_json(line.decode("utf-8")))
-        except ValueError:
+            record = msgspec.json.decode(as_json(line.decode("utf-8")))
+        except UNREADABLE:
             raise UnreadableError(str(problem)) from None
     if not isinstance(record, dict):
         raise UnreadableError(f"it holds a {type(record).__name__}, not one record")

@@ -25,9 +25,9 @@ def some(n: int = 20, share: float | None = None) -> BadRows:
 @pytest.mark.parametrize(
     ("line", "what", "why"),
     [
-        ("nonsense", "is neither JSON nor Python-dict text: nonsense", "nvalid literal"),
+        ("nonsense", "is neither JSON nor Python-dict text: nonsense", "invalid character (byte"),
         ("[1, 2]", "is neither JSON nor Python-dict text: [1, 2]", "holds a list, not one record"),
-        ("{'reviewerID': exit()}", "is neither JSON nor Python-dict text", "nexpected character"),
+        ("{'reviewerID': exit()}", "is neither JSON nor Python-dict text", "object keys must be strings"),
         ('{"asin": "B"}', "has no reviewerID", "the record has: asin"),
         (json.dumps(old("", "B", 1)), "has no user", "named by text"),
         (json.dumps(old("A", None, 1)), "has no asin", "Every event needs its item"),  # type: ignore[arg-type]

@@ -6,11 +6,15 @@ import gzip
 import random
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from recbench.data.detect import open_source
 from recbench.data.sources.bad import BadRows
+from recbench.data.sources.building import Lines
+from recbench.data.sources.json_events import JsonEvents
 from recbench.data.sources.metadata import read_metadata
+from recbench.data.sources.reading import Text
 from recbench.errors import RecbenchError
 from recbench.registry import SOURCES
 from tests.data.sources.files import (
@@ -26,6 +30,7 @@ from tests.data.sources.files import (
     U_DATA,
     YELP,
     tarred,
+    triples,
 )
 
 zstandard = pytest.importorskip("zstandard")
@@ -117,6 +122,40 @@ def test_no_bytes_give_a_traceback(name: str, tmp_path: Path) -> None:
     for number in range(ROUNDS):
         path.write_bytes(mutated((LOGS | MORE)[name].encode(), drawn) or b" ")
         survives(path, name if number % 2 and name in LOGS else None)
+
+
+@pytest.mark.parametrize("name", ["amazon2014-reviews", "amazon2018-reviews", "amazon2023-reviews", "yelp", "steam"])
+def test_lines_read_at_once_give_what_each_gives_by_itself(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = random.Random(name)
+    path = tmp_path / "x.json"
+    n_good = 0
+    for _ in range(10 * ROUNDS):
+        lines = LOGS[name].encode().splitlines()
+        place = drawn.randrange(len(lines))
+        lines[place] = mutated(lines[place], drawn).replace(b"1e999", b"")  # harmless in a field that is not read
+        path.write_bytes(b"\n".join(lines))
+        at_once = outcome(path, name)
+        with monkeypatch.context() as patched:
+            patched.setattr(JsonEvents, "_columns", one_by_one)
+            assert outcome(path, name) == at_once
+        n_good += isinstance(at_once, tuple) and not at_once[1]
+    assert n_good >= 10
+
+
+def one_by_one(source: JsonEvents, number: int, text: Text, last: bool) -> tuple[dict[str, pa.Array], Lines, int]:
+    return source._slowly(number, text.lines.split(b"\n"), last)
+
+
+def outcome(path: Path, name: str) -> object:
+    """Events and bad rows, or what is said against the file."""
+    bad = BadRows(limit=1000, share=None)
+    try:
+        events = open_source(path, name, {}, bad)[1].read(lambda _: None)
+    except RecbenchError as error:
+        return error.what
+    return triples(events), bad.first, events.notes, None if events.rating is None else events.rating.tolist()
 
 
 @pytest.mark.parametrize("kind", ["gz", "zst", "zip", "tar", "tar.gz"])

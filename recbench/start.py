@@ -1,0 +1,83 @@
+"""Going on from a finished run (``--from``): whose weights, and whether they fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recbench.config import differences, in_words, typed
+from recbench.errors import RecbenchError
+from recbench.files import sha256
+from recbench.registry import HEADS
+from recbench.runs import folder as layout
+from recbench.runs.folder import Run
+from recbench.settings import IDS, Resolved, resolve
+from recbench.trained import finished, system_table
+from recbench.training.checkpoint import read_tensors
+from recbench.training.loop import Start
+
+
+def start_of(resolved: Resolved, seed: int, fingerprint: str) -> tuple[Start | None, dict[str, str]]:
+    """The weights to go on from, with the stages their run has gone through, and what ``run.json`` says of that run.
+
+    Args:
+        resolved: the system to train; None and nothing where it begins anew.
+        fingerprint: of the dataset to train on.
+
+    Raises:
+        RecbenchError: the run is not finished, or is of another dataset or system, or no stage is left.
+    """
+    if resolved.start is None:
+        return None, {}
+    run = Run.open(Path(resolved.start.replace("{seed}", str(seed))))
+    return _start(run, resolved, fingerprint), {
+        "folder": str(run.folder),
+        "model_sha256": sha256(run.folder / layout.MODEL),
+        "config_sha256": run.manifest.config_sha256,
+    }
+
+
+def _start(run: Run, resolved: Resolved, fingerprint: str) -> Start:
+    finished(run)
+    m, stages = run.manifest, resolved.stages
+    if m.dataset["fingerprint"] != fingerprint:
+        raise RecbenchError(
+            f"--from {run.folder} was trained on another dataset.",
+            why=f"Its data: {m.dataset['name']}, fingerprint {m.dataset['fingerprint'][:12]}; here {fingerprint[:12]}. "
+            "Item ids mean other items there.",
+            fix="Name a run of the same prepared dataset: recbench list runs",
+        )
+    begins_as = HEADS.load(resolved.head).begins_as(resolved.head_config)
+    plain = m.head != resolved.head and m.head in begins_as
+    _refuse_another_system(run, resolved, m.head == resolved.head or plain, stages[0])
+    done = tuple(begins_as[m.head]) if plain else tuple(m.stages)
+    if done != tuple(stages[: len(done)]) or len(done) == len(stages):
+        raise RecbenchError(
+            f"--from {run.folder} leaves no stage to train.",
+            why=f"It has gone through {', '.join(done) or 'none'}; asked for: {', '.join(stages)}.",
+            fix="Name a run that stopped earlier (--until), or leave --from out.",
+        )
+    return Start(read_tensors(run.folder / layout.MODEL), done, backbone_only=plain)
+
+
+def _refuse_another_system(run: Run, resolved: Resolved, same_head: bool, first: str) -> None:
+    """A stage goes on with the backbone, the loss and the ids that the stages before it had.
+
+    Raises:
+        RecbenchError: one of them is another, or the head is and does not begin as that of the run.
+    """
+    parts = ("backbone", "loss", *IDS)
+    tables = resolve(system_table(run), run.manifest.dataset["family"]).table, resolved.table
+    there, here = ({name: table[name] for name in parts if name in table} for table in tables)
+    differ = differences(there, here)
+    if same_head and not differ:
+        return
+    fix = f"Train one to start from: recbench train --backbone {resolved.backbone} --reason {resolved.head} --until {first}"
+    if same_head and run.manifest.backbone == resolved.backbone:
+        given = [f"--set {name}={typed(old)}" for name, old, _ in differ if old is not None]
+        unset = [name for name, old, _ in differ if old is None]
+        fix = f"Go on with its settings: {' '.join([*given, *(['without', ', '.join(unset)] if unset else [])])}"
+    raise RecbenchError(
+        f"--from {run.folder} holds another system: {run.manifest.system}.",
+        why=in_words(differ) if same_head else f"Its head is {run.manifest.head}, here it is {resolved.head}.",
+        fix=fix,
+    )

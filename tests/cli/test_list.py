@@ -1,0 +1,77 @@
+"""Lists on terminals of any width, and off them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from recbench.cli import render
+from recbench.cli.app import run
+from recbench.cli.list import KINDS
+from tests.run_folders import make_run, ranks
+
+Captured = pytest.CaptureFixture[str]
+LONG = "amazon2018-arts-crafts-and-sewing"
+
+
+@pytest.fixture(autouse=True)
+def at_home(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among prepared datasets and two runs, one of a long name."""
+    (tmp_path / "datasets").symlink_to(tiny_home)
+    for dataset in ("tiny", LONG):
+        make_run(tmp_path / "runs", "markov", ranks(np.arange(20)), dataset={"name": dataset})
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(params=[72, 80, 90, 100, 120])
+def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Columns of a terminal that stdout is."""
+    terminal = Console(highlight=False, soft_wrap=True, force_terminal=True, color_system=None, width=request.param)
+    monkeypatch.setattr(render, "out", terminal)
+    return request.param
+
+
+def listed(kind: str, capsys: Captured) -> tuple[list[dict[str, Any]], list[str], str]:
+    """Rows as machines get them, lines as a person does, and what stands on stderr."""
+    assert run(["list", kind, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert run(["list", kind]) == 0
+    said = capsys.readouterr()
+    return rows, [line.rstrip() for line in said.out.splitlines() if line.strip()], said.err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_word_is_broken_and_no_line_is_longer_than_the_terminal(kind: str, width: int, capsys: Captured) -> None:
+    rows, lines, told = listed(kind, capsys)
+    shown = [column for column in rows[0] if column in lines[1]]
+    gone = [column for column in rows[0] if column not in shown]
+    assert max(map(len, lines)) <= width
+    assert shown[0] in ("name", "run")
+    assert len(shown) > 1
+    words = {word for row in rows for column in shown for word in str(row[column]).split() if not word.isdigit()}
+    assert words <= {word for line in lines for word in line.split()}
+    assert all(column in told for column in gone)
+    assert ("no room for" in told) == bool(gone)
+
+
+def test_the_most_telling_columns_stay_longest(width: int, capsys: Captured) -> None:
+    _, lines, told = listed("datasets", capsys)
+    assert "events" in lines[1]
+    assert "checksum" in told
+    assert ("users" in told) == (width < 100)
+    _, lines, told = listed("runs", capsys)
+    assert "NDCG@10" in lines[1]
+    assert ("HR@10" in told) == (width < 80)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_off_a_terminal_a_row_is_a_line_and_no_column_goes(kind: str, capsys: Captured) -> None:
+    rows, lines, told = listed(kind, capsys)
+    assert all(column in lines[1] for column in rows[0])
+    assert len(lines) == len(rows) + 3
+    assert not told
