@@ -30,7 +30,7 @@ def described(*rows: tuple[object, object, object, object]) -> pd.DataFrame:
 @pytest.fixture
 def tiny(tiny_home: Path, tmp_path: Path) -> Dataset:
     """A copy to write into."""
-    shutil.copytree(tiny_home, tmp_path / "home")
+    shutil.copytree(tiny_home / "tiny", tmp_path / "home" / "tiny")  # without what others have cached
     return open_dataset("tiny", tmp_path / "home")
 
 
