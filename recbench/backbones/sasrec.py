@@ -8,8 +8,8 @@ behind its residual sum, the feed-forward is 4 D wide with GELU, embeddings are 
 from the oldest event kept, and the loss is the full softmax over the catalogue.
 As settings: positions counted from the newest event, as in the authors' code, which pads on the left; LayerNorm before each
 part, rotary positions (Su et al., arXiv 2104.09864, eq. 34), gated residuals (Borisyuk et al., LiGR, arXiv 2502.03417), SwiGLU
-(Shazeer, arXiv 2002.05202, eq. 6). Norms, gates and SwiGLU make the layers of eSASRec (Tikhonovich et al.,
-RecSys 2025, arXiv 2508.06450): ``--config esasrec``.
+(Shazeer, arXiv 2002.05202, eq. 6). All but rotary make eSASRec (Tikhonovich et al., RecSys 2025, arXiv 2508.06450):
+``--config esasrec``.
 """
 
 from __future__ import annotations

@@ -154,6 +154,7 @@ def test_the_shipped_config_switches_on_every_part_of_esasrec() -> None:
     assert resolved.backbone == "sasrec"
     assert (config.norm, config.final_norm, config.gate, config.feed_forward) == ("pre", False, True, "swiglu")
     assert (config.n_layers, config.n_heads, config.width, config.dropout) == (1, 1, 64, 0.2)
+    assert config.positions_from == "newest"
     assert resolved.train["train"].patience == 50
     assert read_config(Path("esasrec"))["backbone"]["name"] == "sasrec"
 
