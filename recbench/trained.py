@@ -267,8 +267,8 @@ def pick_device(name: str) -> torch.device:
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if here[kind]))
-    kind = name.partition(":")[0]
-    if not here.get(kind, False):
+    kind, colon, number = name.partition(":")
+    if not here.get(kind, False) or (colon and not number.isdecimal()):
         raise RecbenchError(
             f"Device {name!r} is not here.",
             why=f"Available: {', '.join(kind for kind, there in here.items() if there)}.",

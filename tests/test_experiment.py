@@ -351,3 +351,14 @@ def test_a_run_says_how_many_settings_were_tried_if_it_is_told(tiny_home: Path, 
     told = done(replace(order(tiny_home, tmp_path, backbone="markov"), trials=8))
     assert told.manifest.tuning == {"trials": 8, "selected_on": "valid"}
     assert done(order(tiny_home, tmp_path / "other", backbone="markov")).manifest.tuning == {}
+
+
+def test_histories_too_short_to_train_on_are_refused_by_name(tiny_home: Path, tmp_path: Path) -> None:
+    rows = "".join(f"u{user},i{(user + step) % 4},{step}\n" for user in range(6) for step in range(3))
+    (tmp_path / "short.csv").write_text("user,item,timestamp\n" + rows, encoding="utf-8")
+    prepare(Request(name="short", home=tmp_path, source=tmp_path / "short.csv", core=0))
+    asked = replace(order(tiny_home, tmp_path / "runs"), dataset=open_dataset("short", tmp_path))
+    with pytest.raises(RecbenchError, match="nothing to learn from") as refused:
+        done(asked)
+    assert refused.value.code == Exit.DATA
+    assert "None of its 6 users" in refused.value.why

@@ -68,6 +68,15 @@ def failed(args: list[str], capsys: Captured) -> tuple[int, str]:
         (["train", "--backbone", "sasrec", "--seed", "1", "--seeds", "1,2"], 2, "Both --seed and --seeds"),
         (["train", "--backbone", "sasrec", "--seeds", "1,x"], 2, "cannot be read"),
         (["train", "--backbone", "sasrec", "--seeds", "1,1"], 2, "Seeds differ"),
+        (["train", "--backbone", "markov", "--seed", "-1"], 2, "The seed -1 cannot be used"),
+        (["train", "--backbone", "markov", "--set", "seed=-4"], 2, "The seed -4 cannot be used"),
+        (["train", "--backbone", "markov", "--set", "seed=one"], 2, "The seed 'one' cannot be used"),
+        (["train", "--backbone", "sasrec", "--set", "train=1"], 2, "[train] is a table"),
+        (["train", "--backbone", "markov", "--set", "train=1"], 2, "[train] is a table"),
+        (["train", "--backbone", "sasrec", "--set", "train.learning_rate=nan"], 2, "a finite number"),
+        (["train", "--backbone", "sasrec", "--set", "train.clip_norm=inf"], 2, "a finite number"),
+        (["train", "--backbone", "sasrec", "--device", "cpu:first"], 2, "Device 'cpu:first' is not here"),
+        (["train", "--backbone", "sasrec", "--device", "cpu:"], 2, "Device 'cpu:' is not here"),
         (["train", "--backbone", "sasrec", "--device", "quantum"], 2, "Device 'quantum' is not here"),
         (["train", "--backbone", "sasrec", "--frobnicate"], 2, "--frobnicate"),
         (["train", "--backbone", "markov", "--reason", "lares"], 2, "takes no reasoning head"),
@@ -105,6 +114,13 @@ def test_a_mistake_is_answered_with_what_why_fix_and_its_code(
     got, text = failed(args, capsys)
     assert got == code
     assert words in text
+
+
+def test_no_arguments_show_the_help_and_no_empty_error(capsys: Captured) -> None:
+    assert run([]) == 2
+    captured = capsys.readouterr()
+    assert "prepare" in captured.out
+    assert captured.err == ""
 
 
 def test_help_names_every_command(capsys: Captured) -> None:
