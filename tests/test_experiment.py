@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +26,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.experiment import Order
 from recbench.runs.folder import Run
 from recbench.settings import Asked, resolve
+from recbench.training.checkpoint import write_tensors
 from recbench.training.loop import Watcher
 from tests.systems import CPU
 
@@ -362,3 +365,16 @@ def test_histories_too_short_to_train_on_are_refused_by_name(tiny_home: Path, tm
         done(asked)
     assert refused.value.code == Exit.DATA
     assert "None of its 6 users" in refused.value.why
+
+
+def test_what_the_disk_does_not_take_of_the_weights_is_an_error_of_the_system(tmp_path: Path) -> None:
+    weights = {"table": torch.zeros(1000, 100)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # as a full disk: the writer gets no further
+    try:
+        with pytest.raises(OSError, match="os error") as refused:
+            write_tensors(tmp_path / "model.safetensors", weights)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert refused.value.errno == errno.EFBIG
+    assert not any(tmp_path.iterdir())

@@ -191,7 +191,9 @@ def parse_seeds(seeds: str) -> list[int]:
         chosen = [int(part) for part in seeds.split(",")]
     except ValueError as error:
         raise RecbenchError(
-            f"--seeds {seeds!r} cannot be read.", why="It is whole numbers with commas between them.", fix="--seeds 0,1,2"
+            f"--seeds {seeds!r} cannot be read.",
+            why="It is whole numbers with commas between them.",
+            fix="--seeds 0,1,2",
         ) from error
     if len(set(chosen)) < len(chosen) or min(chosen) < 0:
         raise RecbenchError(
