@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -378,3 +379,11 @@ def test_what_the_disk_does_not_take_of_the_weights_is_an_error_of_the_system(tm
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert refused.value.errno == errno.EFBIG
     assert not any(tmp_path.iterdir())
+
+
+def test_a_dataset_whose_folder_was_renamed_is_found_again_by_its_runs(tiny_home: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_home / "tiny", tmp_path / "kept")
+    run = done(replace(order(tiny_home, tmp_path, backbone="markov"), dataset=open_dataset("kept", tmp_path)))
+    assert run.folder.name == "kept-markov-none-s0"
+    assert run.manifest.dataset["name"] == "kept"
+    assert trained.rank_again(run, tmp_path, CPU)[1] == 0
