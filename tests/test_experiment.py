@@ -387,3 +387,26 @@ def test_a_dataset_whose_folder_was_renamed_is_found_again_by_its_runs(tiny_home
     assert run.folder.name == "kept-markov-none-s0"
     assert run.manifest.dataset["name"] == "kept"
     assert trained.rank_again(run, tmp_path, CPU)[1] == 0
+
+
+def test_a_model_too_large_for_the_memory_is_told_so(tiny_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecbenchError, match="Memory ran out") as refused:
+        done(order(tiny_home, tmp_path, "backbone.inner=10000000000000"))
+    assert refused.value.code == Exit.RUN
+    assert "allocate" in refused.value.why
+
+
+def test_memory_that_runs_out_in_a_step_is_told_and_kept_in_the_run(
+    tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore lines")
+
+    monkeypatch.setattr(experiment, "fit", full)
+    asked = order(tiny_home, tmp_path)
+    with pytest.raises(RecbenchError, match="Memory ran out"):
+        done(asked)
+    kept = Run.open(asked.folder).manifest
+    assert kept.status == "failed"
+    assert kept.error["why"] == "CUDA out of memory. Tried to allocate 2 GiB."
+    assert "batch_size" in kept.error["fix"]
