@@ -204,8 +204,12 @@ def _own(folder: Path) -> Iterator[None]:
             ) from error
         for left in folder.rglob(".*.part"):  # of a process that was killed while writing
             left.unlink()
-        yield
-        (folder / ".lock").unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (folder / ".lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds something: a run, whole or not
+                folder.rmdir()
 
 
 def _manifest(order: Order, model: Recommender, start: Start | None) -> Manifest:

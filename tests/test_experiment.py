@@ -394,6 +394,7 @@ def test_a_model_too_large_for_the_memory_is_told_so(tiny_home: Path, tmp_path: 
         done(order(tiny_home, tmp_path, "backbone.inner=10000000000000"))
     assert refused.value.code == Exit.RUN
     assert "allocate" in refused.value.why
+    assert not any(tmp_path.iterdir())  # no run began, so no folder passes for one
 
 
 def test_memory_that_runs_out_in_a_step_is_told_and_kept_in_the_run(
