@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shlex
 import tomllib
@@ -217,6 +218,8 @@ def _checked(value: Any, hint: Any, name: str) -> Any:
         return tuple(_checked(element, choices[0], name) for element in value)
     if hint is float and type(value) is int:
         return float(value)
+    if hint is float and type(value) is float and not math.isfinite(value):
+        raise RecbenchError(f"{name} cannot be {value}.", why="It takes a finite number.", fix=f"--set {name}=0.1")
     plain = origin or hint
     if type(value) is not plain and not (plain is dict and isinstance(value, dict)):
         raise RecbenchError(

@@ -64,14 +64,14 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
     """Do one run, or find it done. Returns it and whether it was there already.
 
     Raises:
-        RecbenchError: the folder is taken, training diverged, the disk is full ... The folder then says ``failed``.
+        RecbenchError: the folder is taken, training diverged, disk or memory is full ... The folder then says ``failed``.
         KeyboardInterrupt: passed on, after the folder says ``interrupted``.
     """
     if (done := _already_there(order)) is not None:
         return done, True
     refuse_unfit(order.resolved.train, order.device)
     start, origin = start_of(order.resolved, order.seed, order.dataset.card.fingerprint)
-    with _own(order.folder):
+    with _own(order.folder), _told_in_words(order.folder):
         seed_everything(order.seed)
         model = new_model(order.resolved, order.dataset, order.device)
         _refuse_short(order, model)
@@ -84,11 +84,9 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
             replace(manifest, status="interrupted").write(order.folder)
             raise
         except Exception as error:
-            told = _os_error(error, order.folder) if isinstance(error, OSError) else error
+            told = _told(error, order.folder)
             _best_effort(replace(manifest, status="failed", error=_in_words(told)), order.folder)
-            if told is error:
-                raise
-            raise told from error
+            raise
         Store(order.folder / layout.STATE).clear()
     return Run(order.folder, manifest), False
 
@@ -203,8 +201,12 @@ def _own(folder: Path) -> Iterator[None]:
             ) from error
         for left in folder.rglob(".*.part"):  # of a process that was killed while writing
             left.unlink()
-        yield
-        (folder / ".lock").unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (folder / ".lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds something: a run, whole or not
+                folder.rmdir()
 
 
 def _refuse_short(order: Order, model: Recommender) -> None:
@@ -239,6 +241,35 @@ def _in_words(error: Exception) -> dict[str, str]:
 def _best_effort(manifest: Manifest, folder: Path) -> None:
     with contextlib.suppress(OSError):  # the disk that failed may not take this line either
         manifest.write(folder)
+
+
+@contextlib.contextmanager
+def _told_in_words(folder: Path) -> Iterator[None]:
+    """What the machine refuses, disk or memory, as an error that a user can mend."""
+    try:
+        yield
+    except Exception as error:
+        told = _told(error, folder)
+        if told is error:
+            raise
+        raise told from error
+
+
+def _told(error: Exception, folder: Path) -> Exception:
+    if isinstance(error, OSError):
+        return _os_error(error, folder)
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or _NO_MEMORY in str(error):
+        return RecbenchError(
+            f"Memory ran out for {folder}.",
+            why=str(error).partition("\n")[0] or type(error).__name__,
+            fix="Smaller steps: --set train.batch_size=256; or scores of fewer items: --set loss.name=sampled-softmax",
+            code=Exit.RUN,
+        )
+    return error
+
+
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""All that a RuntimeError of torch says of it on a CPU."""
 
 
 def _os_error(error: OSError, folder: Path) -> RecbenchError:

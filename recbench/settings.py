@@ -114,7 +114,7 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     head_config: Any = build(head_class, _without_name(table, "head"), "head")
     loss, loss_config = _loss(backbone, table)
     stages = HEADS.load(head).plan(head_config)
-    train = stage_settings(table.get("train", {}), stages)
+    train = stage_settings(_training(table), stages)
     resolved["head"] |= as_table(head_config)
     resolved["loss"] = {"name": loss, **as_table(loss_config)}
     resolved["train"] = _train_table(train)
@@ -208,7 +208,7 @@ def _refuse_training(backbone: str, config: Any, table: Mapping[str, Any]) -> No
             fix="Leave them out.",
         )
     loss = table.get("loss", {})
-    asked: dict[str, Mapping[str, Any]] = {"train": _without_name(table, "train"), "head": _without_name(table, "head")}
+    asked: dict[str, Mapping[str, Any]] = {"train": _training(table), "head": _without_name(table, "head")}
     asked["loss"] = loss if isinstance(loss, Mapping) else {"name": loss}
     for key, extra in asked.items():
         if extra:
@@ -250,6 +250,18 @@ def _without_name(table: Mapping[str, Any], key: str) -> Table:
     if not isinstance(found, Mapping):
         return {}
     return {name: value for name, value in found.items() if name != "name"}
+
+
+def _training(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The ``[train]`` table.
+
+    Raises:
+        RecbenchError: a value stands in its place.
+    """
+    found = table.get("train", {})
+    if not isinstance(found, Mapping):
+        raise RecbenchError(f"train cannot be {found!r}.", why="[train] is a table.", fix="--set train.epochs=10")
+    return found
 
 
 def _train_table(train: dict[str, Settings]) -> Table:

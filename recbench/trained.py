@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 
 from recbench import columns
@@ -85,7 +87,11 @@ def system_table(run: Run) -> dict[str, object]:
 
 
 def rank_again(run: Run, datasets: Path, device: torch.device) -> tuple[Ranks, int]:
-    """Test ranks from the stored weights, and how many rows differ from the stored ones. Writes ``users.parquet`` only if gone."""
+    """Test ranks from the stored weights, and how many rows differ from the stored ones. Writes ``users.parquet`` only if gone.
+
+    Raises:
+        RecbenchError: see ``load``; or the stored ranks are there and cannot be read.
+    """
     model, dataset = load(run, datasets, device)
     ranks = {split: evaluate(model, dataset.queries(split), device) for split in ("valid", "test")}
     fresh = pd.concat([ranks[split].frame() for split in ("valid", "test")], ignore_index=True)
@@ -93,7 +99,15 @@ def rank_again(run: Run, datasets: Path, device: torch.device) -> tuple[Ranks, i
     if not path.exists():
         write_parquet(fresh, path)
         replace(run.manifest, files=run.manifest.files | {layout.USERS: sha256(path)}).write(run.folder)
-    stored = pd.read_parquet(path)
+    try:
+        stored = pd.read_parquet(path)
+    except (OSError, pa.ArrowException) as error:
+        raise RecbenchError(
+            f"{path} cannot be read, so there is nothing to hold the ranks against.",
+            why=f"{error}",
+            fix=f"rm {shlex.quote(str(path))}, then the same command writes it again",
+            code=Exit.RUN,
+        ) from error
     same = stored.shape == fresh.shape and (stored.to_numpy() == fresh.to_numpy()).all(axis=1)
     return ranks["test"], len(fresh) - int(np.sum(same))
 
@@ -219,8 +233,8 @@ def pick_device(name: str) -> torch.device:
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if here[kind]))
-    kind = name.partition(":")[0]
-    if not here.get(kind, False):
+    kind, colon, number = name.partition(":")
+    if not here.get(kind, False) or (colon and not number.isdecimal()):
         raise RecbenchError(
             f"Device {name!r} is not here.",
             why=f"Available: {', '.join(kind for kind, there in here.items() if there)}.",

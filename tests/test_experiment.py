@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +26,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.experiment import Order
 from recbench.runs.folder import Run
 from recbench.settings import Asked, resolve
+from recbench.training.checkpoint import write_tensors
 from recbench.training.loop import Watcher
 from tests.interrupted import Stopper, killed
 from tests.systems import CPU
@@ -329,3 +333,59 @@ def test_a_run_says_how_many_settings_were_tried_if_it_is_told(tiny_home: Path, 
     told = done(replace(order(tiny_home, tmp_path, backbone="markov"), trials=8))
     assert told.manifest.tuning == {"trials": 8, "selected_on": "valid"}
     assert done(order(tiny_home, tmp_path / "other", backbone="markov")).manifest.tuning == {}
+
+
+def test_histories_too_short_to_train_on_are_refused_by_name(tiny_home: Path, tmp_path: Path) -> None:
+    rows = "".join(f"u{user},i{(user + step) % 4},{step}\n" for user in range(6) for step in range(3))
+    (tmp_path / "short.csv").write_text("user,item,timestamp\n" + rows, encoding="utf-8")
+    prepare(Request(name="short", home=tmp_path, source=tmp_path / "short.csv", core=0))
+    asked = replace(order(tiny_home, tmp_path / "runs"), dataset=open_dataset("short", tmp_path))
+    with pytest.raises(RecbenchError, match="nothing to learn from") as refused:
+        done(asked)
+    assert refused.value.code == Exit.DATA
+    assert "None of its 6 users" in refused.value.why
+
+
+def test_what_the_disk_does_not_take_of_the_weights_is_an_error_of_the_system(tmp_path: Path) -> None:
+    weights = {"table": torch.zeros(1000, 100)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # as a full disk: the writer gets no further
+    try:
+        with pytest.raises(OSError, match="os error") as refused:
+            write_tensors(tmp_path / "model.safetensors", weights)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert refused.value.errno == errno.EFBIG
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_dataset_whose_folder_was_renamed_is_found_again_by_its_runs(tiny_home: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_home / "tiny", tmp_path / "kept")
+    run = done(replace(order(tiny_home, tmp_path, backbone="markov"), dataset=open_dataset("kept", tmp_path)))
+    assert run.folder.name == "kept-markov-none-s0"
+    assert run.manifest.dataset["name"] == "kept"
+    assert trained.rank_again(run, tmp_path, CPU)[1] == 0
+
+
+def test_a_model_too_large_for_the_memory_is_told_so(tiny_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecbenchError, match="Memory ran out") as refused:
+        done(order(tiny_home, tmp_path, "backbone.inner=10000000000000"))
+    assert refused.value.code == Exit.RUN
+    assert "allocate" in refused.value.why
+    assert not any(tmp_path.iterdir())  # no run began, so no folder passes for one
+
+
+def test_memory_that_runs_out_in_a_step_is_told_and_kept_in_the_run(
+    tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore lines")
+
+    monkeypatch.setattr(experiment, "fit", full)
+    asked = order(tiny_home, tmp_path)
+    with pytest.raises(RecbenchError, match="Memory ran out"):
+        done(asked)
+    kept = Run.open(asked.folder).manifest
+    assert kept.status == "failed"
+    assert kept.error["why"] == "CUDA out of memory. Tried to allocate 2 GiB."
+    assert "batch_size" in kept.error["fix"]

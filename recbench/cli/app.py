@@ -86,6 +86,8 @@ def run(args: list[str] | None = None) -> int:
         render.err.print("stopped")
         return int(Exit.STOPPED)
     except TyperException as error:
+        if not error.format_message():  # no arguments at all: the help was shown in place of a message
+            return int(Exit.USAGE)
         render.show_error(
             RecbenchError(error.format_message(), why="The command line could not be read.", fix="recbench --help")
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -118,8 +119,12 @@ def _trained(run: Run) -> str:
 
 
 def _log(run: Run) -> list[dict[str, Any]]:
+    """The epochs so far. A kill, or a full disk, may have cut the last line: what is behind the first such line is left out."""
     log = run.folder / "log.jsonl"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    lines: list[dict[str, Any]] = []
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        lines.extend(json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
+    return lines
 
 
 def _show_epochs(run: Run) -> None:

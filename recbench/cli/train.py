@@ -73,7 +73,7 @@ def train(
     from recbench.settings import Asked
 
     table = Asked(backbone, reason, dataset, config, parse_assignments(assignments or []), until, start).table()
-    chosen = _seeds(seed, seeds, table.get("seed"))
+    chosen = _seeds(seed, seeds, table.get("seed", 0))
     finished = train_seeds(
         table, chosen, device, runs, datasets, resume=resume, quiet=quiet, named=dataset is not None, trials=tuned
     )
@@ -170,12 +170,15 @@ def _cost(run: Run) -> str:
     return f"{run.folder}: {epochs}{render.duration(seconds)}{per_user}, {m.peak_memory_mb or 0:.0f} MiB"
 
 
-def _seeds(seed: int | None, seeds: str | None, from_config: int | None) -> list[int]:
+def _seeds(seed: int | None, seeds: str | None, from_config: Any) -> list[int]:
     if seed is not None and seeds is not None:
         raise RecbenchError("Both --seed and --seeds are given.", why="Only one can count.", fix="--seeds 0,1,2")
-    if seeds is None:
-        return [seed if seed is not None else (from_config or 0)]
-    return parse_seeds(seeds)
+    if seeds is not None:
+        return parse_seeds(seeds)
+    one = from_config if seed is None else seed
+    if type(one) is not int or one < 0:  # True is an int, too
+        raise RecbenchError(f"The seed {one!r} cannot be used.", why="A seed is a whole number from 0.", fix="--seed 0")
+    return [one]
 
 
 def parse_seeds(seeds: str) -> list[int]:
@@ -187,7 +190,11 @@ def parse_seeds(seeds: str) -> list[int]:
     try:
         chosen = [int(part) for part in seeds.split(",")]
     except ValueError as error:
-        raise RecbenchError(f"--seeds {seeds!r} cannot be read.", why=str(error), fix="--seeds 0,1,2") from error
+        raise RecbenchError(
+            f"--seeds {seeds!r} cannot be read.",
+            why="It is whole numbers with commas between them.",
+            fix="--seeds 0,1,2",
+        ) from error
     if len(set(chosen)) < len(chosen) or min(chosen) < 0:
         raise RecbenchError(
             f"--seeds {seeds!r} cannot be used.", why="Seeds differ and are not negative.", fix="--seeds 0,1,2"

@@ -103,10 +103,12 @@ def _runs_hold(
                 f"{len(bad)} of {len(found)} runs do not hold what they state."
                 if len(found) > 1
                 else f"{folder} does not hold what it states.",
-                why="; ".join(f"{f.what}: {f.told}" for f in wrong)
+                why="; ".join(f"{f.what}: {f.told.rstrip('.')}" for f in wrong)
                 + ("" if len(bad) == 1 else f" (in {folder})")
                 + ".",
-                fix=f"recbench evaluate {folder} ranks again from its weights; or train it again",
+                fix="Prepare the dataset as it was (run.json holds its card), or name its home: --datasets DIR"
+                if {f.what for f in wrong} <= {"dataset", "targets"}
+                else f"recbench evaluate {folder} ranks again from its weights; or train it again",
                 code=Exit.RUN,
             )
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,7 +142,7 @@ def _difference(those: Sequence[Run], rivals: Sequence[Sequence[Run]]) -> str:
 def _settings(run: Run) -> dict[str, Any]:
     try:
         config = flat(run.config())
-    except (OSError, tomllib.TOMLDecodeError):
+    except RecbenchError:
         return {}
     settings = {name: value for name, value in config.items() if name.rpartition(".")[2] != "seed"}
     if "from" in settings:  # a system is told from others by what it went on from: the path without its seed

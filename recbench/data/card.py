@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Card:
 
     @classmethod
     def read(cls, folder: Path) -> Card:
-        """The card of a prepared folder.
+        """The card of a prepared folder. A dataset is called what its folder is called, also once that was renamed.
 
         Raises:
             RecbenchError: no card, or one that this version cannot read.
@@ -94,4 +94,4 @@ class Card:
                 fix=f"Prepare it again: recbench prepare {card.name}",
                 code=Exit.DATA,
             )
-        return card
+        return replace(card, name=folder.resolve().name)

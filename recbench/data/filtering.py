@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +38,10 @@ class Filters:
                 f"--core {self.core} is below 0.",
                 why="It is the number of events a user or item needs.",
                 fix="--core 5, or 0",
+            )
+        if self.min_rating is not None and not math.isfinite(self.min_rating):
+            raise RecbenchError(
+                f"--min-rating {self.min_rating:g} is no rating.", why="It is a finite number.", fix="--min-rating 4"
             )
         if self.duplicates not in DUPLICATES:
             raise RecbenchError(

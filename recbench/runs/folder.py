@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -82,10 +83,23 @@ class Run:
         return cls(folder, Manifest.read(folder))
 
     def config(self) -> dict[str, Any]:
-        """The resolved config, every default filled in; of another tool's result nothing is known."""
+        """The resolved config, every default filled in; of another tool's result nothing is known.
+
+        Raises:
+            RecbenchError: the file is absent or no TOML.
+        """
         if self.given is not None:
             return {}
-        return tomllib.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        path = self.folder / CONFIG
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:  # no TOML and no UTF-8 are ValueErrors
+            raise RecbenchError(
+                f"{path} cannot be read.",
+                why=f"{error}.",
+                fix="Copy the whole run folder again, or train it again into another: --runs DIR",
+                code=Exit.RUN,
+            ) from error
 
     def ranks(self, split: str = "test") -> pd.DataFrame:
         """Where each user's target was ranked: the columns of ``columns.RANKS``, by user.
@@ -101,7 +115,8 @@ class Run:
             raise RecbenchError(
                 f"{path} is {'changed' if path.exists() else 'missing'}.",
                 why="run.json states its sha256, and it does not agree." if path.exists() else "The run has no ranks.",
-                fix=f"recbench evaluate {self.folder}",
+                fix=f"{f'rm {shlex.quote(str(path))} && ' if path.exists() else ''}recbench evaluate "
+                f"{shlex.quote(str(self.folder))}, which ranks again from the weights",
                 code=Exit.RUN,
             )
         table = pq.read_table(path, filters=[(columns.SPLIT, "=", split)])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import types
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from recbench.errors import Exit, RecbenchError
 from recbench.files import write_text
@@ -97,7 +98,26 @@ class Manifest:
         unknown, missing = sorted(set(raw) - known), sorted(_required(cls) - set(raw))
         if unknown or missing:
             raise _unreadable(folder, f"{path}: unknown {unknown or 'nothing'}, missing {missing or 'nothing'}.")
+        hints = get_type_hints(cls)
+        if wrong := [name for name, value in raw.items() if not _fits(value, hints[name])]:
+            raise _unreadable(folder, f"{path}: {wrong[0]} is {raw[wrong[0]]!r}, which recbench never writes there.")
         return cls(**raw)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Could this JSON value have been written from a field of that type?"""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if hint is Any:
+        return True
+    if kind in (Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if kind is Literal:
+        return value in inner
+    if kind is list:
+        return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(_fits(one, inner[1]) for one in value.values())
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _required(cls: type[Manifest]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,11 @@ _ALIASES = {
 _TYPED = re.compile(r":(token|float|token_seq|float_seq)$")
 _METRIC = re.compile(r"^(hr|hit|recall|precision|ndcg|mrr|map)@[1-9][0-9]*$")
 _SEED = re.compile(r"^(?P<system>.+?)[-_]s(?:eed)?(?P<seed>[0-9]+)$")
+_BY_SPACES: dict[str, Any] = {"sep": r"\s+", "quoting": csv.QUOTE_NONE, "keep_default_na": False}
+"""How TREC files are read: a quote is part of a name there, and an item may be called NA."""
+_ABSENT = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
+"""How tables write that they have no value."""
+_WHOLE = re.compile(r"(?P<number>0|-?[1-9][0-9]*)(\.0+)?")
 _COUNTS = (columns.ABOVE, columns.TIED, columns.ABOVE_UNSEEN, columns.TIED_UNSEEN)
 
 
@@ -78,11 +84,24 @@ def _file(path: Path, qrels: Path | None, dataset: str | None) -> list[Run]:
             first = _first_line(path)
             if _looks_like_trec(first):
                 return [_trec(path, qrels, dataset)]
-            table = pd.read_csv(path, sep=max("\t,;", key=first.count), skipinitialspace=True)
+            separator = max("\t,;", key=first.count)
+            table = pd.read_csv(path, sep=separator, skipinitialspace=True, **_ids_as_text(first, separator))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _unreadable(path, f"{error}.") from error
     typed = any(_TYPED.search(str(name)) for name in table.columns)
     return _table(path, table, dataset, typed=typed)
+
+
+def _ids_as_text(heading: str, separator: str) -> dict[str, Any]:
+    """Ids are read as they stand, so that 007 is not 7 and a user may be called NA; the other columns as pandas does."""
+    names = next(csv.reader([heading], delimiter=separator, skipinitialspace=True))
+    ours = _named(pd.DataFrame(columns=names)).columns
+    ids = [name for name, known in zip(names, ours, strict=True) if known in (columns.USER, columns.TARGET)]
+    return {
+        "dtype": dict.fromkeys(ids, str),
+        "keep_default_na": False,
+        "na_values": {name: list(_ABSENT) for name in names if name not in ids},
+    }
 
 
 def _first_line(path: Path) -> str:
@@ -158,9 +177,17 @@ def _fill_names(table: pd.DataFrame, path: Path, dataset: str | None) -> None:
 
 
 def _ids(values: pd.Series[Any], path: Path, what: str) -> pd.Series[Any]:
-    """Whole numbers as int64, anything else as text."""
-    if values.isna().any():
-        raise _unreadable(path, f"{int(values.isna().sum())} of {len(values)} rows have no {what}.")
+    """Whole numbers as int64, where all are written as one; anything else as text."""
+    absent = values.isna() | (values.astype(str).str.strip() == "")
+    if absent.any():
+        raise _unreadable(path, f"{int(absent.sum())} of {len(values)} rows have no {what}.")
+    if pd.api.types.is_string_dtype(values):
+        values = values.str.strip()
+        numbers = [_WHOLE.fullmatch(value) for value in values]
+        whole = [int(number["number"]) for number in numbers if number]
+        if len(whole) == len(values) and max(map(abs, whole), default=0) < 2**63:
+            return pd.Series(whole, index=values.index, dtype=np.int64)
+        return values.astype(str)
     if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all():
         return values.astype(np.int64)
     return values.astype(np.int64) if pd.api.types.is_integer_dtype(values) else values.astype(str)
@@ -248,7 +275,7 @@ def _trec(path: Path, qrels: Path | None, dataset: str | None) -> Run:
             code=Exit.COMPARISON,
         )
     names = ["query", "q0", "doc", "rank", "score", "tag"]
-    run = pd.read_csv(path, sep=r"\s+", names=names, dtype={"query": str, "doc": str, "tag": str})
+    run = pd.read_csv(path, names=names, dtype={"query": str, "doc": str, "tag": str}, **_BY_SPACES)
     scores = pd.to_numeric(run["score"], errors="coerce")
     if run["doc"].isna().any() or scores.isna().any():
         at = int((run["doc"].isna() | scores.isna()).argmax()) + 1
@@ -281,7 +308,10 @@ def _qrels(path: Path) -> pd.DataFrame:
     """Query and relevant item; a grade above 0 counts as relevant."""
     try:
         table = pd.read_csv(
-            path, sep=r"\s+", names=["query", "iteration", "doc", "grade"], dtype={"query": str, "doc": str}
+            path,
+            names=["query", "iteration", "doc", "grade"],
+            dtype={"query": str, "doc": str},
+            **_BY_SPACES,
         )
         grades = pd.to_numeric(table["grade"])
     except (OSError, ValueError, pd.errors.ParserError) as error:

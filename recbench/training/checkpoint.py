@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -107,9 +109,17 @@ class Store:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file, whole or not at all. Tensors that share memory are stored once each."""
+    """A safetensors file, whole or not at all. Tensors that share memory are stored once each.
+
+    Raises:
+        OSError: it cannot be written, for example to a full disk.
+    """
     with replacing(path) as beside:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, beside)
+        try:
+            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, beside)
+        except SafetensorError as error:  # the number of the system's error stands in its text alone
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -96,8 +96,15 @@ def fit(model: Trainable, job: Job, store: Store) -> Progress:
     Picks up from ``store`` if there is a state, and then ends with the numbers of an uninterrupted run.
 
     Raises:
-        RecbenchError: the loss is not finite.
+        RecbenchError: no user has two training events, or the loss is not finite.
     """
+    if not (job.train.lengths > 1).any():
+        raise RecbenchError(
+            "The training part has nothing to learn from.",
+            why=f"None of its {len(job.train):,} users has two events in it, and a target needs one before it.",
+            fix="Prepare a source with longer histories, or another split: recbench prepare NAME --source PATH",
+            code=Exit.DATA,
+        )
     progress = store.load() or _first(model, job, store)
     _cut_log(job, progress)
     names = [stage.name for stage in model.stages]

@@ -69,6 +69,15 @@ def failed(args: list[str], capsys: Captured) -> tuple[int, str]:
         (["train", "--backbone", "sasrec", "--seed", "1", "--seeds", "1,2"], 2, "Both --seed and --seeds"),
         (["train", "--backbone", "sasrec", "--seeds", "1,x"], 2, "cannot be read"),
         (["train", "--backbone", "sasrec", "--seeds", "1,1"], 2, "Seeds differ"),
+        (["train", "--backbone", "markov", "--seed", "-1"], 2, "The seed -1 cannot be used"),
+        (["train", "--backbone", "markov", "--set", "seed=-4"], 2, "The seed -4 cannot be used"),
+        (["train", "--backbone", "markov", "--set", "seed=one"], 2, "The seed 'one' cannot be used"),
+        (["train", "--backbone", "sasrec", "--set", "train=1"], 2, "[train] is a table"),
+        (["train", "--backbone", "markov", "--set", "train=1"], 2, "[train] is a table"),
+        (["train", "--backbone", "sasrec", "--set", "train.learning_rate=nan"], 2, "a finite number"),
+        (["train", "--backbone", "sasrec", "--set", "train.clip_norm=inf"], 2, "a finite number"),
+        (["train", "--backbone", "sasrec", "--device", "cpu:first"], 2, "Device 'cpu:first' is not here"),
+        (["train", "--backbone", "sasrec", "--device", "cpu:"], 2, "Device 'cpu:' is not here"),
         (["train", "--backbone", "sasrec", "--device", "quantum"], 2, "Device 'quantum' is not here"),
         (["train", "--backbone", "sasrec", "--frobnicate"], 2, "--frobnicate"),
         (["train", "--backbone", "markov", "--reason", "lares"], 2, "takes no reasoning head"),
@@ -106,6 +115,13 @@ def test_a_mistake_is_answered_with_what_why_fix_and_its_code(
     got, text = failed(args, capsys)
     assert got == code
     assert words in text
+
+
+def test_no_arguments_show_the_help_and_no_empty_error(capsys: Captured) -> None:
+    assert run([]) == 2
+    captured = capsys.readouterr()
+    assert "prepare" in captured.out
+    assert captured.err == ""
 
 
 def test_help_names_every_command(capsys: Captured) -> None:
@@ -285,3 +301,59 @@ def test_doctor_tells_versions_and_devices(capsys: Captured) -> None:
     told = json.loads(capsys.readouterr().out)
     assert "cpu" in told["devices"]
     assert told["torch"]
+
+
+def spoiled(home: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, to be damaged."""
+    return Path(shutil.copytree(home / "runs" / "tiny-sasrec-none-s0", tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("config.toml", "backbone = "), ("users.parquet", "PAR1"), ("run.json", "[")]
+)
+def test_evaluate_names_the_damaged_file_of_a_run(
+    name: str, text: str, home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    run_ = spoiled(home, tmp_path)
+    (run_ / name).write_text(text, encoding="utf-8")
+    code, told = failed(["evaluate", str(run_)], capsys)
+    assert code == 4
+    assert str(run_ / name) in told
+
+
+def test_damaged_ranks_are_written_again_by_what_compare_says_to_type(
+    home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    run_ = spoiled(home, tmp_path)
+    whole = (run_ / "users.parquet").read_bytes()
+    (run_ / "users.parquet").write_bytes(whole[:300])
+    asked = ["compare", str(run_), "runs/tiny-markov-none-s0"]
+    code, told = failed(asked, capsys)
+    assert code == 4
+    command = told.partition("fix: ")[2]
+    assert command.startswith(f"rm {run_}/users.parquet && recbench evaluate {run_}")
+    (run_ / "users.parquet").unlink()
+    assert run(["evaluate", str(run_), "--quiet"]) == 0
+    assert run(asked) == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("dataset", []), ("seed", "one"), ("protocol", None), ("metrics", {"test": {"ndcg@10": "x"}})]
+)
+def test_a_run_json_that_recbench_cannot_have_written_is_refused(
+    field: str, value: object, home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    path = spoiled(home, tmp_path) / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}), encoding="utf-8")
+    for asked in (["show"], ["verify"], ["evaluate"], ["compare", "runs/tiny-markov-none-s0"]):
+        code, told = failed([*asked, str(path.parent)], capsys)
+        assert code == 4
+        assert f"{field} is" in told
+
+
+def test_a_line_of_the_log_that_a_kill_cut_does_not_hide_the_run(home: Path, tmp_path: Path, capsys: Captured) -> None:
+    run_ = spoiled(home, tmp_path)
+    with (run_ / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write('{"stage": "tr')
+    assert run(["show", str(run_)]) == 0
+    assert "* best so far" in capsys.readouterr().out

@@ -82,6 +82,12 @@ def test_ratings_below_the_least_go() -> None:
     assert np.flatnonzero(_mask(rated_at_least(e.rating, 4), 5)).tolist() == [0, 2, 4]
 
 
+@pytest.mark.parametrize("least", [float("nan"), float("inf")])
+def test_a_least_rating_that_is_no_rating_is_refused(least: float) -> None:
+    with pytest.raises(RecbenchError, match="is no rating"):
+        Filters(min_rating=least)
+
+
 def test_a_rating_filter_without_ratings_is_refused() -> None:
     with pytest.raises(RecbenchError):
         rated_at_least(None, 4)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from recbench.cli.app import run as recbench
+from recbench.data.prepare import Request, prepare
 from recbench.evaluation.verify import verify
 from recbench.files import sha256
 from recbench.runs.folder import Run
@@ -152,3 +153,23 @@ def test_a_list_that_lost_its_target_is_found(folder: Path, tiny_home: Path) -> 
     stated = json.loads((folder / "run.json").read_text())["files"]
     edit(folder, files=stated | {"topk.parquet": sha256(folder / "topk.parquet")})
     assert wrong(folder, tiny_home)["lists"].startswith("1 of")
+
+
+def test_an_honest_run_of_successive_queries_holds_also_where_a_user_takes_an_item_twice(tmp_path: Path) -> None:
+    rows = [(user, (user * step) % 5, 1000 + 10 * step) for user in range(1, 9) for step in range(10)]
+    text = "user,item,timestamp\n" + "".join(f"{user},{item},{time}\n" for user, item, time in rows)
+    (tmp_path / "log.csv").write_text(text, encoding="utf-8")
+    plan = {"split": "temporal", "target": "successive", "quantile": 0.5}
+    prepare(Request(name="log", home=tmp_path, source=tmp_path / "log.csv", core=0, **plan))
+    args = ["train", "--backbone", "itemknn", "--dataset", "log", "--datasets", str(tmp_path), "--runs", str(tmp_path)]
+    assert recbench([*args, "--quiet"]) == 0
+    folder = tmp_path / "log-itemknn-none-s0"
+    test = pd.read_parquet(folder / "users.parquet").query("split == 'test'")
+    assert test.duplicated(["user", "target"]).any()
+    assert len(test) > test["user"].nunique()
+    assert wrong(folder, tmp_path) == {}
+
+    top = pd.read_parquet(folder / "topk.parquet")
+    top["item"] = top["item"].sample(frac=1, random_state=0).to_numpy()
+    top.to_parquet(folder / "topk.parquet", index=False)
+    assert "lists" in wrong(folder, tmp_path)

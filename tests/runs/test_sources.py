@@ -241,3 +241,32 @@ def test_a_line_of_a_trec_run_that_is_none_is_named(tmp_path: Path) -> None:
         read([run], qrels=qrels)
     run.write_text("q Q0 d1 1 3 tag\n")
     assert len(read([run, qrels], qrels=qrels)) == 1
+
+
+def test_ids_are_taken_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user,item,rank\nNA,null,1\n007,7,2\n7,007,3\n7.0,x,\n", encoding="utf-8")
+    frame = read([tmp_path / "a.csv"])[0].ranks()
+    assert frame["user"].tolist() == ["NA", "007", "7", "7.0"]
+    assert frame["target"].tolist() == ["null", "7", "007", "x"]
+    assert frame["above"].tolist()[:3] == [0, 1, 2]
+    assert frame["above"].iloc[3] > 10**9
+
+
+def test_ids_that_are_all_whole_numbers_are_numbers_however_a_table_writes_them(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user;item;rank\n12.0; 3;1\n7.0;40 ;2\n", encoding="utf-8")
+    frame = read([tmp_path / "a.csv"])[0].ranks()
+    assert frame["user"].tolist() == [12, 7]
+    assert frame["target"].tolist() == [3, 40]
+    (tmp_path / "b.csv").write_text("user,item,rank\n1,2,1\n,3,2\n", encoding="utf-8")
+    with pytest.raises(RecbenchError, match="1 of 2 rows have no user"):
+        read([tmp_path / "b.csv"])
+
+
+def test_quotes_and_words_for_nothing_are_names_in_trec_files(tmp_path: Path) -> None:
+    (tmp_path / "qrels.txt").write_text('NA 0 d1 1\nq2 0 null 1\nq3 0 "d3 1\nq4 0 d4" 1\n', encoding="utf-8")
+    lines = ["NA Q0 d1 1 2 a", "q2 Q0 d9 1 2 a", "q2 Q0 null 2 1 a", 'q3 Q0 "d3 1 2 a', 'q4 Q0 d4" 1 2 a']
+    (tmp_path / "a.run").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    frame = read([tmp_path / "a.run"], qrels=tmp_path / "qrels.txt")[0].ranks()
+    assert frame["user"].tolist() == ["NA", "q2", "q3", "q4"]
+    assert frame["target"].tolist() == ["d1", "null", '"d3', 'd4"']
+    assert frame["above"].tolist() == [0, 1, 0, 0]
