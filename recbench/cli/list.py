@@ -95,16 +95,22 @@ def _datasets(home: Path) -> Any:
     from recbench.data.dataset import prepared
     from recbench.data.describe import split_name
 
-    here = {name: Card.read(home / name) for name in prepared(home)}
+    here, broken = {}, []
+    for name in prepared(home):
+        try:
+            here[name] = Card.read(home / name)
+        except RecbenchError as error:
+            render.say(str(error))
+            broken.append(name)
     known = {card.name: card for card in catalog.cards(home)}
     rows = []
-    for name in [*here, *(name for name in known if name not in here)]:
+    for name in [*here, *broken, *(name for name in known if name not in here and name not in broken)]:
         card, made = known.get(name), here.get(name)
         users, items, events = _size(card, made)
         rows.append(
             {
                 "name": name,
-                "here": split_name(made.split) if made else "",
+                "here": split_name(made.split) if made else "cannot be read" if name in broken else "",
                 "terms": card.terms if card else "",
                 "checksum": _download(card) if card else "",
                 "users": users,

@@ -75,3 +75,14 @@ def test_off_a_terminal_a_row_is_a_line_and_no_column_goes(kind: str, capsys: Ca
     assert all(column in lines[1] for column in rows[0])
     assert len(lines) == len(rows) + 3
     assert not told
+
+
+def test_a_dataset_that_cannot_be_read_hides_no_other(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "mine" / "broken").mkdir(parents=True)
+    (tmp_path / "mine" / "broken" / "card.json").write_text("{")
+    assert run(["list", "datasets", "--datasets", "mine", "--json"]) == 0
+    captured = capsys.readouterr()
+    rows = {row["name"]: row["here"] for row in json.loads(captured.out)}
+    assert rows["broken"] == "cannot be read"
+    assert "beauty" in rows
+    assert "card.json" in captured.err

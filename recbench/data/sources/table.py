@@ -30,7 +30,7 @@ KNOWN = {
 class Table(Source):
     """Columns user, item, and timestamp and rating where there are some.
 
-    Option ``columns``: role -> name of its column, or number from 1 for a file without a header.
+    Option ``columns``: role -> name of its column, or its number from 1; a first line with a known name is a header all the same.
     """
 
     files: ClassVar[tuple[str, ...]] = ("*.parquet",)
@@ -52,8 +52,11 @@ class Table(Source):
         if head.startswith(PARQUET):
             return self._parquet(self.file, asked, progress)
         separator, cells = first_row(head)
-        header = not (asked and all(str(name).isdigit() for name in asked.values()))
-        place = _places(self.file, cells, asked) if header else _numbered(self.file, len(cells), asked)
+        if asked and all(str(name).isdigit() for name in asked.values()):
+            place = _numbered(self.file, len(cells), asked)
+            header = any(_plain(cells[place[role]]) in KNOWN[role] for role in ("user", "item"))
+        else:
+            place, header = _places(self.file, cells, asked), True
         layout = Layout(separator=separator, header=cells if header else None, n_columns=len(cells), place=place)
         return read_delimited(self.file, layout, progress, self.bad, notes=_said(cells, place, header))
 
@@ -126,7 +129,7 @@ def _places(path: File, cells: list[str], asked: dict[str, str]) -> dict[str, in
             raise _wrong_columns(
                 path, cells, f"has no column {name!r}", f"Did you mean {role}={near}?" if near else None
             )
-    plain = [cell.partition(":")[0].strip().lower() for cell in cells]
+    plain = [_plain(cell) for cell in cells]
     for role, names in KNOWN.items():
         found = [plain.index(name) for name in names if name in plain]
         if found and role not in place and (not asked or role in ("user", "item")):
@@ -137,6 +140,11 @@ def _places(path: File, cells: list[str], asked: dict[str, str]) -> dict[str, in
     if len(set(place.values())) < len(place):
         raise _wrong_columns(path, cells, "would give one column two roles", None)
     return place
+
+
+def _plain(cell: str) -> str:
+    """A column's name as ``KNOWN`` writes it."""
+    return cell.partition(":")[0].strip().lower()
 
 
 def _numbered(path: File, n_columns: int, asked: dict[str, str]) -> dict[str, int]:

@@ -276,6 +276,16 @@ def test_amazons_ids_under_a_header_are_a_table_and_the_header_is_no_row(tmp_pat
     assert (name, len(events), source.bad.n) == ("table", 60, 0)
 
 
+def test_columns_by_number_do_not_make_an_event_of_a_header(tmp_path: Path) -> None:
+    columns = {"user": "2", "item": "1"}
+    path = put(tmp_path, "a", "Item_ID:token,user_id:token\ni,u\nj,u\n")
+    assert triples(read(path, "table", columns=columns)) == [("u", "i", None), ("u", "j", None)]
+    assert triples(read(put(tmp_path, "b", "i,u\nj,u\n"), "table", columns=columns)) == [
+        ("u", "i", None),
+        ("u", "j", None),
+    ]
+
+
 def test_header_lines_further_down_are_counted_and_left_out(tmp_path: Path) -> None:
     content = OF_2023 + OF_2023.replace(UK, VK)
     events = read(put(tmp_path, "t", content))
