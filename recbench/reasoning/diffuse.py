@@ -33,7 +33,7 @@ from recbench.reasoning.diagnostics import gradient_share, note_leak, note_simil
 from recbench.reasoning.diffuse_settings import DiffuReasonConfig
 from recbench.reasoning.diffusion import Condition, Denoiser, direction, on_sphere, process
 from recbench.reasoning.moves import Moves, Predict
-from recbench.reasoning.rewards import advantages, ndcg, note_rewards, sampled_probability
+from recbench.reasoning.rewards import advantages, clipped_loss, ndcg, note_rewards, sampled_probability
 from recbench.scoring.base import Score
 
 REFERENCE_DECAY = 0.999
@@ -266,7 +266,7 @@ class DiffuReason(ReasoningHead):
                 lp_R = in_groups.log_prob(u_RD, y_R[:, None], frozen=c.detach_thoughts).sum((1, 2))
             else:
                 lp_R, means = self.moves.path_log_prob(self._denoiser(), path, known)
-        loss = clipped(lp_R, advantage_PG.flatten(), c.clip)
+        loss = clipped_loss(lp_R, advantage_PG.flatten(), c.clip).mean()
         if c.kl:
             tokens = batch.at_Q if chosen is None else batch.at_Q[chosen]
             kl = self._kl(path, means, h_RKD, batch, tokens[some_P], context)
@@ -324,12 +324,6 @@ class DiffuReason(ReasoningHead):
         torch._foreach_lerp_(list(averaged.parameters()), list(live.parameters()), 1 - REFERENCE_DECAY)
 
     noise: Tensor
-
-
-def clipped(log_prob_N: Tensor, advantage_N: Tensor, epsilon: float) -> Tensor:
-    """-mean min(w A, clip(w, 1 - eps, 1 + eps) A) with w = exp(log p - sg log p) (PPO, arXiv 1707.06347, eq. 7)."""
-    ratio_N = torch.exp(log_prob_N - log_prob_N.detach())
-    return -torch.minimum(ratio_N * advantage_N, ratio_N.clamp(1 - epsilon, 1 + epsilon) * advantage_N).mean()
 
 
 def _length(x: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class Reinforcement:
         note_rewards(context, reward_PG)
         hit_P = (y_PG == self.y_P[:, None]).any(1)
         context.note("hit_share", hit_P.float().mean())
-        loss_PGM = clipped_loss(torch.exp(new_PGM - new_PGM.detach()), advantages(reward_PG), c.clip)
+        loss_PGM = clipped_loss(new_PGM, advantages(reward_PG)[..., None], c.clip)
         if c.kl_weight:
             fence_PGM = k3(self._under_reference(y_PG, n_P) - new_PGM)
             context.note("kl", fence_PGM.mean())

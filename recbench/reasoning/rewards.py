@@ -62,14 +62,15 @@ def prefix_rewards(codes_PGM: Tensor, own_PM: Tensor, is_target_PG: Tensor) -> T
     return torch.where(is_target_PG, 1.0, pay[right_PG.clamp_max(len(PREFIX_PAY) - 1)])
 
 
-def clipped_loss(ratio_PGM: Tensor, advantage_PG: Tensor, clip: float) -> Tensor:
-    """-min(ratio A, clip(ratio, 1 - clip, 1 + clip) A) of each part of each item (PPO, Schulman et al., arXiv 1707.06347, eq. 7).
+def clipped_loss(log_prob: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """-min(w A, clip(w, 1 - clip, 1 + clip) A) with w = exp(log p - sg log p), entry by entry (PPO, Schulman et al., arXiv
+    1707.06347, eq. 7). What was drawn is used once, so w is 1, and only its gradient counts.
 
-    Returns:
-        (P, G, M).
+    Args:
+        advantage: of the same shape, or one that is stretched to it.
     """
-    advantage_PG1 = advantage_PG[..., None]
-    return -torch.minimum(ratio_PGM * advantage_PG1, ratio_PGM.clamp(1 - clip, 1 + clip) * advantage_PG1)
+    ratio = torch.exp(log_prob - log_prob.detach())
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 
 def place_in(is_target_PG: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from recbench.reasoning.base import Reasoner
-from recbench.reasoning.diffuse import DiffuReason, clipped
+from recbench.reasoning.diffuse import DiffuReason
 from recbench.reasoning.diffusion import direction, on_sphere
+from recbench.reasoning.rewards import clipped_loss
 from recbench.recommender import ItemRecommender
 from tests.reasoning.refining import (
     ITEMS,
@@ -188,7 +189,7 @@ def test_the_policy_gradient_is_not_when_start_and_last_move_are_left_out() -> N
 def test_the_first_update_has_the_gradient_of_advantage_times_log_probability(epsilon: float) -> None:
     log_prob_N = torch.randn(6).double().requires_grad_()
     advantage_N = torch.tensor([2.0, -1.0, 0.0, 0.5, -0.3, 1.0]).double()
-    loss = clipped(log_prob_N, advantage_N, epsilon)
+    loss = clipped_loss(log_prob_N, advantage_N, epsilon).mean()
     assert loss.item() == pytest.approx(-advantage_N.mean().item())  # w = 1
     (grad,) = torch.autograd.grad(loss, log_prob_N)
     assert close(grad, -advantage_N / 6)
