@@ -88,9 +88,9 @@ def run(args: list[str] | None = None) -> int:
     except TyperException as error:
         if not error.format_message():  # no arguments at all: the help was shown in place of a message
             return int(Exit.USAGE)
-        render.show_error(
-            RecbenchError(error.format_message(), why="The command line could not be read.", fix="recbench --help")
-        )
+        where = getattr(error, "ctx", None)  # of the command whose line it is
+        fix = f"{where.command_path if where else 'recbench'} --help"
+        render.show_error(RecbenchError(error.format_message(), why="The command line could not be read.", fix=fix))
         return int(Exit.USAGE)
     return code if isinstance(code, int) else int(Exit.OK)  # a command that ends by typer.Exit
 

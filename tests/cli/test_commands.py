@@ -357,3 +357,13 @@ def test_a_line_of_the_log_that_a_kill_cut_does_not_hide_the_run(home: Path, tmp
         log.write('{"stage": "tr')
     assert run(["show", str(run_)]) == 0
     assert "* best so far" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "fix"), [(["train", "--bogus"], "recbench train --help"), (["bogus"], "recbench --help")]
+)
+def test_a_line_that_cannot_be_read_leads_to_the_help_of_its_command(
+    line: list[str], fix: str, capsys: Captured
+) -> None:
+    assert run(line) == 2
+    assert f"fix: {fix}\n" in capsys.readouterr().err
