@@ -11,6 +11,8 @@ from recbench.data.batching import Window
 from recbench.evaluation.metrics import parse
 from recbench.reasoning.base import Stage
 
+MOST_THREADS = 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -55,6 +57,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.patience < 1 or self.batch_size < 1 or self.threads < 0:
             raise ValueError("epochs and threads are at least 0, patience and batch_size at least 1.")
+        if self.threads > MOST_THREADS:
+            raise ValueError(f"threads is {self.threads}; more than {MOST_THREADS} take a process down.")
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip_norm < 0:
             raise ValueError("learning_rate is above 0, weight_decay and clip_norm are not below it.")
         if self.warmup_steps < 0 or self.hold_steps < 0:

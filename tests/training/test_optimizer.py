@@ -103,6 +103,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: Path, 
     [
         ({"warmup_steps": -1}, "warmup_steps"),
         ({"hold_steps": 5}, "schedule=constant has none"),
+        ({"threads": 100_000}, "threads is 100000"),
     ],
 )
 def test_nonsense_is_refused(setting: dict[str, object], says: str) -> None:
