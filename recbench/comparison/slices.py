@@ -16,6 +16,7 @@ from recbench.errors import Exit, RecbenchError, nearest
 from recbench.evaluation.beyond import LENGTH_BANDS, TrainingCounts
 from recbench.evaluation.beyond import slices as known_slices
 from recbench.evaluation.by_user import Places
+from recbench.runs.sources import ids, read_table
 
 KNOWN: dict[str, tuple[str, ...]] = {
     "popularity": ("head", "tail", "cold"),
@@ -100,7 +101,7 @@ def _of_column(places: Places, path: Path, column: str) -> dict[str, np.ndarray]
         )
     if table[key].duplicated().any():
         raise _refusal(path, f"{key} {table[key][table[key].duplicated()].iloc[0]} stands there twice.")
-    index = pd.Index(table[key].astype(str))
+    index = pd.Index(ids(table[key], path, key).astype(str))
     place = index.get_indexer(pd.Index(places.frame[keys[key]].astype(str)))
     values = table[column].to_numpy()
     parts = _parts(table[column], path, column)
@@ -135,10 +136,9 @@ def _in_order(parts: list[str]) -> list[str]:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, sep=None, engine="python")
+        return pd.read_parquet(path) if path.suffix == ".parquet" else read_table(path)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise _refusal(path, f"{error}.") from error
-    return table
 
 
 def _refusal(path: Path, why: str) -> RecbenchError:

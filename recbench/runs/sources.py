@@ -84,12 +84,22 @@ def _file(path: Path, qrels: Path | None, dataset: str | None) -> list[Run]:
             first = _first_line(path)
             if _looks_like_trec(first):
                 return [_trec(path, qrels, dataset)]
-            separator = max("\t,;", key=first.count)
-            table = pd.read_csv(path, sep=separator, skipinitialspace=True, **_ids_as_text(first, separator))
+            table = read_table(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _unreadable(path, f"{error}.") from error
     typed = any(_TYPED.search(str(name)) for name in table.columns)
     return _table(path, table, dataset, typed=typed)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A delimited file with a header, ids as they are written.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    first = _first_line(path)
+    separator = max("\t,;", key=first.count)
+    return pd.read_csv(path, sep=separator, skipinitialspace=True, **_ids_as_text(first, separator))
 
 
 def _ids_as_text(heading: str, separator: str) -> dict[str, Any]:
@@ -140,7 +150,7 @@ def _table(path: Path, raw: pd.DataFrame, dataset: str | None, *, typed: bool) -
             "Name the columns so" + (f"; is {near!r} the rank?" if near else "."),
         )
     _fill_names(table, path, dataset)
-    table[columns.USER] = _ids(table[columns.USER], path, columns.USER)
+    table[columns.USER] = ids(table[columns.USER], path, columns.USER)
     runs = []
     keys = [columns.DATASET, columns.SYSTEM, columns.SEED]
     for (data, system, seed), rows in table.groupby(keys, sort=False, dropna=False):
@@ -176,7 +186,7 @@ def _fill_names(table: pd.DataFrame, path: Path, dataset: str | None) -> None:
             table[name] = value
 
 
-def _ids(values: pd.Series[Any], path: Path, what: str) -> pd.Series[Any]:
+def ids(values: pd.Series[Any], path: Path, what: str) -> pd.Series[Any]:
     """Whole numbers as int64, where all are written as one; anything else as text."""
     absent = values.isna() | (values.astype(str).str.strip() == "")
     if absent.any():
@@ -202,7 +212,7 @@ def _seed(path: Path, seed: Any) -> int:
 def _ranks(path: Path, rows: pd.DataFrame, kind: str) -> Given:
     """Counts from ranks. A row without a rank is a target that its list does not hold."""
     frame = rows[[columns.USER]].copy()
-    frame[columns.TARGET] = _ids(rows[columns.TARGET], path, columns.TARGET)
+    frame[columns.TARGET] = ids(rows[columns.TARGET], path, columns.TARGET)
     depth = None
     if columns.ABOVE in rows:
         for name in _COUNTS:
@@ -250,7 +260,7 @@ def _candidates(path: Path, rows: pd.DataFrame) -> str | None:
 def _values(path: Path, rows: pd.DataFrame, measured: Sequence[str], kind: str) -> Given:
     """Metrics by user as another tool computed them."""
     frame = rows[[columns.USER]].copy()
-    frame[columns.TARGET] = _ids(rows[columns.TARGET], path, columns.TARGET) if columns.TARGET in rows else 0
+    frame[columns.TARGET] = ids(rows[columns.TARGET], path, columns.TARGET) if columns.TARGET in rows else 0
     for name in measured:
         values = pd.to_numeric(rows[name], errors="coerce")
         wrong = ~values.between(0, 1)

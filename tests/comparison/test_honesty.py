@@ -21,6 +21,7 @@ from recbench.errors import RecbenchError
 from recbench.evaluation.metrics import parse
 from recbench.report import markdown, tabular, text
 from recbench.runs.folder import find
+from recbench.runs.sources import read as read_runs
 from tests.comparison.test_compare import compared, places, refusal, row, shifted, warned
 from tests.run_folders import make_run, ranks
 
@@ -151,6 +152,23 @@ def test_a_column_of_ones_own_slices_and_few_users_get_no_verdict(tmp_path: Path
     rows = list(csv.DictReader(io.StringIO(tabular.render(found))))
     assert {r["slice"] for r in rows} == {"", "country large", "country small"}
     assert {r["family"] for r in rows if r["slice"] and r["against"]} == {"2"}
+
+
+@pytest.mark.parametrize(
+    ("users", "written"),
+    [(("007", "7", "NA", "x"), ("007", "7", "NA", "x")), (("7", "8", "9", "10"), ("7.0", "8.0", "9.0", "10.0"))],
+)
+def test_users_of_a_slice_file_are_called_as_in_result_tables(
+    users: tuple[str, ...], written: tuple[str, ...], tmp_path: Path
+) -> None:
+    for place, system in enumerate(("one", "two")):
+        lines = [f"{user},i,{system},{place + 1}" for user in users]
+        (tmp_path / f"{system}.csv").write_text("\n".join(["user,target,system,rank", *lines]))
+    parts = [f"{user},{part}" for user, part in zip(written, "abab", strict=True)]
+    (tmp_path / "c").write_text("\n".join(["user,part", *parts]))
+    runs = read_runs([tmp_path / "one.csv", tmp_path / "two.csv"])
+    found = compare(runs, Settings(slices=(f"{tmp_path / 'c'}:part",)))
+    assert {part.name: part.n_users for part in found.tables[0].slices} == {"part a": 2, "part b": 2}
 
 
 def test_numbers_of_many_values_are_cut_into_quarters(tmp_path: Path) -> None:
