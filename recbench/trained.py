@@ -31,6 +31,8 @@ from recbench.training.checkpoint import read_tensors
 TIE_SEED = 0
 LATENCY_BATCHES = (1, 256)
 """Users ranked at once when the time of one is measured."""
+MOST_STEPS = 1000
+"""Reasoning steps at test; far above what any head is trained with, and minutes of work, not days."""
 
 
 def ids_of(resolved: Resolved, dataset: Dataset) -> tuple[SemanticIds, Path, bool] | None:
@@ -134,12 +136,12 @@ def rank_at_steps(run: Run, steps: Sequence[int], datasets: Path, device: torch.
     ``steps.parquet`` has the counts of ``users.parquet`` for each number of steps, ``steps.csv`` one line each.
 
     Raises:
-        RecbenchError: the system does not reason, or a number is below 1.
+        RecbenchError: the system does not reason, or a number is below 1, above ``MOST_STEPS`` or there twice.
     """
-    if min(steps) < 1 or len(set(steps)) < len(steps):
+    if min(steps) < 1 or max(steps) > MOST_STEPS or len(set(steps)) < len(steps):
         raise RecbenchError(
             f"--steps {','.join(map(str, steps))} cannot be used.",
-            why="Numbers of reasoning steps differ and are at least 1; 0 steps would be another system, --reason none.",
+            why=f"Numbers of steps differ and lie between 1 and {MOST_STEPS:,}; 0 would be another system, --reason none.",
             fix="--steps 1,2,4,8",
         )
     model, dataset = load(run, datasets, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections import Counter
 from importlib import import_module
@@ -86,12 +87,18 @@ def run(args: list[str] | None = None) -> int:
         render.err.print("stopped")
         return int(Exit.STOPPED)
     except TyperException as error:
-        if not error.format_message():  # no arguments at all: the help was shown in place of a message
-            return int(Exit.USAGE)
-        where = getattr(error, "ctx", None)  # of the command whose line it is
-        fix = f"{where.command_path if where else 'recbench'} --help"
-        render.show_error(RecbenchError(error.format_message(), why="The command line could not be read.", fix=fix))
+        if error.format_message():  # else no arguments at all: the help was shown in place of a message
+            where = getattr(error, "ctx", None)  # of the command whose line it is
+            fix = f"{where.command_path if where else 'recbench'} --help"
+            render.show_error(RecbenchError(error.format_message(), why="The command line could not be read.", fix=fix))
         return int(Exit.USAGE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or "the output"
+        told = RecbenchError(f"No space is left for {where}.", why=str(error), fix="Free some, and run it again.")
+        render.show_error(told)
+        return int(Exit.RUN)
     return code if isinstance(code, int) else int(Exit.OK)  # a command that ends by typer.Exit
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from recbench.comparison.model import CAUTIONS, Settings
 from recbench.comparison.systems import TRIVIAL, Group, flat
+from recbench.data.describe import number_of
 from recbench.errors import Exit, RecbenchError
 from recbench.runs.folder import Run
 
@@ -93,7 +94,9 @@ def warnings(groups: Sequence[Group], n_users: int, dataset: str, settings: Sett
             f"{command if ours else '.'}"
         )
     if n_users < FEW_USERS:
-        found.append(f"Only {n_users} users: p and intervals rest on means of many, so read them with care.")
+        found.append(
+            f"Only {number_of(n_users, 'user')}: p and intervals rest on means of many, so read them with care."
+        )
     return (*found, *_told_by_runs([run for g in groups for run in g.runs]))
 
 

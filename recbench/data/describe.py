@@ -82,7 +82,7 @@ def reordered(card: Card) -> list[Reordered]:
 def reordered_note(card: Card) -> str:
     """What the numbers of ``reordered`` are."""
     n = len(card.audit[TIE_SENSITIVITY]["seeds"])
-    return f"Test, all items; mean and range over {_number(n, 'seed')} of --ties hash. Training is shuffled, too."
+    return f"Test, all items; mean and range over {number_of(n, 'seed')} of --ties hash. Training is shuffled, too."
 
 
 def split_name(split: Mapping[str, Any]) -> str:
@@ -217,18 +217,18 @@ def _audit(card: Card) -> Iterator[str]:
     repeats = facts["repeated_user_item_events"]
     yield from _times(facts, targets)
     if unseen:
-        yield f"{_number(unseen, 'test target')} ({_share(unseen, targets)}) not seen in training"
+        yield f"{number_of(unseen, 'test target')} ({_share(unseen, targets)}) not seen in training"
     else:
         yield "every test target occurs in training"
     if repeats:
         again = facts["test_targets_repeated_from_history"]
         yield (
-            f"{_number(repeats, 'event')} repeating a user and item, {count(facts['repeated_user_item_time_events'])} "
-            f"at an equal time; {_number(again, 'test target')} ({_share(again, targets)}) already in the history"
+            f"{number_of(repeats, 'event')} repeating a user and item, {count(facts['repeated_user_item_time_events'])} "
+            f"at an equal time; {number_of(again, 'test target')} ({_share(again, targets)}) already in the history"
         )
     else:
         yield "no user has an item twice"
-    yield f"{_number(ascending, 'user')} ({_share(ascending, facts['users'])}) with items in ascending order of id"
+    yield f"{number_of(ascending, 'user')} ({_share(ascending, facts['users'])}) with items in ascending order of id"
     if "items_with_title" in facts:
         yield f"titles for {count(facts['items_with_title'])} of {count(card.items)} items"
 
@@ -238,14 +238,14 @@ def _times(facts: dict[str, Any], targets: int) -> Iterator[str]:
     tied = facts.get("users_with_tied_times")
     if tied:
         last = facts["test_targets_tied_with_event_before"]
-        yield f"{_number(tied, 'user')} ({_share(tied, facts['users'])}) with events at equal times"
+        yield f"{number_of(tied, 'user')} ({_share(tied, facts['users'])}) with events at equal times"
         changed = facts.get("test_targets_changed_by_shuffled_ties")
         told = (
             ""
             if changed is None
             else f"; {count(changed)} ({_share(changed, targets)}) are another item if ties are shuffled"
         )
-        yield f"{_number(last, 'test target')} ({_share(last, targets)}) as old as the event before{told}"
+        yield f"{number_of(last, 'test target')} ({_share(last, targets)}) as old as the event before{told}"
         if TIE_SENSITIVITY not in facts:
             yield "what the order of equal times is worth to a baseline is not measured yet: recbench audit"
     elif tied == 0:
@@ -267,7 +267,8 @@ def _times(facts: dict[str, Any], targets: int) -> Iterator[str]:
         )
 
 
-def _number(n: int, thing: str) -> str:
+def number_of(n: int, thing: str) -> str:
+    """``1 user``, ``4 905 users``."""
     return f"{count(n)} {thing}{'' if n == 1 else 's'}"
 
 

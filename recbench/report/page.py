@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from recbench import __version__
+from recbench.data.describe import number_of
 from recbench.report import words
 from recbench.report.blocks import Page, Section
 from recbench.report.material import Material
@@ -28,7 +29,7 @@ def assemble(material: Material) -> Page:
     n = len(material.evidence)
     systems = len({(e.label) for e in material.evidence})
     subtitle = (
-        f"{n} run{'' if n == 1 else 's'} of {systems} system{'' if systems == 1 else 's'} on "
+        f"{number_of(n, 'run')} of {number_of(systems, 'system')} on "
         f"{', '.join(material.datasets)}; {_rule(material)}. recbench {__version__}"
     )
     return Page(

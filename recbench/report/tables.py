@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from recbench.comparison import Across, Row, Settings, Slice, Table
 from recbench.comparison.costs import COSTS
 from recbench.comparison.model import TEST_NAMES
+from recbench.data.describe import count
 from recbench.report import words
 from recbench.report.grid import Column, aligned
 
@@ -32,13 +33,12 @@ class Block:
 def blocks(table: Table, settings: Settings) -> list[Block]:
     """Sizes of the differences, further tests, costs and slices, each where there is something to show."""
     label = settings.metrics[0].label
-    found = [
-        Block(
-            f"Size of the difference on {label}",
-            _sizes(table.on(settings.metrics[0])),
-            words.size_caption(table, settings),
-        )
-    ]
+    sizes = Block(
+        f"Size of the difference on {label}",
+        _sizes(table.on(settings.metrics[0])),
+        words.size_caption(table, settings),
+    )
+    found = [sizes] if table.n_users > 1 else []
     if len(settings.tests) > 1:
         found.append(_tests(table, settings))
     if any(getattr(cost, name) is not None for cost in table.costs for name in COSTS):
@@ -119,5 +119,5 @@ def _sliced(by: str, parts: Sequence[Slice], settings: Settings) -> Block:
     columns = [Column("system", labels, left=True)]
     for part in parts:
         cells = tuple(f"{row.score.mean:.4f} {words.mark(row.contrast)}" for row in rows[part.name])
-        columns.append(Column(f"{part.name} ({words.count(part.n_users)})", cells))
+        columns.append(Column(f"{part.name} ({count(part.n_users)})", cells))
     return Block(f"{primary.label} by {by} (users)", columns, words.slice_caption(parts, settings))

@@ -7,7 +7,7 @@ from math import isfinite
 
 from recbench.comparison import Across, Contrast, Cost, Row, Settings, Slice, Table, Verdict
 from recbench.comparison.model import TEST_NAMES, Shown
-from recbench.data.describe import split_name
+from recbench.data.describe import count, number_of, split_name
 from recbench.evaluation.metrics import Metric
 from recbench.stats.corrections import NAMES
 from recbench.stats.crossed import RESAMPLES as CROSSED_RESAMPLES
@@ -131,11 +131,6 @@ def percent(share: float, decimals: int = 1) -> str:
     return f"{100 * share:.{decimals}f} %"
 
 
-def count(number: int) -> str:
-    """``22 363``."""
-    return f"{number:,}".replace(",", " ")
-
-
 def seeds(row: Row) -> str:
     """How many runs; a dash where another run would give the same."""
     return "-" if row.system.deterministic else str(len(row.system.seeds))
@@ -156,10 +151,10 @@ def caption(table: Table, settings: Settings, metric: Metric | None = None) -> l
     contrasts = [row.contrast for row in table.on(metric) if row.contrast is not None]
     ranked = f"{count(table.n_items)} items" if table.n_items else "items"
     ranked = f"all {ranked} ranked" if settings.candidates == "all" else f"unseen items ranked, of {ranked}"
-    family = f"{len(contrasts)} comparison{'' if len(contrasts) == 1 else 's'} of this table on {metric.label}"
+    family = f"{number_of(len(contrasts), 'comparison')} of this table on {metric.label}"
     test = f"p: {_test(settings)}, {NAMES[settings.correction]} over the {family}."
     lines = [
-        f"{count(table.n_users)} users, {_seed_counts(table)}, {ranked}, {_TIES[settings.ties]}.",
+        f"{number_of(table.n_users, 'user')}, {_seed_counts(table)}, {ranked}, {_TIES[settings.ties]}.",
         f"d: {_against(contrasts)}. {_coverage(table, table.on(metric), settings)}",
         f"{test} *: decided at {percent(settings.alpha, 0)}.",
         f"Smallest difference this comparison can see: {_visible(contrasts)}, at {percent(settings.power, 0)} power.",

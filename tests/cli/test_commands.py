@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import runpy
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,8 @@ def failed(args: list[str], capsys: Captured) -> tuple[int, str]:
         ([*DIFFUSE, "--set", "head.group=1"], 2, "at least 2"),
         ([*DIFFUSE, "--set", "head.start=0.1"], 2, "refinement starts at a level from 1"),
         ([*DIFFUSE, "--set", "head.levels=1", "--set", "head.schedule=cosine"], 2, "at least 2 levels"),
-        (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "0,1"], 2, "at least 1"),
+        (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "0,1"], 2, "between 1 and 1,000"),
+        (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "1000000"], 2, "between 1 and 1,000"),
         (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "1,x"], 2, "cannot be read"),
         (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "1,2"], 2, "takes no number of reasoning steps"),
         (["evaluate", "runs/tiny-markov-none-s0", "--steps", "1,2"], 2, "takes no number of reasoning steps"),
@@ -367,3 +369,20 @@ def test_a_line_that_cannot_be_read_leads_to_the_help_of_its_command(
 ) -> None:
     assert run(line) == 2
     assert f"fix: {fix}\n" in capsys.readouterr().err
+
+
+def test_an_output_without_space_is_told_and_any_other_trouble_is_not_hidden(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def failing(number: int) -> Callable[..., int]:
+        def app(*_args: object, **_named: object) -> int:
+            raise OSError(number, "the disk's own words")
+
+        return app
+
+    monkeypatch.setattr("recbench.cli.app.app", failing(errno.ENOSPC))
+    assert run(["list"]) == 4
+    assert "No space is left for the output." in capsys.readouterr().err
+    monkeypatch.setattr("recbench.cli.app.app", failing(errno.EBADF))
+    with pytest.raises(OSError, match="own words"):
+        run(["list"])

@@ -118,3 +118,14 @@ def test_two_trec_runs_are_compared_by_their_qrels(tmp_path: Path, capsys: Captu
     assert capsys.readouterr().out.startswith("news")
     assert run(["compare", *paths]) == 5
     assert "--qrels" in capsys.readouterr().err
+
+
+def test_one_user_is_no_evidence_and_no_size_is_made_of_it(tmp_path: Path, capsys: Captured) -> None:
+    table = tmp_path / "one.csv"
+    table.write_text("system,dataset,seed,user,target,rank\na,x,0,7,5,1\nb,x,0,7,5,3\n", encoding="utf-8")
+    assert run(["compare", str(table)]) == 0
+    captured = capsys.readouterr()
+    assert "1 user, 1 seed" in captured.out
+    assert "One user can show no difference." in captured.out
+    assert "Size of the difference" not in captured.out
+    assert "Only 1 user:" in captured.err

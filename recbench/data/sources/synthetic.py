@@ -13,7 +13,7 @@ from recbench.data.oracle import Oracle
 from recbench.data.sources.base import Events, Progress, Source
 from recbench.data.sources.places import File
 from recbench.data.synthetic import Settings, World, generate
-from recbench.errors import RecbenchError, nearest
+from recbench.errors import RecbenchError, meant
 
 DEPARTMENTS = {
     "Camping": ("Tent", "Sleeping Bag", "Lantern", "Camp Stove", "Backpack"),
@@ -94,11 +94,10 @@ def parse_settings(options: dict[str, Any]) -> Settings:
     kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(Settings)}
     for name in options:
         if name not in kinds:
-            near = nearest(name, list(kinds))
             raise RecbenchError(
                 f"Unknown setting {name} of the synthetic data.",
                 why=f"It takes: {', '.join(kinds)}.",
-                fix=f"Did you mean {near}?" if near else "Leave it out.",
+                fix=meant(name, kinds) or "Leave it out.",
             )
     try:
         return Settings(**{name: kinds[name](value) for name, value in options.items()})

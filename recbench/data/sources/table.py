@@ -14,7 +14,7 @@ from recbench.data.sources.building import Builder
 from recbench.data.sources.delimited import Layout, first_row, read_delimited
 from recbench.data.sources.places import File
 from recbench.data.sources.reading import head_of
-from recbench.errors import Exit, RecbenchError, nearest
+from recbench.errors import Exit, RecbenchError, meant
 
 PARQUET = b"PAR1"
 KNOWN = {
@@ -125,10 +125,7 @@ def _places(path: File, cells: list[str], asked: dict[str, str]) -> dict[str, in
         elif lowered.count(name.lower()) == 1:
             place[role] = lowered.index(name.lower())
         else:
-            near = nearest(name, cells)
-            raise _wrong_columns(
-                path, cells, f"has no column {name!r}", f"Did you mean {role}={near}?" if near else None
-            )
+            raise _wrong_columns(path, cells, f"has no column {name!r}", meant(name, cells, f"{role}={{}}"))
     plain = [_plain(cell) for cell in cells]
     for role, names in KNOWN.items():
         found = [plain.index(name) for name in names if name in plain]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from recbench.data.describe import HISTOGRAMS, REORDERED, REORDERED_TITLE, reordered, reordered_note
-from recbench.report import words
+from recbench.data.describe import HISTOGRAMS, REORDERED, REORDERED_TITLE, count, reordered, reordered_note
 from recbench.report.blocks import Block, Cell, Grid, Panel, Section, slug
 from recbench.report.figures.drawing import Drawing
 from recbench.report.figures.shapes import Bins, Moved
@@ -31,7 +30,7 @@ def _block(name: str, facts: DataFacts) -> Block:
         caption=f"{name}: what was left after each step of preparation",
         heads=("step", "users", "items", "interactions"),
         rows=tuple(
-            (Cell(s.step), *(Cell(words.count(n), sort=float(n)) for n in (s.users, s.items, s.interactions)))
+            (Cell(s.step), *(Cell(count(n), sort=float(n)) for n in (s.users, s.items, s.interactions)))
             for s in card.steps
         ),
     )
@@ -75,7 +74,7 @@ def _panel(name: str, histograms: list[Bins]) -> Panel:
             caption=f"{name}: counts by bin",
             heads=("bin", "of", "count"),
             rows=tuple(
-                (Cell(bin_), Cell(f"{bins.counted} by {bins.rows}"), Cell(words.count(n), sort=float(n)))
+                (Cell(bin_), Cell(f"{bins.counted} by {bins.rows}"), Cell(count(n), sort=float(n)))
                 for bins in histograms
                 for bin_, n in zip(bins.names, bins.counts, strict=True)
             ),

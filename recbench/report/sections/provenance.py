@@ -6,7 +6,7 @@ import json
 import shlex
 from typing import Any
 
-from recbench.report import words
+from recbench.data.describe import count
 from recbench.report.blocks import Block, Cell, Fold, Grid, Section
 from recbench.report.evidence import Evidence
 from recbench.report.material import Material, dataset_of
@@ -120,7 +120,7 @@ def _fold(e: Evidence, shared: dict[str, str]) -> Fold:
         m.latency_ms
     )
     terms += [("memory", f"{m.peak_memory_mb:.0f} MiB at most")] if m.peak_memory_mb else []
-    terms += [("parameters", words.count(m.n_parameters))] if m.n_parameters else []
+    terms += [("parameters", count(m.n_parameters))] if m.n_parameters else []
     terms += [("stages", ", ".join(m.stages))] if m.stages else []
     terms += [("started from", _plain(m.started_from))] if m.started_from else []
     terms += [(f"found in {stage}", _plain(facts)) for stage, facts in m.facts.items()]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from recbench.comparison import Contrast, Row, Settings, Slice, Table
 from recbench.comparison.model import Shown
+from recbench.data.describe import count, number_of
 from recbench.evaluation.metrics import Metric, parse
 from recbench.report import words
 from recbench.report.blocks import Block, Cell, Grid, Panel, Section, number, slug
@@ -210,7 +211,7 @@ def _slice_panel(material: Material, table: Table, by: str, parts: list[Slice], 
 
         return by_group(bars, material.styles, metric.label)
 
-    told = ", ".join(f"{name} ({words.count(n)} users)" for name, n in zip(names, sizes, strict=True))
+    told = ", ".join(f"{name} ({number_of(n, 'user')})" for name, n in zip(names, sizes, strict=True))
     return Panel(
         drawing=Drawing(
             slug("slices", table.dataset, by),
@@ -235,7 +236,7 @@ def _slices_grid(table: Table, by: str, parts: list[Slice], settings: Settings) 
     for part in parts:
         own = [row for row in part.rows if row.metric == metric]
         for row, mark in zip(own, marks([row.score.mean for row in own]), strict=True):
-            size = Cell(words.count(part.n_users), sort=float(part.n_users))
+            size = Cell(count(part.n_users), sort=float(part.n_users))
             difference, p = _difference(row.contrast, settings.interval), _p(row.contrast)
             mean = Cell(words.score(row), sort=row.score.mean, mark=mark)
             rows.append((Cell(part.name), size, Cell(row.system.label), mean, difference, p))
