@@ -38,6 +38,8 @@ def config(**changes: object) -> AnchorConfig:
         "most": 8,
         "levels": 3,
         "codes": 4,
+        "pool": "items",
+        "context": "alone",
     }
     return AnchorConfig(**{**default, **changes})  # type: ignore[arg-type]
 
