@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbench.config import build
 from recbench.data import encoder as encoders
 from recbench.data.batching import Batch, TrainingRows
 from recbench.data.dataset import Dataset, open_dataset
@@ -23,6 +24,7 @@ from recbench.reasoning.anchors import TEXT_WIDTH, ItemAnchors, source
 from recbench.reasoning.kept import KeptSegments
 from recbench.reasoning.segments import NAMES, heaviest, segments
 from recbench.reasoning.wording import Texts, Told, WordAnchors, group_names, price_bands, write
+from recbench.registry import HEADS
 from tests.reasoning.test_anchors import config, told
 from tests.systems import CPU, small_system
 
@@ -248,6 +250,32 @@ def test_a_dataset_without_text_has_none_to_write(described: Dataset, kind: str)
     assert caught.value.code == Exit.DATA
     assert "0% of the training events" in caught.value.why
     assert "segment_pool=items" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("settings", "of"),
+    [
+        ({"anchor": "cooc"}, "cooc"),
+        ({"anchor": "backbone"}, "backbone"),
+        ({"anchor": "codes"}, "codes"),
+        ({"anchor": "file", "rationale_file": "why.jsonl"}, "file"),
+        ({"rationale_file": "why.jsonl"}, "file"),
+    ],
+)
+def test_only_anchors_of_text_are_written_out(settings: dict[str, str], of: str) -> None:
+    with pytest.raises(RecbenchError) as caught:
+        build(HEADS.load("lasar").Config, {"segment_pool": "text", **settings}, "head")
+    assert f"segment_pool is text and anchors are of {of}" in caught.value.why
+    assert "--set head.segment_pool=VALUE" in caught.value.fix
+    assert caught.value.code == Exit.USAGE
+
+
+@pytest.mark.parametrize("anchor", ["auto", "text", "cooc", "codes"])
+def test_only_a_backbone_reads_behind_a_history(anchor: str) -> None:
+    with pytest.raises(RecbenchError) as caught:
+        build(HEADS.load("lasar").Config, {"anchor_context": "prompt", "anchor": anchor}, "head")
+    assert f"anchor_context is prompt and anchor is {anchor}" in caught.value.why
+    assert caught.value.code == Exit.USAGE
 
 
 # --- by a sentence encoder ------------------------------------------------------------------------------------------
