@@ -118,6 +118,25 @@ def test_it_spells_too(tiny_home: Path, tmp_path: Path) -> None:
     assert found.manifest.facts["thinking"]["max"] >= 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "facts"),
+    [
+        (["segment_pool=text"], {"pool": "text"}),
+        (["anchor=backbone", "anchor_context=prompt"], {"source": "backbone", "context": "prompt"}),
+    ],
+)
+def test_a_run_says_what_its_segments_are_made_of(
+    settings: list[str], facts: dict[str, str], plain: Run, tiny_home: Path, tmp_path: Path
+) -> None:
+    sets = ["backbone.inner=16", "train.align.epochs=1", "train.rl.epochs=1", *(f"head.{one}" for one in settings)]
+    found = run(tiny_home, tmp_path, "sasrec", "lasar", *sets, start=str(plain.folder))
+    assert found.manifest.status == "finished"
+    anchor = found.manifest.facts["align"]["anchor"]
+    assert facts.items() <= anchor.items()
+    assert ("unique_strings" in anchor) == ("pool" in facts)
+    assert all(finding.holds is not False for finding in verify(found, tiny_home))
+
+
 def test_show_tells_it_all(thinking: Run) -> None:
     shown = CliRunner().invoke(app, ["show", str(thinking.folder)])
     assert shown.exit_code == 0, shown.output

@@ -199,7 +199,7 @@ class TrainingRows:
 
     def target_counts(self, n_items: int) -> np.ndarray:
         """How often each item is a target in an epoch, by item id from 0, (n_items + 1,)."""
-        return np.bincount(self.histories.items[self._targets], minlength=n_items + 1)
+        return np.bincount(self.histories.items[self.target_events], minlength=n_items + 1)
 
     def is_last(self, place_Q: np.ndarray) -> np.ndarray:
         """Is each of these events (``Batch.place_Q``) the newest of its user's? (Q,) bool."""
@@ -260,7 +260,7 @@ class TrainingRows:
     @cached_property
     def _targets_by_item(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Targets sorted by item; each event's rank among those of its item; where each item's begin."""
-        events = np.unique(self._targets)
+        events = np.unique(self.target_events)
         items = self.histories.items
         by_item = events[np.lexsort((events, items[events]))]
         first = np.searchsorted(items[by_item], np.arange(int(items.max()) + 2))
@@ -269,8 +269,11 @@ class TrainingRows:
         return by_item, rank, first
 
     @property
-    def _targets(self) -> np.ndarray:
-        """The events that are targets. In cloze rows any event may be blanked, and each user has two rows."""
+    def target_events(self) -> np.ndarray:
+        """The events that are targets, places in ``histories.items``, as often as rows ask for them.
+
+        In cloze rows any event may be blanked, and each user has two rows.
+        """
         if self.cloze:
             return np.unique(ranges(self.start, self.length))
         return ranges(self.start + self.length - self.n_asked + 1, self.n_asked)

@@ -9,8 +9,8 @@ import pandas as pd
 
 from recbench import columns
 from recbench.data.dataset import Dataset
-from recbench.data.text import texts
-from recbench.data.vectors import VectorConfig, Vectors, fields, item_vectors
+from recbench.data.text import TextSpace, maker, texts
+from recbench.data.vectors import VectorConfig, Vectors, encoded, fields, item_vectors
 
 
 class ItemKnowledge:
@@ -19,6 +19,7 @@ class ItemKnowledge:
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._table: pd.DataFrame | None = None
+        self._spaces: dict[int, TextSpace] = {}
 
     def vectors(self, config: VectorConfig) -> Vectors:
         """Vectors of all items; row i is item i + 1."""
@@ -27,6 +28,32 @@ class ItemKnowledge:
     def texts(self) -> list[str]:
         """One text an item, in order of id; empty where nothing is known of it."""
         return texts(self._items)
+
+    def text_space(self, width: int) -> TextSpace:
+        """The space that the texts of the items span by TF-IDF; made once."""
+        if width not in self._spaces:
+            self._spaces[width] = TextSpace(self.texts(), width)
+        return self._spaces[width]
+
+    def encoded(self, encoder: str, texts_N: Sequence[str]) -> np.ndarray:
+        """Vectors of any texts by a sentence encoder, (N, A) float32; kept beside the dataset.
+
+        Raises:
+            RecbenchError: the encoder cannot be used.
+        """
+        return encoded(self._dataset, encoder, texts_N)
+
+    def titles(self) -> list[str]:
+        """The title of each item, in order of id; empty where it has none."""
+        return [title.strip() if isinstance(title, str) else "" for title in self._items[columns.TITLE]]
+
+    def brands(self) -> list[str]:
+        """The brand of each item, in order of id; empty where it has none."""
+        return [maker(brand) for brand in self._items[columns.BRAND]]
+
+    def prices(self) -> np.ndarray:
+        """The price of each item, in order of id, (N,) float64; NaN where it is not known."""
+        return pd.to_numeric(self._items[columns.PRICE], errors="coerce").to_numpy(dtype=np.float64)
 
     def fields(self) -> list[str]:
         """What the texts are made of: columns that some item has something in."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,13 +91,7 @@ def item_vectors(dataset: Dataset, config: VectorConfig) -> Vectors:
         RecbenchError: text was asked for and there is none, or the encoder cannot be used.
     """
     plan = _plan(dataset, config)
-    path = dataset.folder.parent / CACHE / f"{plan.sha256}.npy"
-    raw_NA = _read(path, plan.n_items)
-    if raw_NA is None:
-        raw_NA = _compute(plan)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as beside, beside.open("wb") as handle:
-            np.save(handle, raw_NA, allow_pickle=False)
+    raw_NA = _kept(dataset, plan.sha256, plan.n_items, lambda: _compute(plan))
     known_N = _known(plan, raw_NA)
     facts = plan.facts | {
         "width": int(raw_NA.shape[1]),
@@ -107,6 +101,19 @@ def item_vectors(dataset: Dataset, config: VectorConfig) -> Vectors:
         "sha256": _key(plan, config),
     }
     return Vectors(normalised(raw_NA, known_N, config.normalise), known_N, facts)
+
+
+def encoded(dataset: Dataset, encoder: str, texts_N: Sequence[str]) -> np.ndarray:
+    """Vectors of texts as a sentence encoder makes them, (N, A) float32, from the cache of ``dataset`` if it has them.
+
+    Raises:
+        RecbenchError: the encoder cannot be used.
+    """
+    content = hashlib.sha256()
+    for text in texts_N:
+        content.update(text.encode() + b"\0")
+    settings = {"version": VERSION, "encoder": encoders.identity(encoder), "texts": content.hexdigest()}
+    return _kept(dataset, digest(settings), len(texts_N), lambda: encoders.encode(encoder, texts_N))
 
 
 def normalised(x_NA: np.ndarray, known_N: np.ndarray, how: Normalise) -> np.ndarray:
@@ -196,6 +203,18 @@ def _known(plan: _Plan, raw_NA: np.ndarray) -> np.ndarray:
     """Items with a vector that says something: with text (an encoder gives empty text a vector, too), and not all zeros."""
     not_zero_N = np.abs(raw_NA).max(axis=1, initial=0.0) > 0
     return not_zero_N if plan.source == "cooc" else not_zero_N & np.array([bool(text) for text in plan.texts])
+
+
+def _kept(dataset: Dataset, sha256: str, rows: int, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Vectors from the cache, or made and put there."""
+    path = dataset.folder.parent / CACHE / f"{sha256}.npy"
+    found = _read(path, rows)
+    if found is None:
+        found = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as beside, beside.open("wb") as handle:
+            np.save(handle, found, allow_pickle=False)
+    return found
 
 
 def _read(path: Path, n_items: int) -> np.ndarray | None:

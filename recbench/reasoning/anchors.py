@@ -22,7 +22,6 @@ from recbench.data.batching import Batch, TrainingRows, query_batches
 from recbench.data.cooccurrence import cooccurrence_vectors
 from recbench.data.dataset import Histories, ranges
 from recbench.data.knowledge import ItemKnowledge
-from recbench.data.text import TextSpace
 from recbench.data.vectors import WIDTHS, VectorConfig
 from recbench.errors import Exit, RecbenchError
 from recbench.reasoning.base import Context
@@ -31,8 +30,12 @@ from recbench.reasoning.segments import INTENT, NAMES, Segments, merged, next_gr
 from recbench.semantic_ids.kmeans import kmeans, unit
 
 Kind = Literal["auto", "text", "cooc", "backbone", "codes", "file"]
+Pool = Literal["items", "text"]
+Reading = Literal["alone", "prompt"]
 GROUPS = 64
 """Clusters that stand in for categories where items have none."""
+AT_ONCE = 2048
+"""Segments behind their histories that are read at once."""
 COMMONEST = 3
 """Items that stand for a group where a group must be read as a history."""
 TEXT_WIDTH = 128
@@ -54,6 +57,10 @@ class AnchorConfig:
     """Segments at most."""
     levels: int
     codes: int
+    pool: Pool
+    """Is a segment the sum of its items' vectors, or the vector of what it says?"""
+    context: Reading
+    """Does a backbone read a segment alone, or behind the history before the target?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +108,7 @@ class _Templates(Source):
         self.facts = facts | {"groups": int(items.group_V.max()), "use_target": config.use_target}
 
     def segments(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> Segments:
-        place_Q = None if batch.place_Q is None else batch.place_Q[some_P.cpu().numpy()]
-        histories, place_P = place_of(rows, place_Q)
+        histories, place_P = place_of(batch, some_P, rows)
         window_PW = torch.from_numpy(window_of(histories, place_P, self.config.window))
         target_P = torch.from_numpy(histories.items[place_P].astype(np.int64))
         device, items = some_P.device, self.items
@@ -134,14 +140,15 @@ class ItemAnchors(_Templates):
 
 
 class ReadAnchors(_Templates):
-    """A frozen backbone reads each segment as a short history; its last state is the anchor.
+    """A frozen backbone reads each segment as a short history, or as what follows the history before the target; its last state
+    is the anchor. It is told no times.
 
     Args:
         reader: in eval mode; nothing may train it.
     """
 
     def __init__(self, config: AnchorConfig, items: Items, reader: Backbone, facts: dict[str, Any]) -> None:
-        super().__init__(config, items, facts)
+        super().__init__(config, items, facts | {"context": config.context})
         self.reader = reader
         self._commonest = _commonest(items.group_V.cpu().numpy(), items.counts_V)
 
@@ -149,13 +156,20 @@ class ReadAnchors(_Templates):
     def of(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> Anchors:
         found = self.segments(batch, some_P, rows)
         x_PSA = self.vectors(found)
-        c_PSD = self._read(found, some_P.device)
+        before = self._before(batch, some_P, rows) if self.config.context == "prompt" else None
+        c_PSD = self._read(found, before, some_P.device)
         c_PSD = torch.where(x_PSA.square().sum(2, keepdim=True) > 0, c_PSD, 0.0)
         front_PSD, s_P = merged(c_PSD, self.config.merge)
         length_P = c_PSD.norm(dim=2).amax(1)  # of all states alike, behind the last norm; merging took it away
         return Anchors(front_PSD * length_P[:, None, None], s_P.clamp_max(self.config.most))
 
-    def _read(self, found: Segments, device: torch.device) -> Tensor:
+    def _before(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> list[np.ndarray]:
+        """What each row of the batch shows before the target, oldest first."""
+        histories, place_P = place_of(batch, some_P, rows)
+        count_P = batch.rows.position_N[batch.at_Q[some_P]].cpu().numpy() + (not self.reader.closed)
+        return [histories.items[place - count : place] for place, count in zip(place_P, count_P, strict=True)]
+
+    def _read(self, found: Segments, before: list[np.ndarray] | None, device: torch.device) -> Tensor:
         items_PE, weight_PSE = found.items_PE.cpu().numpy(), found.weight_PSE.cpu().numpy()
         group_P = found.group_P.cpu().numpy()
         P, S = weight_PSE.shape[:2]
@@ -163,6 +177,8 @@ class ReadAnchors(_Templates):
         for p in range(P):
             rows[p * S + INTENT] = self._commonest[group_P[p]]
         read = [place for place, row in enumerate(rows) if len(row)]
+        if before is not None:
+            rows = [np.concatenate([before[place // S], row]) for place, row in enumerate(rows)]
         lengths = np.array([len(rows[place]) for place in read])
         stops = np.cumsum(lengths)
         histories = Histories(
@@ -174,9 +190,10 @@ class ReadAnchors(_Templates):
         )
         out = torch.zeros(P * S, self.reader.width, device=device)
         reader = self.reader
-        chosen, batch = next(query_batches(histories, reader.max_length, len(read), device, closed=reader.closed))
-        h_RD = reader.encode(reader.embed(batch), batch, at_Q=batch.at_Q).h_QD
-        out[torch.from_numpy(np.array(read)[chosen]).to(device)] = h_RD.float()
+        size = len(read) if before is None else AT_ONCE
+        for chosen, batch in query_batches(histories, reader.max_length, size, device, closed=reader.closed):
+            h_RD = reader.encode(reader.embed(batch), batch, at_Q=batch.at_Q).h_QD
+            out[torch.from_numpy(np.array(read)[chosen]).to(device)] = h_RD.float()
         return out.view(P, S, -1)
 
 
@@ -243,6 +260,14 @@ def source(config: AnchorConfig, backbone: Backbone, context: Context, reader: B
 
         return FileAnchors(config, backbone, context)
     kind, x_NA, facts = vectors(config, backbone.n_items, histories, context.items)
+    if config.pool == "text" and kind not in ("text", "encoder"):
+        raise RecbenchError(
+            f"head.segment_pool is text, but anchors are made of {kind} here.",
+            why=f"What a segment says is titles, brands and categories; {facts['interactions_with_text']:.0%} of the training "
+            "events are of items that have any.",
+            fix="--set head.segment_pool=items, or prepare the dataset with --metadata",
+            code=Exit.DATA,
+        )
     items = known_items(x_NA, histories, context.items, backbone.item_vectors().device)
     if kind == "backbone":
         if reader is None:
@@ -250,7 +275,11 @@ def source(config: AnchorConfig, backbone: Backbone, context: Context, reader: B
         return ReadAnchors(config, items, reader, facts)
     if kind == "codes":
         return CodeAnchors(config, items, facts)
-    return ItemAnchors(config, items, backbone.width, facts)
+    if config.pool == "text":
+        from recbench.reasoning.wording import WordAnchors  # it builds on this module
+
+        return WordAnchors(config, items, backbone.width, context, facts)
+    return ItemAnchors(config, items, backbone.width, facts | {"pool": "items"})
 
 
 def item_codes(config: AnchorConfig, backbone: Backbone, context: Context) -> tuple[Tensor, dict[str, Any]]:
@@ -290,7 +319,7 @@ def vectors(
     facts["interactions_with_text"] = share
     if knowledge is not None and made_of == "text":
         all_texts = knowledge.texts()
-        x_NA = TextSpace(all_texts, TEXT_WIDTH).vectors(all_texts)
+        x_NA = knowledge.text_space(TEXT_WIDTH).vectors(all_texts)
         facts |= {"fields": knowledge.fields(), "sha256": digest({"texts": all_texts, "width": TEXT_WIDTH})}
     elif knowledge is not None:
         words_of = VectorConfig(

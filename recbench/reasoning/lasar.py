@@ -213,6 +213,8 @@ class LASAR(ReasoningHead):
             most=c.code_levels if c.anchor == "codes" else c.max_depth,
             levels=c.code_levels,
             codes=self.codes,
+            pool=c.segment_pool,
+            context=c.anchor_context,
         )
 
     def losses(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from recbench.reasoning.anchors import Kind
+from recbench.reasoning.anchors import Kind, Pool, Reading
 from recbench.reasoning.depth import Pay
 from recbench.reasoning.feed import Fed
 from recbench.reasoning.nearness import Measure
@@ -49,6 +49,8 @@ class LASARConfig:
     """Of it: a policy that is sure of one N would never try another."""
     anchor: Kind = "auto"
     """text, cooc (near in training), backbone (that of stage ground reads the segments), codes, file; auto: file, text or cooc."""
+    anchor_context: Reading = "alone"
+    """backbone reads a segment alone, or behind the row's history up to the target (prompt), cut to its newest events."""
     text_encoder: str = ""
     """A sentence encoder for text and file, as ``features.encoder``; empty: TF-IDF."""
     rationale_file: str = ""
@@ -61,6 +63,8 @@ class LASARConfig:
     """Neighbouring segments with a larger cosine are one."""
     code_levels: int = 3
     """Levels of codes, for ground_codes and anchor codes."""
+    segment_pool: Pool = "items"
+    """A segment is the sum of its items' vectors, or text: what it says is written out and read by TF-IDF or text_encoder."""
     shuffle_anchors: bool = False
     """Control: every target has the anchors of another with as many segments."""
     candidates: Literal["top", "sample"] = "top"
@@ -107,7 +111,25 @@ class LASARConfig:
 
     def __post_init__(self) -> None:
         self._check_depth()
+        self._check_anchors()
         self._check_ranges()
+
+    def _check_anchors(self) -> None:
+        if "ground" in self.skip and self.anchor == "backbone":
+            raise ValueError("anchor is backbone, so stage ground cannot be skipped: its model reads the segments.")
+        if self.rationale_file and self.anchor not in ("auto", "file"):
+            raise ValueError(f"rationale_file is given and anchor is {self.anchor}; leave out one of the two.")
+        if self.anchor == "file" and not self.rationale_file:
+            raise ValueError("anchor is file, so rationale_file must name one.")
+        if self.anchor_context == "prompt" and self.anchor != "backbone":
+            raise ValueError(
+                f"anchor_context is prompt and anchor is {self.anchor}; only anchor=backbone reads a history."
+            )
+        made_of = "file" if self.rationale_file else self.anchor
+        if self.segment_pool == "text" and made_of not in ("auto", "text"):
+            raise ValueError(
+                f"segment_pool is text and anchors are of {made_of}; it takes anchor=text, or auto where it is text."
+            )
 
     def _check_depth(self) -> None:
         if self.max_depth < 1 or not 0 <= self.min_depth <= self.max_depth:
@@ -120,12 +142,6 @@ class LASARConfig:
             raise ValueError("skip takes ground and rl; without align there is nothing of LASAR left.")
         if "ground" in self.skip and self.ground_codes:
             raise ValueError("ground_codes is a loss of stage ground, which skip leaves out.")
-        if "ground" in self.skip and self.anchor == "backbone":
-            raise ValueError("anchor is backbone, so stage ground cannot be skipped: its model reads the segments.")
-        if self.rationale_file and self.anchor not in ("auto", "file"):
-            raise ValueError(f"rationale_file is given and anchor is {self.anchor}; leave out one of the two.")
-        if self.anchor == "file" and not self.rationale_file:
-            raise ValueError("anchor is file, so rationale_file must name one.")
 
     def _check_ranges(self) -> None:
         if self.group < 2:

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbench.backbones.base import Backbone
-from recbench.data import encoder as encoders
 from recbench.data.batching import Batch, TrainingRows
 from recbench.data.knowledge import ItemKnowledge
 from recbench.data.text import TextSpace
@@ -27,6 +26,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.files import sha256
 from recbench.reasoning.anchors import TEXT_WIDTH, AnchorConfig, Anchors, ItemAnchors, Source, known_items
 from recbench.reasoning.base import Context
+from recbench.reasoning.kept import KeptSegments
 from recbench.reasoning.segments import merged, place_of
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -50,34 +50,27 @@ class FileAnchors(Source):
         items = known_items(x_NA.astype(np.float32), rows.histories, knowledge, device)
         self.templates = ItemAnchors(config, items, backbone.width, {})
         self.config = config
-        self.place = np.array(sorted(written), dtype=np.int64)
         cut = dict(zip(written, _cut_all(pieces, list(written.values()), x_RA, config.most), strict=True))
-        self.count = np.array([len(cut[place]) for place in self.place], dtype=np.int64)
-        x_CSA = np.zeros((len(self.place), config.most, x_RA.shape[1]), dtype=np.float32)
-        for n, place in enumerate(self.place):
-            x_CSA[n, : len(cut[place])] = cut[place]
-        self.x_CSA = torch.from_numpy(x_CSA).to(device)
+        place_R = np.array(sorted(written), dtype=np.int64)
+        count_R = np.array([len(cut[place]) for place in place_R], dtype=np.int64)
+        x_UA = torch.from_numpy(np.concatenate([cut[place] for place in place_R]).astype(np.float32)).to(device)
+        self.kept = KeptSegments(place_R, count_R, np.arange(len(x_UA)), x_UA)
         self.facts = self.templates.facts | {
             "source": "file",
             "made_of": "encoder" if config.encoder else "text",
             "width": int(x_RA.shape[1]),
-            "rationales": len(self.place),
+            "rationales": len(place_R),
             "unknown_users": unknown,
-            "coverage": len(self.place) / max(1, rows.n_targets),
+            "coverage": len(place_R) / max(1, rows.n_targets),
             "file_sha256": sha256(path),
         }
 
     def of(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> Anchors:
-        place_Q = None if batch.place_Q is None else batch.place_Q[some_P.cpu().numpy()]
-        _, place_P = place_of(rows, place_Q)
+        _, place_P = place_of(batch, some_P, rows)
         x_PSA, s_P = merged(self.templates.vectors(self.templates.segments(batch, some_P, rows)), self.config.merge)
         x_PSA = F.pad(x_PSA, (0, 0, 0, self.config.most))[:, : self.config.most]
-        at_P = np.searchsorted(self.place, place_P).clip(max=max(0, len(self.place) - 1))
-        has_P = self.place[at_P] == place_P
-        here_P = torch.from_numpy(has_P).to(some_P.device)
-        found_P = torch.from_numpy(at_P).to(some_P.device)
-        x_PSA = torch.where(here_P[:, None, None], self.x_CSA[found_P], x_PSA)
-        count_P = torch.from_numpy(self.count[at_P]).to(some_P.device)
+        written_PSA, count_P, here_P = self.kept.of(place_P, self.config.most)
+        x_PSA = torch.where(here_P[:, None, None], written_PSA, x_PSA)
         s_P = torch.where(here_P, count_P, s_P.clamp_max(self.config.most))
         return Anchors(self.templates.lift(x_PSA), s_P)
 
@@ -188,7 +181,7 @@ def _space(config: AnchorConfig, knowledge: ItemKnowledge, texts: list[str]) -> 
     """Vectors of the items and of these texts in one space."""
     if config.encoder:
         items = knowledge.vectors(VectorConfig(source="encoder", encoder=config.encoder, normalise="none")).x_NA
-        return items, encoders.encode(config.encoder, texts)
+        return items, knowledge.encoded(config.encoder, texts)
     described = knowledge.texts()
     space = TextSpace([*described, *texts], TEXT_WIDTH)
     return space.vectors(described), space.vectors(texts)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbench.data.batching import TrainingRows
+from recbench.data.batching import Batch, TrainingRows
 from recbench.data.dataset import Histories, ranges
 
 EVIDENCE, THEMES = 3, 3
@@ -52,15 +52,15 @@ def window_of(histories: Histories, place_P: np.ndarray, width: int) -> np.ndarr
     return np.where(at_PW >= histories.starts[row_P][:, None], items_PW, 0).astype(np.int64)
 
 
-def place_of(rows: TrainingRows | None, place_P: np.ndarray | None) -> tuple[Histories, np.ndarray]:
-    """The training part and where in it the targets of a batch stand.
+def place_of(batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> tuple[Histories, np.ndarray]:
+    """The training part and where in it the targets ``some_P`` of a batch stand, (P,).
 
     Raises:
         ValueError: the batch is not one of training. Rationales exist for training targets only.
     """
-    if rows is None or place_P is None:
+    if rows is None or batch.place_Q is None:
         raise ValueError("rationales exist for training targets only")
-    return rows.histories, place_P
+    return rows.histories, batch.place_Q[some_P.cpu().numpy()]
 
 
 def segments(
@@ -93,16 +93,31 @@ def segments(
 def _themes(group_PW: Tensor) -> Tensor:
     """Which places belong to the three groups with most items, two at least; equal counts: the one seen last. (P, 3, W) 0 or 1."""
     P, W = group_PW.shape
-    same_PWW = (group_PW[:, :, None] == group_PW[:, None, :]) & (group_PW > 0)[:, :, None]
+    same_PWW, newest_PW = alike(group_PW)
     count_PW = same_PWW.sum(2)
-    later_WW = torch.ones(W, W, dtype=torch.bool, device=group_PW.device).triu(1)
-    newest_PW = (group_PW > 0) & ~(same_PWW & later_WW).any(2)
     key_PW = torch.where(newest_PW & (count_PW >= 2), count_PW * W + torch.arange(W, device=group_PW.device), -1)
     best = key_PW.topk(min(THEMES, W), dim=1)
     theme_PKW = same_PWW.gather(1, best.indices[:, :, None].expand(-1, -1, W)) & (best.values >= 0)[:, :, None]
     out = torch.zeros(P, THEMES, W, device=group_PW.device)
     out[:, : theme_PKW.shape[1]] = theme_PKW.float()
     return out
+
+
+def alike(label_PW: Tensor) -> tuple[Tensor, Tensor]:
+    """Which places of a window have the label of which, (P, W, W), and which is the newest of its label, (P, W). 0 is no label."""
+    W = label_PW.shape[1]
+    same_PWW = (label_PW[:, :, None] == label_PW[:, None, :]) & (label_PW > 0)[:, :, None]
+    later_WW = torch.ones(W, W, dtype=torch.bool, device=label_PW.device).triu(1)
+    return same_PWW, (label_PW > 0) & ~(same_PWW & later_WW).any(2)
+
+
+def heaviest(label_PW: Tensor, weight_PW: Tensor, count: int) -> Tensor:
+    """The labels with most weight in each window, the heaviest first, (P, count); 0 where there are fewer."""
+    same_PWW, newest_PW = alike(label_PW)
+    total_PW = torch.where(newest_PW, (same_PWW * weight_PW[:, None]).sum(2), -1.0)
+    best = total_PW.sort(dim=1, descending=True, stable=True)
+    found_PK = torch.where(best.values >= 0, label_PW.gather(1, best.indices), 0)[:, :count]
+    return torch.nn.functional.pad(found_PK, (0, count - found_PK.shape[1]))
 
 
 def next_groups(histories: Histories, group_V: np.ndarray) -> np.ndarray:

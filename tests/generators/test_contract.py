@@ -22,6 +22,7 @@ from recbench.training.loop import Job, Watcher, fit
 from recbench.training.seeding import seed_everything
 from recbench.training.settings import stage_settings
 from tests.generators.spelled import GENERATORS, N_ITEMS, ROWS, exact, known, small, told
+from tests.reasoning.test_anchors import reads_rows_of_both
 from tests.reasoning.test_heads import USERS
 from tests.systems import CPU, histories, packed, queries, training_batch
 
@@ -118,10 +119,16 @@ def test_items_are_drawn_as_often_as_their_codes_say(name: str) -> None:
     assert bool(((share - wanted).abs() < 4 * (wanted * (1 - wanted) / 4_000).sqrt()).all())
 
 
-@pytest.mark.parametrize("anchor", ["auto", "backbone", "codes"])
+@pytest.mark.parametrize(
+    "anchor",
+    [{}, {"anchor": "backbone"}, {"anchor": "backbone", "anchor_context": "prompt"}, {"anchor": "codes"}],
+    ids=["auto", "backbone", "prompt", "codes"],
+)
 @pytest.mark.parametrize("name", GENERATORS)
-def test_candidates_may_be_drawn_where_items_are_spelled_whatever_the_anchors(name: str, anchor: str) -> None:
-    settings = {"candidates": "sample", "group": 25, "anchor": anchor, "align_weight": "auto", "reward": "prefix"}
+def test_candidates_may_be_drawn_where_items_are_spelled_whatever_the_anchors(
+    name: str, anchor: dict[str, str]
+) -> None:
+    settings = {"candidates": "sample", "group": 25, **anchor, "align_weight": "auto", "reward": "prefix"}
     model = small(name, "lasar", settings=settings)
     for stage in model.stages[1:]:
         context = told(model, stage)
@@ -132,6 +139,11 @@ def test_candidates_may_be_drawn_where_items_are_spelled_whatever_the_anchors(na
         assert all(p.grad.isfinite().all() for p in model.backbone.parameters() if p.grad is not None)
     assert context.noted()["repeats"] > 0
     model.restore(model.tensors())
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_segment_behind_its_prompt_is_the_row_of_both_where_items_are_spelled(name: str) -> None:
+    reads_rows_of_both(small(name, "lasar"))
 
 
 @pytest.mark.parametrize("name", GENERATORS)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from recbench.data.batching import TrainingRows
+from recbench.data.batching import Batch, TrainingRows, query_batches
 from recbench.data.dataset import Dataset, open_dataset
 from recbench.data.knowledge import ItemKnowledge
 from recbench.data.text import TextSpace
@@ -21,7 +22,8 @@ from recbench.reasoning.anchors import AnchorConfig, Anchors, Lift, deranged, gr
 from recbench.reasoning.base import Context
 from recbench.reasoning.rationales import cut, sentences
 from recbench.reasoning.segments import NAMES, merged, next_groups, segments, window_of
-from tests.systems import CPU, histories, small_system, training_batch, training_rows
+from recbench.recommender import ItemRecommender
+from tests.systems import CPU, histories, neural_backbones, small_system, training_batch, training_rows
 
 USERS = [[1, 2, 3], [4, 2, 3, 2], [5, 6, 1, 3, 7], [8, 9, 1, 2, 3, 4, 5, 6]]
 WINDOW = 20
@@ -38,6 +40,8 @@ def config(**changes: object) -> AnchorConfig:
         "most": 8,
         "levels": 3,
         "codes": 4,
+        "pool": "items",
+        "context": "alone",
     }
     return AnchorConfig(**{**default, **changes})  # type: ignore[arg-type]
 
@@ -316,6 +320,103 @@ def test_a_text_is_cut_where_neighbouring_sentences_differ_and_joined_until_it_i
     assert len(cut(x, 8, whole=False)) == 3
     assert len(cut(x, 2, whole=False)) == 2
     assert len(cut(x, 8, whole=True)) == 6
+
+
+# --- read behind a history ------------------------------------------------------------------------------------------
+
+
+def read(model: ItemRecommender, batch: Batch, rows: TrainingRows, reading: str, **changes: object) -> Anchors:
+    """Anchors of all targets of a batch as this model reads them, none merged."""
+    settings = config(kind="backbone", context=reading, merge=1.1, **changes)
+    found = source(settings, model.backbone, told(rows), model.eval().backbone)
+    assert found.facts["context"] == reading
+    return found.of(batch, torch.arange(len(batch.at_Q)), rows)
+
+
+def unit_state(model: ItemRecommender, row: list[int]) -> Tensor:
+    """Where a row of these items ends, by the backbone alone, as a unit vector."""
+    backbone = model.backbone
+    _, batch = next(query_batches(histories([row]), backbone.max_length, 1, CPU, closed=backbone.closed))
+    with torch.no_grad():
+        return F.normalize(backbone.encode(backbone.embed(batch), batch, at_Q=batch.at_Q).h_QD, dim=1)[0]
+
+
+@pytest.mark.parametrize("backbone", neural_backbones())
+def test_a_segment_behind_its_prompt_is_the_row_of_both(backbone: str) -> None:
+    reads_rows_of_both(small_system(backbone, "lasar", 20))
+
+
+def reads_rows_of_both(model: ItemRecommender) -> None:
+    """The first and the last segment of every target are read as the backbone reads the history with their items behind it."""
+    rows = training_rows(model, USERS)
+    batch = training_batch(model, USERS)
+    found = read(model, batch, rows, "prompt")
+    last = F.normalize(found.c_PSX, dim=2)
+    assert batch.place_Q is not None
+    for q, place in enumerate(batch.place_Q.tolist()):
+        start = int(rows.histories.starts[np.searchsorted(rows.histories.starts, place, side="right") - 1])
+        history, target = rows.histories.items[start:place].tolist(), int(rows.histories.items[place])
+        s = int(found.s_P[q])
+        torch.testing.assert_close(last[q, s - 1], unit_state(model, [*history, target]), atol=1e-5, rtol=0)
+        evidence = [*history, *history[-3:]]
+        torch.testing.assert_close(last[q, 0], unit_state(model, evidence), atol=1e-5, rtol=0)
+
+
+def test_another_history_changes_what_is_read_behind_it_and_nothing_that_is_read_alone() -> None:
+    model = small_system("sasrec", "lasar", 20)
+    users = [[[8, 9, 1, 2, 3, 4]], [[9, 8, 1, 2, 3, 4]]]
+    of = {"window": 3}  # neither of the two items that differ is in any segment
+    for reading in ("alone", "prompt"):
+        (one, other) = (
+            read(model, training_batch(model, user), training_rows(model, user), reading, **of) for user in users
+        )
+        assert one.s_P[-1] == other.s_P[-1]
+        assert torch.allclose(one.c_PSX[-1], other.c_PSX[-1], atol=1e-5) == (reading == "alone")
+
+
+def test_behind_an_empty_history_a_segment_is_read_as_if_alone() -> None:
+    model = small_system("bert4rec", "lasar", 20, rows="cloze", blanked=0.6)
+    rows, batch = training_rows(model, USERS), training_batch(model, USERS)
+    assert batch.place_Q is not None
+    is_first = torch.from_numpy(np.isin(batch.place_Q, rows.histories.starts))
+    assert 0 < is_first.sum() < len(is_first)
+    alone, prompt = (read(model, batch, rows, reading) for reading in ("alone", "prompt"))
+    torch.testing.assert_close(prompt.c_PSX[is_first], alone.c_PSX[is_first], atol=1e-6, rtol=0)
+    assert not torch.allclose(prompt.c_PSX[~is_first], alone.c_PSX[~is_first], atol=1e-3)
+
+
+def test_a_long_history_is_cut_to_its_newest_events_and_a_segment_never() -> None:
+    model = small_system("sasrec", "lasar", 20, max_length=5)
+    user = [[8, 9, 1, 2, 3, 4, 5]]
+    rows, batch = training_rows(model, user), training_batch(model, user)
+    found = read(model, batch, rows, "prompt")
+    last = F.normalize(found.c_PSX[-1], dim=1)
+    torch.testing.assert_close(last[int(found.s_P[-1]) - 1], unit_state(model, [1, 2, 3, 4, 5]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(last[0], unit_state(model, [3, 4, 2, 3, 4]), atol=1e-5, rtol=0)
+
+
+def test_a_prompt_is_what_the_row_shows_and_no_older_event_of_its_user() -> None:
+    model = small_system("sasrec", "lasar", 20, max_length=5)
+    user = [[8, 9, 1, 2, 3, 4, 5]]
+    rows = training_rows(model, user, window="all")
+    batch = next(rows.batches(10_000, np.random.default_rng(0), CPU))
+    found = read(model, batch, rows, "prompt")
+    shown = {
+        (int(place), int(at)): n
+        for n, (place, at) in enumerate(zip(batch.place_Q, batch.rows.position_N[batch.at_Q], strict=True))  # type: ignore[arg-type]
+    }
+    for length in (1, 2, 3):  # of the row that ends before the last event
+        n = shown[6, length - 1]
+        last = F.normalize(found.c_PSX[n], dim=1)[int(found.s_P[n]) - 1]
+        torch.testing.assert_close(last, unit_state(model, [*user[0][6 - length :]]), atol=1e-5, rtol=0)
+
+
+def test_long_lists_of_segments_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_system("sasrec", "lasar", 20)
+    rows, batch = training_rows(model, USERS), training_batch(model, USERS)
+    whole = read(model, batch, rows, "prompt").c_PSX
+    monkeypatch.setattr("recbench.reasoning.anchors.AT_ONCE", 7)
+    torch.testing.assert_close(read(model, batch, rows, "prompt").c_PSX, whole, atol=1e-5, rtol=0)
 
 
 # --- shuffled -------------------------------------------------------------------------------------------------------

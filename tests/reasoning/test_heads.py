@@ -35,6 +35,7 @@ VARIANTS: list[tuple[str, dict[str, object]]] = [
     ("lares", {"filter_top": 0, "partner": "self", "mix": "concat"}),
     ("diffuse", {"grpo_when": "after", "kl": 0.1, "reference": "stage"}),
     ("lasar", {"depth_baseline": "exact", "feed": "linear", "cuts": 0, "anchor": "backbone", "align": "mse"}),
+    ("lasar", {"anchor": "backbone", "anchor_context": "prompt", "cuts": 2}),
     ("lasar", {"depth_baseline": "paired", "feed": "state", "anchor": "codes", "reward": "hit", "skip_missed": True}),
     ("lasar", {"depth": "random", "feed": "constant", "align": "cosine", "use_target": False, "reference_sync": True}),
     ("lasar", {"candidates": "sample", "group": 30, "depth_baseline": "paired"}),
@@ -84,6 +85,7 @@ OUT_OF_RANGE: list[tuple[str, str, object]] = [
     ("lasar", "cuts", -1),
     ("lasar", "skip", ("align",)),
     ("lasar", "anchor", "file"),
+    ("lasar", "anchor_context", "prompt"),
 ]
 ROWS = [[3], [5, 6], [7, 8, 9], [1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4, 3, 2, 1]]
 USERS = [[1, 2, 3], [4, 2, 3, 2], [5, 6, 1, 3, 7], [8, 9, 1, 2, 3, 4, 5, 6]]
