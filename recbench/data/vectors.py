@@ -117,9 +117,9 @@ def encoded(dataset: Dataset, encoder: str, texts_N: Sequence[str]) -> np.ndarra
 
 
 def normalised(x_NA: np.ndarray, known_N: np.ndarray, how: Normalise) -> np.ndarray:
-    """Scaled vectors, float32; means and variances are those of the known items, the others stay 0."""
+    """Scaled vectors, float32; means and variances are those of the known items, the others are 0."""
     if how == "none" or not known_N.any():
-        return x_NA.astype(np.float32)
+        return np.where(known_N[:, None], x_NA, 0).astype(np.float32)
     known = x_NA[known_N].astype(np.float64)
     length = np.linalg.norm(known, axis=1, keepdims=True)
     known = np.divide(known, length, out=np.zeros_like(known), where=length > 0)

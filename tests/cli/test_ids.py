@@ -16,7 +16,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def at_home(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(tiny_home, tmp_path / "datasets")
+    shutil.copytree(tiny_home, tmp_path / "datasets", ignore=shutil.ignore_patterns("ids"))  # other tests' tables
     monkeypatch.chdir(tmp_path)
 
 
