@@ -28,6 +28,10 @@ class ItemKnowledge:
         """One text an item, in order of id; empty where nothing is known of it."""
         return texts(self._items)
 
+    def titles(self) -> list[str]:
+        """The title of each item, in order of id; empty where it has none."""
+        return [" ".join(title.split()) if isinstance(title, str) else "" for title in self._items[columns.TITLE]]
+
     def fields(self) -> list[str]:
         """What the texts are made of: columns that some item has something in."""
         return fields(self._items)

@@ -258,7 +258,7 @@ class LASAR(ReasoningHead):
 
     def _ground(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
         u_QD, y_Q = self.answer(self.think(backbone, batch)), targets(batch)
-        if (own_Q := self._own(batch, context)) is not None:
+        if (own_Q := self.own(batch, context)) is not None:
             u_QD, y_Q, score = u_QD[own_Q], y_Q[own_Q], score.at(own_Q)
         if not len(y_Q):
             return {}
@@ -373,12 +373,11 @@ class LASAR(ReasoningHead):
 
     def _chosen(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
         """Asked tokens that this stage may train on, and those of them that think."""
-        own_Q, c = self._own(batch, context), self.config
+        own_Q, c = self.own(batch, context), self.config
         own_Q = torch.arange(len(batch.at_Q), device=batch.at_Q.device) if own_Q is None else own_Q
         return own_Q, own_Q[some_a_row(batch.row_Q[own_Q], c.cuts, context.generator)] if c.cuts else own_Q
 
-    def _own(self, batch: Batch, context: Context) -> Tensor | None:
-        """Asked tokens that this stage may train on; None: all."""
+    def own(self, batch: Batch, context: Context) -> Tensor | None:
         if not self.config.rl_holdout:
             return None
         waits_Q = held_out(batch, context.train, self.config.rl_holdout)

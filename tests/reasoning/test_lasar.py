@@ -517,7 +517,7 @@ def test_the_reference_can_follow_the_epochs() -> None:
 def test_held_out_targets_wait_for_rl() -> None:
     model = system(rl_holdout=0.99, cuts=0)
     batch = training_batch(model, USERS)
-    own = {stage: model.head._own(batch, told(model, stage)) for stage in ("ground", "align", "rl")}
+    own = {stage: model.head.own(batch, told(model, stage)) for stage in ("ground", "align", "rl")}
     assert torch.equal(own["ground"], own["align"])
     last = torch.tensor(np.flatnonzero(training_rows(model, USERS).is_last(batch.place_Q)))
     assert set(own["rl"].tolist()) <= set(last.tolist())
