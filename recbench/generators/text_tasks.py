@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbench.config import typed
 from recbench.data.batching import Batch
 from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
@@ -39,7 +40,7 @@ WORDING = {
     "titles_to_item": "Titles of items bought one after another, and the next item:",
 }
 """The tasks besides it, and what stands in front of their rows."""
-WITHOUT = f'--set backbone.tasks=["{NEXT_ITEM}"]'
+WITHOUT = f"--set backbone.tasks={typed([NEXT_ITEM])}"
 """What to type to do without them."""
 LOGIT_BYTES = {"cpu": 1 << 26, "cuda": 1 << 29}
 """Scores over all words that are held at once."""

@@ -319,7 +319,7 @@ def test_without_titles_it_is_refused(titles: list[str] | None) -> None:
     with pytest.raises(RecbenchError, match="no titles for title_to_item, item_to_title, titles_to_item") as caught:
         model.begin(context)
     assert caught.value.code == Exit.DATA
-    assert 'backbone.tasks=["next_item"]' in caught.value.fix
+    assert caught.value.fix.endswith("""--set backbone.tasks='["next_item"]'""")
 
 
 def test_without_a_tokenizer_it_is_refused(tmp_path: Path) -> None:

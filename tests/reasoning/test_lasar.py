@@ -632,6 +632,10 @@ def test_a_rule_of_two_hops_is_learned_by_two_thoughts_and_not_without(one_hop: 
     assert hopping(tmp_path / "none", hopper(fixed_depth=0), one_hop) < 0.6
 
 
+def test_a_token_behind_two_thoughts_answers_for_them(one_hop: Start, tmp_path: Path) -> None:
+    assert hopping(tmp_path, hopper(fixed_depth=2, readout="end"), one_hop) > 0.9
+
+
 def test_thoughts_that_are_told_nothing_learn_no_second_hop(one_hop: Start, tmp_path: Path) -> None:
     assert hopping(tmp_path, hopper(fixed_depth=2, feed="constant"), one_hop) < 0.6
 
