@@ -213,7 +213,14 @@ class Reasoned(Trainable):
     def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
         generator = context.generator if context.negatives is None else context.negatives
         with self.score.step(generator, batch.targets_Q, batch):
-            return self.head.losses(self.backbone, batch, self.score, context)
+            losses = self.head.losses(self.backbone, batch, self.score, context)
+        if self._is_first(context):
+            losses = losses | self.backbone.own_losses(batch, self.head.own(batch, context), generator)
+        return losses
+
+    def _is_first(self, context: Context) -> bool:
+        """Is it the stage in which the backbone learns what it has to learn besides?"""
+        return context.stage == self.stages[0].name
 
     @property
     def rates(self) -> dict[str, float]:
@@ -223,6 +230,8 @@ class Reasoned(Trainable):
         if context.train is not None:
             counts = context.train.target_counts(self.backbone.n_items)
             self.score.begin(torch.from_numpy(counts).to(self.backbone.item_vectors().device))
+        if self._is_first(context):
+            context.facts |= self.backbone.prepare(context.items)
         self.head.begin(self.backbone, self.score, context)
 
     def answers(self, batch: Batch, steps: int | None = None) -> Tensor:

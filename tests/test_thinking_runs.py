@@ -142,3 +142,12 @@ def test_show_tells_it_all(thinking: Run) -> None:
     assert shown.exit_code == 0, shown.output
     assert "thinking, mean" in shown.output
     assert "anchor: source" in shown.output
+
+
+def test_what_reads_off_a_token_of_its_own_has_a_ground_of_its_own(plain: Run, tiny_home: Path, tmp_path: Path) -> None:
+    settings = ["backbone.inner=16", *HEAD, "head.readout=end"]
+    with pytest.raises(RecbenchError, match="another system"):
+        run(tiny_home, tmp_path, "sasrec", "lasar", *settings, start=str(plain.folder))
+    made = run(tiny_home, tmp_path, "sasrec", "lasar", *settings)
+    assert made.manifest.stages == ["ground", "align", "rl"]
+    assert rank_again(made, tiny_home, CPU)[1] == 0

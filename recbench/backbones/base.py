@@ -14,9 +14,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from recbench.data.batching import Batch, Rows
+from recbench.data.knowledge import ItemKnowledge
 
 TimesSeen = Literal["none", "history", "history and target"]
 """Whose event times a state may depend on."""
@@ -111,6 +113,28 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def item_vectors(self) -> Tensor:
         """The item table, (V, D); row 0 is padding and never scored. It ranks, unless the backbone ``spells``."""
+
+    def prepare(self, items: ItemKnowledge | None) -> dict[str, Any]:  # noqa: ARG002 for backbones that read of items
+        """Make ready for ``own_losses`` of a stage of training. What a reader of ``run.json`` should know of it.
+
+        Raises:
+            RecbenchError: what it wants to learn from is not there.
+        """
+        return {}
+
+    def own_losses(
+        self,
+        batch: Batch,  # noqa: ARG002 for backbones that have some
+        own_Q: Tensor | None,  # noqa: ARG002
+        generator: torch.Generator,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """Named, weighted, scalar losses that teach a backbone besides its head's, in the first stage of training.
+
+        Args:
+            own_Q: asked tokens whose targets it may learn from. None: all.
+            generator: every draw comes from it.
+        """
+        return {}
 
     def given(self) -> frozenset[str]:
         """Names of its tensors that training leaves as they were read from a file of their own: a run does not store them."""

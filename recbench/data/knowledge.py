@@ -45,7 +45,7 @@ class ItemKnowledge:
 
     def titles(self) -> list[str]:
         """The title of each item, in order of id; empty where it has none."""
-        return [title.strip() if isinstance(title, str) else "" for title in self._items[columns.TITLE]]
+        return [" ".join(title.split()) if isinstance(title, str) else "" for title in self._items[columns.TITLE]]
 
     def brands(self) -> list[str]:
         """The brand of each item, in order of id; empty where it has none."""

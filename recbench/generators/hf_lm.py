@@ -15,18 +15,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from recbench.backbones.base import Encoded, Layout
 from recbench.backbones.packing import Asked, Places, asked_layout, rectangles, tokens
 from recbench.data.batching import Batch, Rows
+from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
 from recbench.generators.base import Generator, Recalled, Seats
 from recbench.generators.past import Path, longer
 from recbench.generators.pretrained import Keys, KeyValue, Opened, through, train_only
+from recbench.generators.text_tasks import NEXT_ITEM, WORDING, TextTasks
 from recbench.kernels.dropout import Dropout
-from recbench.semantic_ids.table import BEGIN, SemanticIds
+from recbench.semantic_ids.table import BEGIN, END, SemanticIds
 
 
 class Kept(NamedTuple):
@@ -77,14 +80,38 @@ class HfLM(Generator):
         """Rank of those updates."""
         lora_alpha: int = 16
         """Updates are scaled by this over the rank."""
+        tasks: tuple[str, ...] = (NEXT_ITEM,)
+        """What the first stage teaches: next_item; title_to_item and item_to_title, an item's codes from its title and the other
+        way; titles_to_item, the next item from the titles of a history. Items need titles for them."""
+        task_rows: int = 64
+        """Items, or histories, that each task besides the next item takes of a batch, drawn among its targets."""
+        title_tokens: int = 32
+        """Words of a title that are read and said, in the model's tokens."""
+        title_to_item_weight: float = 1.0
+        """Of that task's loss, the sum over codes as of the next item."""
+        item_to_title_weight: float = 1.0
+        """Of that task's loss, the mean over the words of titles."""
+        titles_to_item_weight: float = 1.0
+        """Of that task's loss, the sum over codes."""
 
         def __post_init__(self) -> None:
+            self._check_tasks()
             if self.max_length < 1 or self.lora_rank < 1:
                 raise ValueError("max_length and lora_rank are at least 1.")
             if not 0 <= self.dropout < 1:
                 raise ValueError("dropout lies in [0, 1).")
             if self.noise < 0 or self.lora_alpha < 1:
                 raise ValueError("noise is at least 0 and lora_alpha at least 1.")
+
+        def _check_tasks(self) -> None:
+            unknown = [name for name in self.tasks if name not in (NEXT_ITEM, *WORDING)]
+            if unknown or NEXT_ITEM not in self.tasks:
+                wrong = f"tasks names {unknown[0]}" if unknown else f"tasks leaves out {NEXT_ITEM}"
+                raise ValueError(f"{wrong}; it takes {NEXT_ITEM}, always, and any of {', '.join(WORDING)}.")
+            if self.task_rows < 1 or self.title_tokens < 1:
+                raise ValueError("task_rows and title_tokens are at least 1.")
+            if min(self.title_to_item_weight, self.item_to_title_weight, self.titles_to_item_weight) <= 0:
+                raise ValueError("title_to_item_weight, item_to_title_weight and titles_to_item_weight are above 0.")
 
     words_I: Tensor
     """Tokens of the instruction, as the model counts them."""
@@ -104,7 +131,15 @@ class HfLM(Generator):
         self.register_buffer("words_I", opened.words(config.instruction), persistent=False)
         self.register_buffer("sha256", torch.tensor(list(bytes.fromhex(opened.sha256)), dtype=torch.uint8))
         train_only(self.base, config.train, config.lora_rank, config.lora_alpha)
-        self._frozen = frozenset(f"base.{name}" for name, p in self.base.named_parameters() if not p.requires_grad)
+        self.words_out: nn.Parameter | None = None
+        """Rows of the output head that say words, where a task says some and they are not the input's."""
+        if "item_to_title" in config.tasks and opened.output is not None:
+            self.words_out = nn.Parameter(opened.output.clone(), requires_grad=config.train == "all")
+        frozen = [f"base.{name}" for name, p in self.base.named_parameters() if not p.requires_grad]
+        if self.words_out is not None and not self.words_out.requires_grad:
+            frozen.append("words_out")
+        self._frozen = frozenset(frozen)
+        self._text: TextTasks | None = None
         cast("Any", self).register_load_state_dict_pre_hook(_refuse_another)
 
     def facts(self) -> dict[str, Any]:
@@ -239,6 +274,42 @@ class HfLM(Generator):
 
     def code_vectors(self) -> Tensor:
         return self.tokens.weight
+
+    # --- tasks beside the next item -------------------------------------------------------------------------------------
+
+    def prepare(self, items: ItemKnowledge | None) -> dict[str, Any]:
+        self._text = TextTasks(self, items) if set(self.config.tasks) - {NEXT_ITEM} else None
+        return {} if self._text is None else {"titles": self._text.facts}
+
+    def own_losses(self, batch: Batch, own_Q: Tensor | None, generator: torch.Generator) -> dict[str, Tensor]:
+        return {} if self._text is None else self._text.losses(self, batch, own_Q, generator)
+
+    def read_rows(self, rows_B: Sequence[np.ndarray]) -> tuple[Recalled, Tensor]:
+        """Rows of tokens, shortest first: what codes spelled behind their last tokens see, and the states of all tokens, (N, D).
+
+        Tokens count as in the table of ids; behind those stand the model's own words.
+        """
+        device, n_own = self.tokens.weight.device, self.table.n_tokens
+        rows = Rows(np.array([len(row) for row in rows_B]), device)
+        token_N = torch.from_numpy(np.concatenate(rows_B)).to(device)
+        own_O, word_W = ((token_N < n_own) == own for own in (True, False))
+        x_OD = self.tokens(token_N[own_O])
+        x_WD = self.base.get_input_embeddings()(token_N[word_W] - n_own).to(x_OD.dtype)
+        order = torch.cat([own_O.nonzero()[:, 0], word_W.nonzero()[:, 0]]).argsort()
+        kept = Kept(rows, {})
+        x_ND = self.dropout(torch.cat([x_OD, x_WD])[order])
+        h_ND = self.base.norm(self._over_rows(x_ND, kept, 0, self.n_layers, remember=True))
+        return Recalled([kept], rows.last_B), h_ND
+
+    @property
+    def n_words(self) -> int:
+        """Words that the pretrained model knows."""
+        return int(self.base.get_input_embeddings().num_embeddings)
+
+    def saying(self) -> tuple[Tensor, Tensor]:
+        """What reads words off a state, (words, D), and what reads that a text ends, (D,)."""
+        words = self.base.get_input_embeddings().weight if self.words_out is None else self.words_out
+        return words, (self.tokens if self.out is None else self.out).weight[END]
 
     def reading(self, level: int) -> Tensor:
         first, rows = self._first[level], self.tokens if self.out is None else self.out

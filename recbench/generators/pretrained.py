@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -97,27 +98,64 @@ class Opened(NamedTuple):
         """
         if not text:
             return torch.zeros(0, dtype=torch.long)
+        tokenizer = Tokenizer(self.folder, len(self.vectors), "the instruction", "--set backbone.instruction=''")
+        return torch.tensor(tokenizer([text], begins=True)[0], dtype=torch.long)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """Texts as a model counts its words, by the tokenizer of its directory."""
+
+    folder: Path
+    n_words: int
+    """Words that the model knows."""
+    reads: str
+    """What is read, as an error says it."""
+    without: str
+    """What to type to do without."""
+
+    def __call__(self, texts: Sequence[str], *, begins: bool) -> list[list[int]]:
+        """Tokens of each text.
+
+        Args:
+            begins: with the special tokens that the model has around a text.
+
+        Raises:
+            RecbenchError: the directory has no tokenizer, or one of another model.
+        """
         try:
-            ids = torch.tensor(_tokens(self.folder, text), dtype=torch.long)
+            found = _tokens(self.folder, texts, begins)
         except UNREADABLE as error:
-            raise _no_tokenizer(self.folder, f"Its tokenizer cannot be loaded: {_first_line(error)}") from error
-        if len(ids) and int(ids.max()) >= len(self.vectors):
-            raise _no_tokenizer(self.folder, f"Its tokenizer knows more tokens than the model's {len(self.vectors):,}.")
-        return ids
+            raise self._refused(f"Its tokenizer cannot be loaded: {_first_line(error)}") from error
+        if max((max(ids, default=0) for ids in found), default=0) >= self.n_words:
+            raise self._refused(f"Its tokenizer knows more tokens than the model's {self.n_words:,}.")
+        return found
+
+    def _refused(self, why: str) -> RecbenchError:
+        return RecbenchError(
+            f"{self.folder} cannot read {self.reads}.",
+            why=why,
+            fix=f"Put the model's tokenizer there, or do without: {self.without}",
+            code=Exit.DATA,
+        )
 
 
-def _tokens(folder: Path, text: str) -> list[int]:
+def _tokens(folder: Path, texts: Sequence[str], begins: bool) -> list[list[int]]:
     """As tokenizer.json says; transformers may take another tokenizer by the name of the model."""
     if (folder / "tokenizer.json").is_file():
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer as Rust
 
         try:
-            return list(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids)
+            tokenizer = Rust.from_file(str(folder / "tokenizer.json"))
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            return [list(one.ids) for one in tokenizer.encode_batch(list(texts), add_special_tokens=begins)]
         except Exception as error:  # it raises nothing narrower
             raise ValueError(str(error)) from error
     from transformers import AutoTokenizer
 
-    return list(AutoTokenizer.from_pretrained(folder, **LOCAL)(text)["input_ids"])
+    read = AutoTokenizer.from_pretrained(folder, **LOCAL)(list(texts), add_special_tokens=begins)
+    return [list(ids) for ids in read["input_ids"]]
 
 
 def through(
@@ -214,15 +252,6 @@ def _need(library: str) -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _no_tokenizer(folder: Path, why: str) -> RecbenchError:
-    return RecbenchError(
-        f"{folder} cannot read the instruction.",
-        why=why,
-        fix="Put the model's tokenizer there, or do without: --set backbone.instruction=''",
-        code=Exit.DATA,
-    )
 
 
 def _no_model(path: str, why: str) -> RecbenchError:

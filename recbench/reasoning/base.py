@@ -124,6 +124,10 @@ class ReasoningHead(nn.Module, ABC):
     def losses(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
         """Named, weighted, scalar losses; their sum is minimised."""
 
+    def own(self, batch: Batch, context: Context) -> Tensor | None:  # noqa: ARG002 for heads that hold some back
+        """Asked tokens of a training batch whose targets this stage may learn from. None: all."""
+        return None
+
     def begin(self, backbone: Backbone, score: Score, context: Context) -> None:
         """Prepare ``context.stage``. Nothing to do unless a stage says so."""
 

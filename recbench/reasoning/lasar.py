@@ -5,9 +5,10 @@ nor its code was at hand: what stands here is reconstructed from two public clos
 reproduction. The paper's model is a language model that spells items; here it is any backbone.
 
 h_0 is the plain state; thought t is the state behind one more token, which is fed thought t - 1 (Coconut, arXiv 2412.06769). The
-policy picks the depth N from h_0 before the first thought; h_N answers. Stages: ``ground``, the plain model; ``align``, N = S
-segments, thought t near anchor t, the policy learns S; ``rl``, GRPO over the best items (arXiv 2402.03300, rewards as in
-MiniOneRec, arXiv 2510.24431), REINFORCE for the depth. With N = 0 it is the plain model, number for number.
+policy picks the depth N from h_0 before the first thought; h_N answers, or the state of one more token behind it.
+Stages: ``ground``, the plain model; ``align``, N = S segments, thought t near anchor t, the policy learns S; ``rl``, GRPO over the
+best items (arXiv 2402.03300, rewards as in MiniOneRec, arXiv 2510.24431), REINFORCE for the depth. With N = 0 it is the model of
+``ground``, number for number: the plain model, or with ``readout = end`` one that reads off that token, too.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from recbench.reasoning.feed import Feed
 from recbench.reasoning.lasar_rl import Reinforcement
 from recbench.reasoning.lasar_settings import LASARConfig
 from recbench.reasoning.nearness import apart, over_thoughts
+from recbench.reasoning.readout import End, ended
 from recbench.scoring.base import Score
 
 AUTO_SHARE = 0.3
@@ -80,7 +82,8 @@ class LASAR(ReasoningHead):
 
     @classmethod
     def begins_as(cls, config: Any) -> Mapping[str, tuple[str, ...]]:
-        return {} if config.ground_codes else {"none": ("ground",)}
+        plain = not config.ground_codes and config.readout == "last"
+        return {"none": ("ground",)} if plain else {}
 
     thinks: Tensor
     paid: Tensor
@@ -114,6 +117,7 @@ class LASAR(ReasoningHead):
         self.register_buffer("thinks", torch.tensor(False))
         self.register_buffer("paid", torch.tensor(float("nan")))
         self.register_buffer("alpha", torch.tensor(float("nan")) if c.align_weight == "auto" else None)
+        self.end = End(backbone) if c.readout == "end" else None
         self._source: Source | None = None
         self._codes_VL: Tensor | None = None
         self.synced = 0
@@ -134,11 +138,12 @@ class LASAR(ReasoningHead):
     def think(self, backbone: Backbone, batch: Batch, steps: int | None = None) -> Tensor:
         c = self.config
         fixed = steps if steps is not None else 0 if not self.thinks else c.fixed_depth if c.depth == "fixed" else None
-        seen = backbone.encode(backbone.embed(batch), batch, at_Q=batch.at_Q, remember=fixed != 0)
+        more = fixed != 0 or self.end is not None
+        seen = backbone.encode(backbone.embed(batch), batch, at_Q=batch.at_Q, remember=more)
         n_Q = self.depths(seen.h_QD, batch) if fixed is None else torch.full_like(batch.at_Q, fixed)
         self.taken_Q = n_Q
-        z_QKD = self.chain(backbone, seen.memory, seen.h_QD, batch.at_Q, int(n_Q.max()))
-        return held(z_QKD, n_Q)
+        z_QKD, u_QD = self.rollout(backbone, seen.memory, seen.h_QD, batch.at_Q, n_Q)
+        return z_QKD if self.end is None else ended(z_QKD, u_QD, n_Q)
 
     def depths(self, h_QD: Tensor, batch: Batch) -> Tensor:
         """N of each asked token, (Q,), as at test. No randomness: draws follow from user and place."""
@@ -153,6 +158,34 @@ class LASAR(ReasoningHead):
         for t in range(deepest):
             z.append(backbone.extend(memory, self.feed(z[-1], t), at_P))
         return torch.stack(z, 1)
+
+    def rollout(
+        self, backbone: Backbone, memory: Any, h_PD: Tensor, at_P: Tensor, n_P: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Chains that stop: behind thought n_p each repeats it, (P, 1 + max n, D); and their answers, (P, D)."""
+        deepest = int(n_P.max())
+        if self.end is None:
+            z_PKD = held(self.chain(backbone, memory, h_PD, at_P, deepest), n_P)
+            return z_PKD, z_PKD[:, -1]
+        z, alike = [h_PD], bool((n_P == deepest).all())
+        for t in range(deepest):  # what is behind a chain's end must not stand between its last thought and <e>
+            live_P = n_P > t
+            h_PD = backbone.extend(memory, self.feed(z[-1], t), at_P, live_Q=None if alike else live_P)
+            z.append(torch.where(live_P[:, None], h_PD, z[-1]))
+        return torch.stack(z, 1), self.end(backbone, memory, at_P)
+
+    def every_depth(
+        self, backbone: Backbone, memory: Any, h_PD: Tensor, at_P: Tensor, deepest: int
+    ) -> tuple[Tensor, Tensor]:
+        """h_0 and ``deepest`` thoughts, and what each would answer if it were the last, (P, K, D) each."""
+        if self.end is None:
+            z_PKD = self.chain(backbone, memory, h_PD, at_P, deepest)
+            return z_PKD, z_PKD
+        z, u = [h_PD], [self.end(backbone, memory, at_P)]
+        for t in range(deepest):
+            z.append(backbone.extend(memory, self.feed(z[-1], t), at_P))
+            u.append(self.end(backbone, memory, at_P))
+        return torch.stack(z, 1), torch.stack(u, 1)
 
     def answer(self, z_QKD: Tensor) -> Tensor:
         return z_QKD[:, -1]
@@ -227,7 +260,7 @@ class LASAR(ReasoningHead):
 
     def _ground(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
         u_QD, y_Q = self.answer(self.think(backbone, batch)), targets(batch)
-        if (own_Q := self._own(batch, context)) is not None:
+        if (own_Q := self.own(batch, context)) is not None:
             u_QD, y_Q, score = u_QD[own_Q], y_Q[own_Q], score.at(own_Q)
         if not len(y_Q):
             return {}
@@ -249,11 +282,12 @@ class LASAR(ReasoningHead):
         x_ND = backbone.embed(batch)
         seen = backbone.encode(x_ND, batch, at_Q=batch.at_Q, remember=True)
         h_PD = seen.h_QD[some_P]
-        z_PKD = held(self.chain(backbone, seen.memory, h_PD, at_P, int(n_P.max())), n_P)
+        z_PKD, u_PD = self.rollout(backbone, seen.memory, h_PD, at_P, n_P)
         self.note_chain(context, x_ND, z_PKD, n_P)
-        terms = {"next_item": score.at(some_P).loss(self.answer(z_PKD), y_P)}
+        terms = {"next_item": score.at(some_P).loss(u_PD, y_P)}
         if c.keep_weight:
-            terms["keep"] = c.keep_weight * score.at(own_Q).loss(seen.h_QD[own_Q], targets(batch)[own_Q])
+            plain_OD = self._plain(backbone, x_ND, batch, seen.h_QD, own_Q)
+            terms["keep"] = c.keep_weight * score.at(own_Q).loss(plain_OD, targets(batch)[own_Q])
         if c.align != "none" and c.align_weight and z_PKD.shape[1] > 1:
             K = min(z_PKD.shape[1] - 1, anchors.c_PSX.shape[1])
             far_PK = self.apart(z_PKD[:, 1 : 1 + K], anchors.c_PSX[:, :K], first=0)
@@ -266,6 +300,16 @@ class LASAR(ReasoningHead):
             context.note("policy_right", (logits_PC.argmax(1) == label_P).float().mean())
             context.note("policy_entropy", entropy(logits_PC))
         return terms
+
+    def _plain(self, backbone: Backbone, x_ND: Tensor, batch: Batch, h_QD: Tensor, own_O: Tensor) -> Tensor:
+        """What stage ground would answer at these of the asked tokens, (O, D).
+
+        A memory serves the chains of one set of tokens, so with ``<e>`` it takes a second pass.
+        """
+        if self.end is None:
+            return h_QD[own_O]
+        at_O = batch.at_Q[own_O]
+        return self.end(backbone, backbone.encode(x_ND, batch, at_Q=at_O, remember=True).memory, at_O)
 
     def _taught(self, s_P: Tensor, context: Context) -> Tensor:
         """Depths in align: as many as there are segments, one at least."""
@@ -331,12 +375,11 @@ class LASAR(ReasoningHead):
 
     def _chosen(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
         """Asked tokens that this stage may train on, and those of them that think."""
-        own_Q, c = self._own(batch, context), self.config
+        own_Q, c = self.own(batch, context), self.config
         own_Q = torch.arange(len(batch.at_Q), device=batch.at_Q.device) if own_Q is None else own_Q
         return own_Q, own_Q[some_a_row(batch.row_Q[own_Q], c.cuts, context.generator)] if c.cuts else own_Q
 
-    def _own(self, batch: Batch, context: Context) -> Tensor | None:
-        """Asked tokens that this stage may train on; None: all."""
+    def own(self, batch: Batch, context: Context) -> Tensor | None:
         if not self.config.rl_holdout:
             return None
         waits_Q = held_out(batch, context.train, self.config.rl_holdout)

@@ -52,20 +52,25 @@ class Reinforcement:
         seen = self.backbone.encode(x_ND, self.batch, at_Q=self.at_P, remember=True)
         logits_PC = head.policy(seen.h_QD.detach() if c.policy_detach else seen.h_QD)
         n_P, other_P = (self._drawn(logits_PC) for _ in range(2))
-        z_PKD = head.chain(self.backbone, seen.memory, seen.h_QD, self.at_P, self._deepest(n_P, other_P))
-        u_PD = held(z_PKD, n_P)[:, -1]
-        head.note_chain(context, x_ND, held(z_PKD, n_P), n_P)
+        args = self.backbone, seen.memory, seen.h_QD, self.at_P
+        every_PKD = None
+        if self._pays_several:
+            z_PKD, every_PKD = head.every_depth(*args, self._deepest(n_P, other_P))
+            z_PKD, u_PD = held(z_PKD, n_P), held(every_PKD, n_P)[:, -1]
+        else:
+            z_PKD, u_PD = head.rollout(*args, n_P)
+        head.note_chain(context, x_ND, z_PKD, n_P)
         y_PG, new_PGM = self.candidates(u_PD)
         terms = {"grpo": self._listwise(y_PG, new_PGM, n_P)}
         if c.terminal_weight and c.align != "none":
             anchors, _ = head.anchors(self.batch, self.some_P, context)
-            terms["terminal"] = c.terminal_weight * self._terminal(u_PD, anchors)
+            terms["terminal"] = c.terminal_weight * self._terminal(z_PKD[:, -1], anchors)
         if c.adaptive and c.depth_weight:
             if c.candidates == "top":
                 pay_P = pay(place_in(y_PG == self.y_P[:, None]), c.group, c.group_reward)
             else:  # of a depth, not of luck: as it ranks at test
                 pay_P = self._pay_at(u_PD)
-            terms["depth"] = c.depth_weight * self._depth_loss(logits_PC, n_P, other_P, pay_P, z_PKD)
+            terms["depth"] = c.depth_weight * self._depth_loss(logits_PC, n_P, other_P, pay_P, every_PKD)
         return terms
 
     # --- the list ---------------------------------------------------------------------------------------------------
@@ -124,15 +129,15 @@ class Reinforcement:
     def _answers_of(self, reference: Reasoner, n_P: Tensor) -> Tensor:
         head, backbone, at_P = cast("LASAR", reference.head), reference.backbone, self.at_P
         seen = backbone.encode(backbone.embed(self.batch), self.batch, at_Q=at_P, remember=True)
-        return held(head.chain(backbone, seen.memory, seen.h_QD, at_P, int(n_P.max())), n_P)[:, -1]
+        return head.rollout(backbone, seen.memory, seen.h_QD, at_P, n_P)[1]
 
     # --- the last thought -------------------------------------------------------------------------------------------
 
-    def _terminal(self, u_PD: Tensor, anchors: Anchors) -> Tensor:
-        """The answer near the last anchor; targets without any are left out."""
+    def _terminal(self, h_PD: Tensor, anchors: Anchors) -> Tensor:
+        """The last thought near the last anchor; targets without any are left out."""
         last_P = (anchors.s_P - 1).clamp_min(0)
-        every_P = torch.arange(len(u_PD), device=u_PD.device)
-        far_P = self.head.apart(u_PD[:, None], anchors.c_PSX[every_P, last_P][:, None], first=last_P)[:, 0]
+        every_P = torch.arange(len(h_PD), device=h_PD.device)
+        far_P = self.head.apart(h_PD[:, None], anchors.c_PSX[every_P, last_P][:, None], first=last_P)[:, 0]
         on_P = anchors.s_P > 0
         return (far_P * on_P).sum() / on_P.sum().clamp_min(1)
 
@@ -147,17 +152,25 @@ class Reinforcement:
             return self.head.any_depth(len(logits_PC), generator)
         return torch.multinomial(logits_PC.detach().softmax(1), 1, generator=generator)[:, 0] + c.min_depth
 
+    @property
+    def _pays_several(self) -> bool:
+        """Are several depths of one answer paid?"""
+        return self.config.adaptive and self.config.depth_baseline in ("paired", "exact")
+
     def _deepest(self, n_P: Tensor, other_P: Tensor) -> int:
         """How long the chain must be, so that it contains every depth that is paid."""
-        c = self.config
-        if c.adaptive and c.depth_baseline == "exact":
-            return c.max_depth
-        if c.adaptive and c.depth_baseline == "paired":
-            return int(torch.maximum(n_P, other_P).max())
-        return int(n_P.max())
+        if self.config.depth_baseline == "exact":
+            return self.config.max_depth
+        return int(torch.maximum(n_P, other_P).max())
 
-    def _depth_loss(self, logits_PC: Tensor, n_P: Tensor, other_P: Tensor, pay_P: Tensor, z_PKD: Tensor) -> Tensor:
-        """REINFORCE of the depths, their entropy included."""
+    def _depth_loss(
+        self, logits_PC: Tensor, n_P: Tensor, other_P: Tensor, pay_P: Tensor, every_PKD: Tensor | None
+    ) -> Tensor:
+        """REINFORCE of the depths, their entropy included.
+
+        Args:
+            every_PKD: what each depth would answer; only where several are paid.
+        """
         c, context, paid = self.config, self.context, self.head.paid
         mixed_P = torch.arange(len(n_P), device=n_P.device)
         if c.shuffle_reward:
@@ -165,12 +178,12 @@ class Reinforcement:
         before = pay_P.mean() if paid.isnan() else paid.clone()
         unit = before.clamp_min(LEAST_UNIT) if c.reward_unit == "relative" else torch.ones_like(before)
         cost = c.step_cost * unit
-        if c.depth_baseline == "exact":
-            pay_PC = torch.stack([self._pay_at(z_PKD[:, n]) for n in range(c.min_depth, c.max_depth + 1)], 1)
+        if every_PKD is not None and c.depth_baseline == "exact":
+            pay_PC = torch.stack([self._pay_at(every_PKD[:, n]) for n in range(c.min_depth, c.max_depth + 1)], 1)
             depth_C = torch.arange(c.min_depth, c.max_depth + 1, device=n_P.device)
             loss = expected_loss(logits_PC, pay_PC[mixed_P] - cost * depth_C)
-        elif c.depth_baseline == "paired":
-            other_pay_P = self._pay_at(held(z_PKD, other_P)[:, -1])
+        elif every_PKD is not None:
+            other_pay_P = self._pay_at(held(every_PKD, other_P)[:, -1])
             gain_P = pay_P[mixed_P] - other_pay_P[mixed_P] - cost * (n_P - other_P)
             loss = paired_loss(logits_PC, n_P - c.min_depth, other_P - c.min_depth, gain_P)
         else:

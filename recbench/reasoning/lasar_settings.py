@@ -31,6 +31,8 @@ class LASARConfig:
     """Times the learning rate, for the policy."""
     feed: Fed = "rms"
     """What a thought is fed: the state before, at the scale of inputs, raw, or projected; or a constant (control)."""
+    readout: Literal["last", "end"] = "last"
+    """What answers: the last thought, or the state of one more learned token behind it, in stage ground too."""
     cuts: int = 1
     """Positions a row that think in align and rl; 0: all."""
     keep_weight: float = 1.0

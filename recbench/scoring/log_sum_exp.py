@@ -10,12 +10,15 @@ from torch import Tensor
 from recbench.kernels.products import times_transposed
 
 
-def log_sum_exp(u_ND: Tensor, table_VD: Tensor, tau: float, chunk: int) -> Tensor:
-    """log sum_v exp(u e_v / tau) of each row, (N,), with gradient into both; row 0 of the table is padding and takes no part.
+def log_sum_exp(u_ND: Tensor, table_VD: Tensor, tau: float, chunk: int, first: int = 1) -> Tensor:
+    """log sum_v exp(u e_v / tau) of each row, (N,), with gradient into both.
 
     Four matrix products in all, and never more than ``chunk`` rows of scores.
+
+    Args:
+        first: rows of the table before it take no part; row 0 of an item table is padding.
     """
-    made: Tensor = _LogSumExp.apply(u_ND, table_VD, tau, chunk)  # type: ignore[no-untyped-call] # torch leaves apply untyped
+    made: Tensor = _LogSumExp.apply(u_ND, table_VD, tau, chunk, first)  # type: ignore[no-untyped-call] # torch leaves apply untyped
     return made
 
 
@@ -29,21 +32,21 @@ def softmax_(s_CV: Tensor) -> Tensor:
 
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u_ND: Tensor, table_VD: Tensor, tau: float, chunk: int) -> Tensor:
-        e_VD = table_VD[1:]
+    def forward(ctx: Any, u_ND: Tensor, table_VD: Tensor, tau: float, chunk: int, before: int) -> Tensor:
+        e_VD = table_VD[before:]
         lse_N = u_ND.new_empty(len(u_ND))
         for first in range(0, len(u_ND), chunk):
             s_CV = times_transposed(u_ND[first : first + chunk], e_VD).div_(tau)
             most_C1 = s_CV.amax(1, keepdim=True)
             lse_N[first : first + chunk] = s_CV.sub_(most_C1).exp_().sum(1).log_() + most_C1[:, 0]
         ctx.save_for_backward(u_ND, table_VD, lse_N)
-        ctx.tau, ctx.chunk = tau, chunk
+        ctx.tau, ctx.chunk, ctx.before = tau, chunk, before
         return lse_N
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         u_ND, table_VD, lse_N = ctx.saved_tensors
-        e_VD, upstream_N = table_VD[1:], grads[0] / ctx.tau
+        e_VD, upstream_N = table_VD[ctx.before :], grads[0] / ctx.tau
         du_ND = torch.empty_like(u_ND) if ctx.needs_input_grad[0] else None
         de_DV = e_VD.new_zeros(e_VD.shape[::-1]) if ctx.needs_input_grad[1] else None
         e_DV = e_VD.t().contiguous()
@@ -55,5 +58,5 @@ class _LogSumExp(torch.autograd.Function):
                 du_ND[here] = times_transposed(p_CV, e_DV)
             if de_DV is not None:
                 de_DV += times_transposed(u_ND[here].t().contiguous(), p_CV.t())
-        de_VD = None if de_DV is None else torch.cat([de_DV.new_zeros(1, len(de_DV)), de_DV.t()])
-        return du_ND, de_VD, None, None
+        de_VD = None if de_DV is None else torch.cat([de_DV.new_zeros(ctx.before, len(de_DV)), de_DV.t()])
+        return du_ND, de_VD, None, None, None

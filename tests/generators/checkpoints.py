@@ -19,8 +19,12 @@ WORDS = ["items", "bought", "one", "after", "another", "and", "the", "next", ":"
 
 
 @cache
-def checkpoint(*, tied: bool = True) -> str:
-    """Its directory; it is gone when the tests are over."""
+def checkpoint(*, tied: bool = True, more: tuple[str, ...] = ()) -> str:
+    """Its directory; it is gone when the tests are over.
+
+    Args:
+        more: words that it knows besides ``WORDS``.
+    """
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.normalizers import Lowercase
@@ -29,11 +33,12 @@ def checkpoint(*, tied: bool = True) -> str:
 
     folder = Path(tempfile.mkdtemp(prefix="recbench-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    words = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS)}, UNKNOWN))
+    known = [*WORDS, *more]
+    words = Tokenizer(WordLevel({word: number for number, word in enumerate(known)}, UNKNOWN))
     words.normalizer, words.pre_tokenizer = Lowercase(), Whitespace()
     words.save(str(folder / "tokenizer.json"))
     config = Qwen2Config(
-        vocab_size=len(WORDS),
+        vocab_size=len(known),
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,

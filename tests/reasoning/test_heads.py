@@ -40,6 +40,7 @@ VARIANTS: list[tuple[str, dict[str, object]]] = [
     ("lasar", {"depth": "random", "feed": "constant", "align": "cosine", "use_target": False, "reference_sync": True}),
     ("lasar", {"candidates": "sample", "group": 30, "depth_baseline": "paired"}),
     ("lasar", {"align_weight": "auto", "align_tau": 2.0, "ground_codes": 0.1}),
+    ("lasar", {"readout": "end", "cuts": 2, "min_depth": 0}),
     ("lasar", {"shuffle_anchors": True, "shuffle_reward": True, "group_reward": "mean", "rl_holdout": 0.5, "cuts": 2}),
 ]
 """Heads as they are by default, and settings that take other paths through their losses."""

@@ -517,7 +517,7 @@ def test_the_reference_can_follow_the_epochs() -> None:
 def test_held_out_targets_wait_for_rl() -> None:
     model = system(rl_holdout=0.99, cuts=0)
     batch = training_batch(model, USERS)
-    own = {stage: model.head._own(batch, told(model, stage)) for stage in ("ground", "align", "rl")}
+    own = {stage: model.head.own(batch, told(model, stage)) for stage in ("ground", "align", "rl")}
     assert torch.equal(own["ground"], own["align"])
     last = torch.tensor(np.flatnonzero(training_rows(model, USERS).is_last(batch.place_Q)))
     assert set(own["rl"].tolist()) <= set(last.tolist())
@@ -630,6 +630,10 @@ def test_a_rule_of_two_hops_is_learned_by_two_thoughts_and_not_without(one_hop: 
     """The network can look once, so who looks a second time has been told by a thought what the first look found."""
     assert hopping(tmp_path / "two", hopper(fixed_depth=2), one_hop) > 0.9
     assert hopping(tmp_path / "none", hopper(fixed_depth=0), one_hop) < 0.6
+
+
+def test_a_token_behind_two_thoughts_answers_for_them(one_hop: Start, tmp_path: Path) -> None:
+    assert hopping(tmp_path, hopper(fixed_depth=2, readout="end"), one_hop) > 0.9
 
 
 def test_thoughts_that_are_told_nothing_learn_no_second_hop(one_hop: Start, tmp_path: Path) -> None:
