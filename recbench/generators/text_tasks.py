@@ -169,10 +169,8 @@ class TextTasks:
         items, rows = _by_length(items, [np.concatenate([begun, self.codes_VM[i], self.titles[i]]) for i in items])
         recalled, h_ND = lm.read_rows(rows)
         says_N = recalled.pasts[0].rows.position_N >= len(begun) + lm.levels - 1
-        end, unsaid = (
-            lm.n_words,
-            -1,
-        )  # the last code says the first word, the last word the end, if the title was not cut
+        end, unsaid = lm.n_words, -1
+        # The last code says the first word, the last word the end, if the title was not cut.
         words = [(self.titles[i] - lm.table.n_tokens, [unsaid if self.titles.cut_V[i] else end]) for i in items]
         word_N = torch.from_numpy(np.concatenate([part for title in words for part in title])).to(h_ND.device)
         return word_loss(h_ND[says_N][word_N != unsaid], *lm.saying(), word_N[word_N != unsaid])
