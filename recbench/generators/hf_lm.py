@@ -27,7 +27,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.generators.base import Generator, Recalled, Seats
 from recbench.generators.past import Path, longer
 from recbench.generators.pretrained import Keys, KeyValue, Opened, through, train_only
-from recbench.generators.text_tasks import NEXT_ITEM, WORDING, TextTasks
+from recbench.generators.text_tasks import NEXT_ITEM, SAY_WORDS, WORDING, TextTasks
 from recbench.kernels.dropout import Dropout
 from recbench.semantic_ids.table import BEGIN, END, SemanticIds
 
@@ -82,7 +82,8 @@ class HfLM(Generator):
         """Updates are scaled by this over the rank."""
         tasks: tuple[str, ...] = (NEXT_ITEM,)
         """What the first stage teaches: next_item; title_to_item and item_to_title, an item's codes from its title and the other
-        way; titles_to_item, the next item from the titles of a history. Items need titles for them."""
+        way; titles_to_item, the next item from the titles of a history; items_to_title, the next item's title from the codes of a
+        history. Items need titles for them."""
         task_rows: int = 64
         """Items, or histories, that each task besides the next item takes of a batch, drawn among its targets."""
         title_tokens: int = 32
@@ -93,6 +94,8 @@ class HfLM(Generator):
         """Of that task's loss, the mean over the words of titles."""
         titles_to_item_weight: float = 1.0
         """Of that task's loss, the sum over codes."""
+        items_to_title_weight: float = 1.0
+        """Of that task's loss, the mean over the words of titles."""
 
         def __post_init__(self) -> None:
             self._check_tasks()
@@ -110,8 +113,9 @@ class HfLM(Generator):
                 raise ValueError(f"{wrong}; it takes {NEXT_ITEM}, always, and any of {', '.join(WORDING)}.")
             if self.task_rows < 1 or self.title_tokens < 1:
                 raise ValueError("task_rows and title_tokens are at least 1.")
-            if min(self.title_to_item_weight, self.item_to_title_weight, self.titles_to_item_weight) <= 0:
-                raise ValueError("title_to_item_weight, item_to_title_weight and titles_to_item_weight are above 0.")
+            for weight in (f"{name}_weight" for name in WORDING):
+                if getattr(self, weight) <= 0:
+                    raise ValueError(f"{weight} is above 0.")
 
     words_I: Tensor
     """Tokens of the instruction, as the model counts them."""
@@ -133,7 +137,7 @@ class HfLM(Generator):
         train_only(self.base, config.train, config.lora_rank, config.lora_alpha)
         self.words_out: nn.Parameter | None = None
         """Rows of the output head that say words, where a task says some and they are not the input's."""
-        if "item_to_title" in config.tasks and opened.output is not None:
+        if SAY_WORDS & set(config.tasks) and opened.output is not None:
             self.words_out = nn.Parameter(opened.output.clone(), requires_grad=config.train == "all")
         frozen = [f"base.{name}" for name, p in self.base.named_parameters() if not p.requires_grad]
         if self.words_out is not None and not self.words_out.requires_grad:

@@ -2,8 +2,8 @@
 
 Rows: ``words title <e> <s>`` spells the item of the title; ``words c1 .. cM title <e>`` says the title of an item;
 ``words title <e> title <e> .. <s>`` spells the item that follows the titles of a history, where an item without one stands with
-its codes. Codes are spelled as the next item is, off ``<s>``; the words of a title are predicted among all words of the model and
-``<e>``, which ends it.
+its codes; ``words c1 .. cM <e> c1 .. cM <e> .. title <e>`` says the title of the item that follows a history. Codes are spelled as
+the next item is, off ``<s>``; the words of a title are predicted among all words of the model and ``<e>``, which ends it.
 
 Source: LC-Rec (Zheng et al., ICDE 2024, arXiv 2311.09049, section III-C) with tasks of these kinds, many wordings each; MiniOneRec
 (arXiv 2510.24431) mixes them into its supervised stage. Here each has one wording.
@@ -38,8 +38,11 @@ WORDING = {
     "title_to_item": "The item with this title:",
     "item_to_title": "The title of this item:",
     "titles_to_item": "Titles of items bought one after another, and the next item:",
+    "items_to_title": "Items bought one after another, and the title of the next one:",
 }
 """The tasks besides it, and what stands in front of their rows."""
+SAY_WORDS = {"item_to_title", "items_to_title"}
+"""Those that are answered in words of the model."""
 WITHOUT = f"--set backbone.tasks={typed([NEXT_ITEM])}"
 """What to type to do without them."""
 LOGIT_BYTES = {"cpu": 1 << 26, "cuda": 1 << 29}
@@ -135,6 +138,7 @@ class TextTasks:
             "title_to_item": self._title_to_item,
             "item_to_title": self._item_to_title,
             "titles_to_item": self._titles_to_item,
+            "items_to_title": self._items_to_title,
         }
         losses = {name: tasks[name](lm, told) for name in self.weights}
         return {name: self.weights[name] * loss for name, loss in losses.items() if loss is not None}
@@ -146,58 +150,76 @@ class TextTasks:
         rows = [np.concatenate([self.begun["title_to_item"], self.titles[i], [END, BEGIN]]) for i in items]
         return self._spelled(lm, rows, items)
 
-    def _titles_to_item(self, lm: HfLM, told: Told) -> Tensor | None:
-        """Of histories with a title in them; the others are left to the next item's own loss."""
-        batch = told.batch
-        seen_N, at_O = batch.items_N.cpu().numpy(), batch.at_Q.cpu().numpy()[told.own_Q]
-        first_O = batch.rows.starts[batch.rows.row_N.cpu().numpy()[at_O]]
-        titled_N = np.concatenate([[0], self.known_V[seen_N].cumsum()])
-        some = np.flatnonzero(titled_N[at_O + 1] > titled_N[first_O])
-        some = some[self._drawn(len(some), told)]
-        rows = [self._history(seen_N[first_O[o] : at_O[o] + 1]) for o in some]
-        return self._spelled(lm, rows, told.target_Q[told.own_Q[some]])
-
-    def _history(self, items: np.ndarray) -> np.ndarray:
-        said = [self.titles[i] if self.known_V[i] else self.codes_VM[i] for i in items]
-        return np.concatenate([self.begun["titles_to_item"], *(part for one in said for part in (one, [END])), [BEGIN]])
-
     def _item_to_title(self, lm: HfLM, told: Told) -> Tensor | None:
         items = self._some_targets(told)
-        if not len(items):
-            return None
         begun = self.begun["item_to_title"]
-        items, rows = _by_length(items, [np.concatenate([begun, self.codes_VM[i], self.titles[i]]) for i in items])
-        recalled, h_ND = lm.read_rows(rows)
-        says_N = recalled.pasts[0].rows.position_N >= len(begun) + lm.levels - 1
-        end, unsaid = lm.n_words, -1
-        # The last code says the first word, the last word the end, if the title was not cut.
-        words = [(self.titles[i] - lm.table.n_tokens, [unsaid if self.titles.cut_V[i] else end]) for i in items]
-        word_N = torch.from_numpy(np.concatenate([part for title in words for part in title])).to(h_ND.device)
-        return word_loss(h_ND[says_N][word_N != unsaid], *lm.saying(), word_N[word_N != unsaid])
+        return self._said(lm, [np.concatenate([begun, self.codes_VM[i]]) for i in items], items)
+
+    def _titles_to_item(self, lm: HfLM, told: Told) -> Tensor | None:
+        """Of histories with a title in them; the others are left to the next item's own loss."""
+        histories, target_O = self._histories(told)
+        some = self._drawn(np.array([self.known_V[seen].any() for seen in histories], dtype=bool), told)
+        begun, known_V = self.begun["titles_to_item"], self.known_V
+        rows = [
+            _row(begun, [self.titles[i] if known_V[i] else self.codes_VM[i] for i in histories[o]], [BEGIN])
+            for o in some
+        ]
+        return self._spelled(lm, rows, target_O[some])
+
+    def _items_to_title(self, lm: HfLM, told: Told) -> Tensor | None:
+        """Of targets with a title."""
+        histories, target_O = self._histories(told)
+        some = self._drawn(self.known_V[target_O], told)
+        rows = [_row(self.begun["items_to_title"], [self.codes_VM[i] for i in histories[o]]) for o in some]
+        return self._said(lm, rows, target_O[some])
 
     # --- what they share ----------------------------------------------------------------------------------------------
 
     def _some_targets(self, told: Told) -> np.ndarray:
         """Some items with a title that are targets of the batch, each once."""
         items = np.unique(told.target_Q[told.own_Q])
-        items = items[self.known_V[items]]
-        return items[self._drawn(len(items), told)]
+        return items[self._drawn(self.known_V[items], told)]
 
-    def _drawn(self, count: int, told: Told) -> np.ndarray:
-        """Places of ``task_rows`` of so many, or of all."""
-        order = torch.randperm(count, generator=told.generator, device=told.generator.device)
-        return order[: self.most].cpu().numpy()
+    def _histories(self, told: Told) -> tuple[list[np.ndarray], np.ndarray]:
+        """What stands before each target that may be learnt from, and that target."""
+        batch = told.batch
+        seen_N, at_O = batch.items_N.cpu().numpy(), batch.at_Q.cpu().numpy()[told.own_Q]
+        first_O = batch.rows.starts[batch.rows.row_N.cpu().numpy()[at_O]]
+        histories = [seen_N[first : at + 1] for first, at in zip(first_O, at_O, strict=True)]
+        return histories, told.target_Q[told.own_Q]
+
+    def _drawn(self, may_C: np.ndarray, told: Told) -> np.ndarray:
+        """Places of ``task_rows`` of those that may be taken, or of all."""
+        places = np.flatnonzero(may_C)
+        order = torch.randperm(len(places), generator=told.generator, device=told.generator.device)
+        return places[order[: self.most].cpu().numpy()]
 
     def _spelled(self, lm: HfLM, rows: Sequence[np.ndarray], items: np.ndarray) -> Tensor | None:
         """Minus the log-likelihood of each item's codes behind its row, summed over levels, the mean over rows."""
         if not len(rows):
             return None
-        items, rows = _by_length(items, rows)
-        recalled, h_ND = lm.read_rows(rows)
+        order = _by_length(rows)
+        recalled, h_ND = lm.read_rows([rows[r] for r in order])
         answers = Answers(lm, recalled, h_ND[recalled.at_Q], recalled.at_Q)
-        codes_RM = lm.codes[torch.from_numpy(items).to(h_ND.device)].long()
+        codes_RM = lm.codes[torch.from_numpy(items[order]).to(h_ND.device)].long()
         levels = answers.along(codes_RM, torch.arange(len(rows), device=h_ND.device))
         return torch.stack([F.cross_entropy(logits, codes_RM[:, level]) for level, logits in enumerate(levels)]).sum()
+
+    def _said(self, lm: HfLM, rows: Sequence[np.ndarray], items: np.ndarray) -> Tensor | None:
+        """Minus the log-likelihood of a word of the items' titles behind their rows, the mean over words and ends."""
+        if not len(rows):
+            return None
+        whole = [np.concatenate([row, self.titles[i]]) for row, i in zip(rows, items, strict=True)]
+        order = _by_length(whole)
+        h_ND = lm.read_rows([whole[r] for r in order])[1]
+        end, unsaid, first_word = lm.n_words, -1, lm.table.n_tokens
+        # The row's last token says the first word, the last word the end, if the title was not cut.
+        parts: list[Any] = []
+        for row, item in ((rows[r], items[r]) for r in order):
+            last = unsaid if self.titles.cut_V[item] else end
+            parts += [np.full(len(row) - 1, unsaid), self.titles[item] - first_word, [last]]
+        word_N = torch.from_numpy(np.concatenate(parts)).to(h_ND.device)
+        return word_loss(h_ND[word_N != unsaid], *lm.saying(), word_N[word_N != unsaid])
 
 
 def word_loss(h_ND: Tensor, words_VD: Tensor, end_D: Tensor, word_N: Tensor) -> Tensor:
@@ -217,7 +239,11 @@ def word_loss(h_ND: Tensor, words_VD: Tensor, end_D: Tensor, word_N: Tensor) -> 
         return (every_N - torch.where(word_N == V, end_N, said_N)).mean()
 
 
-def _by_length(items: np.ndarray, rows: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Items and their rows, the shortest row first."""
-    order = np.argsort([len(row) for row in rows], kind="stable")
-    return items[order], [rows[r] for r in order]
+def _row(begun: np.ndarray, items: Sequence[np.ndarray], last: Sequence[int] = ()) -> np.ndarray:
+    """A row of a history: the words in front, each item with ``<e>`` behind it, what stands last."""
+    return np.concatenate([begun, *(part for item in items for part in (item, [END])), np.array(last, dtype=np.int64)])
+
+
+def _by_length(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """The order of rows that puts the shortest first."""
+    return np.argsort([len(row) for row in rows], kind="stable")

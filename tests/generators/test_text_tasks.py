@@ -160,6 +160,29 @@ def test_the_next_item_is_spelled_behind_the_titles_of_the_history() -> None:
     torch.testing.assert_close(found, torch.stack(by_hand).mean(), atol=1e-4, rtol=1e-5)
 
 
+def test_the_title_of_the_next_item_is_said_behind_the_codes_of_the_history() -> None:
+    bare = [title if number != 3 else "" for number, title in enumerate(TITLES, 1)]
+    model = made("items_to_title", titles=bare)
+    batch = training_batch(model, USERS)
+    words_, end = model.backbone.saying()
+    begun, by_hand = said(model, WORDING["items_to_title"]), []
+    with torch.no_grad():
+        for user in USERS:
+            for stop in range(1, len(user)):
+                if not bare[user[stop] - 1]:
+                    continue
+                codes = [own(model, *TABLE.tokens()[item].tolist(), END) for item in user[:stop]]
+                row = torch.cat([begun, *codes])
+                title = bare[user[stop] - 1]
+                h = states(model, torch.cat([row, said(model, title)]))[len(row) - 1 :]
+                logits = torch.cat([h @ words_.t(), (h @ end)[:, None]], dim=1)
+                wanted = torch.tensor([*words(title), len(KNOWN)])
+                by_hand.append(F.cross_entropy(logits, wanted, reduction="none"))
+        found = losses(model, batch)["items_to_title"]
+    assert len(by_hand) == 6  # item 3 follows twice, and has no title
+    torch.testing.assert_close(found, torch.cat(by_hand).mean(), atol=1e-4, rtol=1e-5)
+
+
 def test_a_title_that_is_cut_does_not_end_there() -> None:
     model = made("item_to_title", title_tokens=2)
     lm, told_ = model.backbone, model.backbone._text
@@ -196,10 +219,16 @@ def test_scores_over_words_are_made_a_few_rows_at_a_time(monkeypatch: pytest.Mon
 def test_each_task_has_its_own_weight() -> None:
     plain = made(*WORDING)
     batch = training_batch(plain, USERS)
-    heavy = made(*WORDING, title_to_item_weight=0.5, item_to_title_weight=2.0, titles_to_item_weight=3.0)
+    heavy = made(
+        *WORDING,
+        title_to_item_weight=0.5,
+        item_to_title_weight=2.0,
+        titles_to_item_weight=3.0,
+        items_to_title_weight=4.0,
+    )
     ones, others = losses(plain, batch), losses(heavy, batch)
     assert list(ones) == list(TASKS)
-    for name, times in zip(TASKS, (1, 0.5, 2.0, 3.0), strict=True):
+    for name, times in zip(TASKS, (1, 0.5, 2.0, 3.0, 4.0), strict=True):
         torch.testing.assert_close(others[name], times * ones[name])
 
 
@@ -248,7 +277,7 @@ def test_a_few_rows_of_a_batch_are_taken() -> None:
     read = model.backbone.read_rows
     model.backbone.read_rows = lambda these: (rows.append(len(these)), read(these))[1]
     first, again, other = (losses(model, batch, seed=seed) for seed in (3, 3, 4))
-    assert rows == [2] * 9
+    assert rows == [2] * 12
     assert all(torch.equal(first[name], again[name]) for name in WORDING)
     assert any(not torch.equal(first[name], other[name]) for name in WORDING)
 
@@ -263,11 +292,13 @@ def test_tasks_are_taught_in_the_first_stage_alone() -> None:
         assert not set(WORDING) & set(model.losses(batch, context))
 
 
-@pytest.mark.parametrize("what", ["all", "embeddings"])
-def test_words_that_are_not_trained_are_not_stored(what: str) -> None:
-    model = made("item_to_title", tied=False, train=what)
+@pytest.mark.parametrize(
+    ("what", "task"), [("all", "item_to_title"), ("embeddings", "item_to_title"), ("all", "items_to_title")]
+)
+def test_words_that_are_not_trained_are_not_stored(what: str, task: str) -> None:
+    model = made(task, tied=False, train=what)
     assert ("backbone.words_out" in model.tensors()) == (what == "all")
-    losses(model, training_batch(model, USERS))["item_to_title"].backward()
+    losses(model, training_batch(model, USERS))[task].backward()
     assert (model.backbone.words_out.grad is not None) == (what == "all")
     assert model.backbone.out.weight.grad[END].any()
     model.restore(model.tensors())
@@ -316,7 +347,9 @@ def test_tasks_are_learned() -> None:
 def test_without_titles_it_is_refused(titles: list[str] | None) -> None:
     model = small("hf-lm", sizes={"tasks": TASKS})
     context = replace(told(model, model.stages[0]), items=None if titles is None else Titled(titles))
-    with pytest.raises(RecbenchError, match="no titles for title_to_item, item_to_title, titles_to_item") as caught:
+    with pytest.raises(
+        RecbenchError, match="no titles for title_to_item, item_to_title, titles_to_item, items_to_title"
+    ) as caught:
         model.begin(context)
     assert caught.value.code == Exit.DATA
     assert caught.value.fix.endswith("""--set backbone.tasks='["next_item"]'""")
