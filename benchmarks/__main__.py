@@ -12,6 +12,7 @@ NAMES = (
     "precision",
     "heads",
     "prefix_rows",
+    "generators",
     "evaluation",
     "preparation",
     "comparison",

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from recbench.data.dataset import Histories, Queries
-from recbench.recommender import ItemRecommender, build
+from recbench.recommender import GeneratorRecommender, ItemRecommender, build
 from recbench.registry import BACKBONES
+from recbench.semantic_ids.table import SemanticIds, suffixes, table_of
 from recbench.settings import config_classes
 
 USERS, ITEMS = 22_363, 12_101
@@ -38,6 +39,33 @@ def system(
     if not isinstance(made_, ItemRecommender):
         raise TypeError(f"{backbone} takes no head")
     return made_
+
+
+def drawn_ids() -> SemanticIds:
+    """Three drawn codes of 256 an item, and a suffix: nearly every item has a path of its own."""
+    codes_NL = np.random.default_rng(1).integers(256, size=(ITEMS, 3))
+    suffix_N = suffixes(codes_NL, 0, ITEMS)
+    return table_of(np.column_stack([codes_NL, suffix_N]), (256, 256, 256, int(suffix_N.max()) + 1), ())
+
+
+def spelling_system(backbone: str, table: SemanticIds, **sizes: object) -> GeneratorRecommender:
+    """A backbone that spells items by these ids, without a head, untrained."""
+    torch.manual_seed(0)
+    backbone_config, head_config = config_classes(backbone, "none")
+    made_ = build(
+        backbone, backbone_config(**sizes), "none", head_config and head_config(), ITEMS, "spelling", None, table
+    )
+    if not isinstance(made_, GeneratorRecommender):
+        raise TypeError(f"{backbone} does not spell")
+    return made_
+
+
+def some(queries: Queries, count: int) -> Queries:
+    """The first queries."""
+    h = queries.histories
+    first = Histories(h.users[:count], h.items, h.times, h.starts[:count], h.stops[:count])
+    times = None if queries.times is None else queries.times[:count]
+    return Queries(queries.split, first, queries.targets[:count], times)
 
 
 def neural_backbones() -> list[str]:
