@@ -149,6 +149,16 @@ class Asked:
         """Heads of this rectangle's cells back to queries, (last - first, D)."""
         return _gather(x_BHPd.transpose(1, 2).flatten(0, 1).flatten(1), self.cell_Q)
 
+    def spread_heads(self, x_QLD: Tensor, n_heads: int) -> Tensor:
+        """L tokens a query to heads of this rectangle's cells, (rows, H, width, L, D / H); empty cells are 0."""
+        x_CF = self.spread(x_QLD.flatten(1))
+        return x_CF.view(self.bucket.rows, self.width, x_QLD.shape[1], n_heads, -1).permute(0, 3, 1, 2, 4)
+
+    def gather_heads(self, x_BHPLd: Tensor) -> Tensor:
+        """And back, (last - first, L, D)."""
+        x_QF = self.gather(x_BHPLd.permute(0, 3, 1, 2, 4).flatten(1, 2))
+        return x_QF.unflatten(1, (x_BHPLd.shape[3], -1))
+
 
 def asked_layout(rows: Rows, at_Q: Tensor, *, both_ways: bool = False) -> list[Asked]:
     """Where each asked token stands among its bucket's rows. ``at_Q`` ascends; a token may stand in it more than once.

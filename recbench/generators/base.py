@@ -99,12 +99,12 @@ class Generator(Backbone):
 
     @abstractmethod
     def spell(
-        self, recalled: Recalled, x_RD: Tensor, seats: Seats, paths: Sequence[Path] | None
+        self, recalled: Recalled, x_RLD: Tensor, seats: Seats, paths: Sequence[Path] | None
     ) -> tuple[Tensor, list[Path]]:
-        """States (R, D) of one more code each, and the paths with it.
+        """States (R, L, D) of L more codes each, and the paths with them. Each code sees those before it and itself.
 
         Args:
-            paths: of the codes before it, one a layer; None: it is the first that is spelled.
+            paths: of the codes before them, one a layer; None: they are the first that are spelled.
         """
 
     @abstractmethod

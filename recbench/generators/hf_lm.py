@@ -25,7 +25,7 @@ from recbench.data.batching import Batch, Rows
 from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
 from recbench.generators.base import Generator, Recalled, Seats
-from recbench.generators.past import Path, longer
+from recbench.generators.past import Path, length, longer, repeated
 from recbench.generators.pretrained import Keys, KeyValue, Opened, through, train_only
 from recbench.generators.text_tasks import NEXT_ITEM, SAY_WORDS, WORDING, TextTasks
 from recbench.kernels.dropout import Dropout
@@ -217,38 +217,40 @@ class HfLM(Generator):
             m.layout, m.places = asked_layout(m.kept.rows, behind_Q), Places(m.kept.rows, behind_Q)
         place_Q = m.places.take(live_Q)
         dead_QL = torch.stack(m.dead_QL, dim=1) if m.dead_QL else None
-        h_QD, m.paths = self._beside(m.kept, m.layout, x_QD, place_Q, m.paths, dead_QL)
+        h_QLD, m.paths = self._beside(m.kept, m.layout, x_QD[:, None], place_Q[:, None], m.paths, dead_QL)
         m.dead_QL.append(torch.zeros_like(place_Q, dtype=torch.bool) if live_Q is None else ~live_Q)
-        return h_QD
+        return h_QLD[:, 0]
 
     def _beside(
         self,
         kept: Kept,
         layout: Sequence[Asked],
-        x_QD: Tensor,
-        place_Q: Tensor,
+        x_QLD: Tensor,
+        place_QL: Tensor,
         paths: Sequence[Path] | None,
-        dead_QL: Tensor | None = None,
+        dead_QN: Tensor | None = None,
     ) -> tuple[Tensor, list[Path]]:
-        """States of one token more a path, which sees its row up to where it stands, its own path, and itself.
+        """States of L tokens more a path, (Q, L, D). Each sees its row up to where it stands, its path up to itself.
 
         Args:
-            paths: keys and values of the tokens before it on its path, one a layer.
-            dead_QL: tokens of the path that are not seen.
+            paths: keys and values of the tokens before them on their path, one a layer.
+            dead_QN: tokens of the path that are not seen.
         """
-        h, said = [], []
+        h, said, L = [], [], x_QLD.shape[1]
         for asked in layout:
-            cells = asked.bucket.rows, asked.width
             keys = Keys(self._seen(kept.said[asked.bucket.first], asked, paths))
-            place_BP = asked.spread(place_Q[:, None]).view(cells)
-            look = _look(asked, 0 if paths is None else paths[0][0].shape[1], dead_QL)
-            h_BPD = through(self.base, asked.spread(x_QD).view(*cells, -1), place_BP, look, keys, 0, self.n_layers)
-            h.append(asked.gather(h_BPD[:, None]))
-            said.append({layer: [asked.gather(x) for x in both] for layer, both in keys.said.items()})
+            x_BCD = asked.spread_heads(x_QLD, 1)[:, 0].flatten(1, 2)
+            place_BC = asked.spread(place_QL).view(asked.bucket.rows, -1)
+            look = _look(asked, L, length(paths), dead_QN)
+            h_BCD = through(self.base, x_BCD, place_BC, look, keys, 0, self.n_layers)
+            h.append(asked.gather_heads(h_BCD[:, None].unflatten(2, (-1, L))))
+            said.append(
+                {i: [asked.gather_heads(x.unflatten(2, (-1, L))) for x in both] for i, both in keys.said.items()}
+            )
         grown = []
         for layer in range(self.n_layers):
-            k_QE, v_QE = (torch.cat([bucket[layer][which] for bucket in said]) for which in (0, 1))
-            grown.append(longer(None if paths is None else paths[layer], k_QE, v_QE))
+            k_QLE, v_QLE = (torch.cat([bucket[layer][which] for bucket in said]) for which in (0, 1))
+            grown.append(longer(None if paths is None else paths[layer], k_QLE, v_QLE))
         return self.base.norm(torch.cat(h)), grown
 
     def _seen(
@@ -258,7 +260,8 @@ class HfLM(Generator):
         found = {layer: [both] for layer, both in said.items()}
         for layer, path in enumerate(paths or ()):
             heads = said[layer][0].shape[1]
-            found[layer].append(cast("KeyValue", tuple(_columns(x_QLE, asked, heads) for x_QLE in path)))
+            k, v = (asked.spread_heads(x_QNE, heads).flatten(2, 3) for x_QNE in path)
+            found[layer].append((k, v))
         return found
 
     # --- spelling ---------------------------------------------------------------------------------------------------
@@ -270,11 +273,12 @@ class HfLM(Generator):
         return Seats(at_R, asked_layout(recalled.pasts[0].rows, at_R))
 
     def spell(
-        self, recalled: Recalled, x_RD: Tensor, seats: Seats, paths: Sequence[Path] | None
+        self, recalled: Recalled, x_RLD: Tensor, seats: Seats, paths: Sequence[Path] | None
     ) -> tuple[Tensor, list[Path]]:
-        kept = recalled.pasts[0]
-        place_R = kept.rows.position_N[seats.at_R] + (1 if paths is None else 1 + paths[0][0].shape[1])
-        return self._beside(kept, seats.layouts, self.dropout(x_RD), place_R, paths)
+        kept, before = recalled.pasts[0], length(paths)
+        steps_L = torch.arange(before + 1, before + x_RLD.shape[1] + 1, device=x_RLD.device)
+        place_RL = kept.rows.position_N[seats.at_R][:, None] + steps_L
+        return self._beside(kept, seats.layouts, self.dropout(x_RLD), place_RL, paths)
 
     def code_vectors(self) -> Tensor:
         return self.tokens.weight
@@ -345,19 +349,12 @@ def _new_rows(like: Tensor, count: int, noise: float) -> nn.Embedding:
     return made
 
 
-def _columns(x_QLE: Tensor, asked: Asked, heads: int) -> Tensor:
-    """The paths of a bucket's rows as columns of them, path by path, (rows, H, P x L, d)."""
-    Q, L, E = x_QLE.shape
-    x = asked.spread(x_QLE.reshape(Q, L * E)).view(asked.bucket.rows, asked.width, L, heads, E // heads)
-    return x.permute(0, 3, 1, 2, 4).flatten(2, 3)
-
-
-def _look(asked: Asked, length: int, dead_QL: Tensor | None) -> Tensor:
-    """Where each token beside a bucket's rows looks, (rows, 1, P, T + P x L + P)."""
+def _look(asked: Asked, L: int, before: int, dead_QN: Tensor | None) -> Tensor:
+    """Where each token beside a bucket's rows looks, (rows, 1, P x L, T + P x before + P x L)."""
     B, P = asked.bucket.rows, asked.width
-    own_PP = torch.eye(P, dtype=torch.bool, device=asked.cell_Q.device)
-    path_BPC = own_PP.repeat_interleave(length, dim=1).expand(B, P, P * length)
-    if dead_QL is not None:
-        dead_BC = asked.spread(dead_QL.long()).view(B, P * length).bool()
-        path_BPC = path_BPC & ~dead_BC[:, None]
-    return torch.cat([~asked.hidden_BPT, path_BPC, own_PP.expand(B, P, P)], dim=2)[:, None]
+    own_PP = torch.eye(P, dtype=torch.bool, device=asked.cell_Q.device).repeat_interleave(L, dim=0)
+    path_BCN = own_PP.repeat_interleave(before, dim=1).expand(B, -1, -1)
+    if dead_QN is not None:
+        path_BCN = path_BCN & ~asked.spread(dead_QN.long()).view(B, 1, P * before).bool()
+    new_CC = own_PP.repeat_interleave(L, dim=1).tril()
+    return torch.cat([~repeated(asked.hidden_BPT, L)[:, 0], path_BCN, new_CC.expand(B, -1, -1)], dim=2)[:, None]

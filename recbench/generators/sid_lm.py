@@ -21,7 +21,7 @@ from recbench.backbones.packing import asked_layout
 from recbench.backbones.sasrec import Block, SASRec
 from recbench.data.batching import Batch
 from recbench.generators.base import Generator, Recalled, Seats
-from recbench.generators.past import Branch, Past, Path
+from recbench.generators.past import Branch, Past, Path, length
 from recbench.semantic_ids.table import BEGIN, SemanticIds
 
 
@@ -120,18 +120,19 @@ class SidLM(Generator):
         return Seats(at_R, asked_layout(recalled.pasts[0].rows, at_R))
 
     def spell(
-        self, recalled: Recalled, x_RD: Tensor, seats: Seats, paths: Sequence[Path] | None
+        self, recalled: Recalled, x_RLD: Tensor, seats: Seats, paths: Sequence[Path] | None
     ) -> tuple[Tensor, list[Path]]:
-        step = 1 if paths is None else 1 + paths[0][0].shape[1]
-        place_R = recalled.pasts[0].rows.position_N[seats.at_R] + step
-        positions = self.over_codes.positions
-        x_RD = self.over_codes.dropout(x_RD if positions is None else x_RD + positions(place_R))
+        L, before = x_RLD.shape[1], length(paths)
+        steps_L = torch.arange(before + 1, before + L + 1, device=x_RLD.device)
+        place_Q = (recalled.pasts[0].rows.position_N[seats.at_R][:, None] + steps_L).flatten()
+        positions, x_QD = self.over_codes.positions, x_RLD.flatten(0, 1)
+        x_QD = self.over_codes.dropout(x_QD if positions is None else x_QD + positions(place_Q))
         longer: list[Path] = []
         for depth, (layer, past) in enumerate(zip(self.over_codes.layers, recalled.pasts, strict=True)):
-            branch = Branch(past, seats.layouts, None if paths is None else paths[depth])
-            x_RD = cast("Block", layer).think(x_RD, place_R, branch, None)
+            branch = Branch(past, seats.layouts, None if paths is None else paths[depth], L)
+            x_QD = cast("Block", layer).think(x_QD, place_Q, branch, None)
             longer.append(cast("Path", branch.path))
-        return x_RD, longer
+        return x_QD.view(x_RLD.shape), longer
 
     def code_vectors(self) -> Tensor:
         return self.over_codes.items.weight

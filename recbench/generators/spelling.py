@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbench.data.batching import Batch
-from recbench.generators.base import Generator, Recalled, Seats
+from recbench.generators.base import Generator, Recalled
 from recbench.generators.past import Path
 from recbench.scoring.base import Divergence, Score
 from recbench.scoring.counting import count
@@ -33,7 +33,6 @@ class State:
     """Where R spellings stand; see ``search.Speller``."""
 
     answer_R: Tensor
-    seats: Seats | None
     paths: Sequence[Path] | None
 
 
@@ -53,13 +52,15 @@ class Answers:
 
     def begin(self) -> tuple[State, Tensor]:
         every_N = torch.arange(len(self.u_ND), device=self.u_ND.device)
-        return State(every_N, None, None), self.generator.read(self.u_ND, 0, frozen=self.frozen)
+        return State(every_N, None), self.generator.read(self.u_ND, 0, frozen=self.frozen)
 
     def step(self, state: State, parent_R: Tensor, code_R: Tensor, level: int) -> tuple[State, Tensor]:
         answer_R = state.answer_R[parent_R]
         paths = None if state.paths is None else [(k[parent_R], v[parent_R]) for k, v in state.paths]
         seats = self.generator.seats(self.recalled, self.at_N[answer_R])
-        return self._step(State(answer_R, seats, paths), code_R, level)
+        x_RD = self._token(self.u_ND[answer_R], code_R, level)
+        h_RLD, paths = self.generator.spell(self.recalled, x_RD[:, None], seats, paths)
+        return State(answer_R, paths), self.generator.read(h_RLD[:, 0], level, frozen=self.frozen)
 
     def along(self, codes_RM: Tensor, answer_R: Tensor) -> Iterator[Tensor]:
         """Logits of each level's code, (R, C), while given codes are spelled.
@@ -69,18 +70,18 @@ class Answers:
         """
         logits_NC = self.generator.read(self.u_ND, 0, frozen=self.frozen)
         yield logits_NC[answer_R]
-        state = State(answer_R, self.generator.seats(self.recalled, self.at_N[answer_R]), None)
-        for level in range(1, codes_RM.shape[1]):
-            state, logits_RC = self._step(state, codes_RM[:, level - 1], level)
-            yield logits_RC
+        later, u_RD = range(1, codes_RM.shape[1]), self.u_ND[answer_R]
+        if not later:
+            return
+        seats = self.generator.seats(self.recalled, self.at_N[answer_R])
+        x_RLD = torch.stack([self._token(u_RD, codes_RM[:, level - 1], level) for level in later], dim=1)
+        h_RLD, _ = self.generator.spell(self.recalled, x_RLD, seats, None)
+        for level in later:
+            yield self.generator.read(h_RLD[:, level - 1], level, frozen=self.frozen)
 
-    def _step(self, state: State, code_R: Tensor, level: int) -> tuple[State, Tensor]:
-        generator, seats = self.generator, state.seats
-        if seats is None:
-            raise ValueError("a spelling goes on from seats")
-        x_RD = generator.next_token(self.u_ND[state.answer_R], code_R, level - 1, frozen=self.frozen)
-        h_RD, paths = generator.spell(self.recalled, x_RD, seats, state.paths)
-        return State(state.answer_R, seats, paths), generator.read(h_RD, level, frozen=self.frozen)
+    def _token(self, u_RD: Tensor, code_R: Tensor, level: int) -> Tensor:
+        """What spells the code of ``level`` behind the one before it."""
+        return self.generator.next_token(u_RD, code_R, level - 1, frozen=self.frozen)
 
 
 @final

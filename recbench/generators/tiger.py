@@ -32,7 +32,7 @@ from recbench.backbones.packing import (
 )
 from recbench.data.batching import Batch, Rows
 from recbench.generators.base import Generator, Recalled, Seats
-from recbench.generators.past import Branch, Past, Path
+from recbench.generators.past import Branch, Past, Path, length
 from recbench.kernels.dropout import Dropout, drop
 from recbench.semantic_ids.table import BEGIN, END, SemanticIds
 
@@ -259,19 +259,18 @@ class Tiger(Generator):
         return Seats(at_R, [asked_layout(own, at_R), asked_layout(read, read.last_B[at_R], both_ways=True)])
 
     def spell(
-        self, recalled: Recalled, x_RD: Tensor, seats: Seats, paths: Sequence[Path] | None
+        self, recalled: Recalled, x_RLD: Tensor, seats: Seats, paths: Sequence[Path] | None
     ) -> tuple[Tensor, list[Path]]:
         own_layout, read_layout = seats.layouts
-        step = 1 if paths is None else 1 + paths[0][0].shape[1]
-        places = [torch.full_like(seats.at_R, place) for place in range(1, step + 1)]
-        bias = self.decoder_bias.between(own_layout, places[-1], places)
-        x_RD = self.dropout(x_RD)
+        L = x_RLD.shape[1]
+        bias = self.decoder_bias.along(own_layout, L, length(paths) + L)
+        x_QD = self.dropout(x_RLD.flatten(0, 1))
         longer: list[Path] = []
         for depth, (layer, (own, read)) in enumerate(zip(self.decoder, recalled.pasts, strict=True)):
-            branch = Branch(own, own_layout, None if paths is None else paths[depth])
-            x_RD = cast("DecoderLayer", layer)(x_RD, branch, Branch(read, read_layout), bias, None)
+            branch = Branch(own, own_layout, None if paths is None else paths[depth], L)
+            x_QD = cast("DecoderLayer", layer)(x_QD, branch, Branch(read, read_layout, length=L), bias, None)
             longer.append(cast("Path", branch.path))
-        return self.decoded(x_RD), longer
+        return self.decoded(x_QD).view(x_RLD.shape), longer
 
     def code_vectors(self) -> Tensor:
         return self.tokens.weight[: self.table.n_tokens]
@@ -314,6 +313,12 @@ class RelativeBias(nn.Module):
             shape = asked.bucket.rows, asked.width, behind_QC.shape[1], -1
             found.append(asked.spread(bias_QE).view(*shape).permute(0, 3, 1, 2))
         return found
+
+    def along(self, layout: Sequence[Asked], L: int, N: int) -> list[Tensor]:
+        """Of the last L of N codes behind start tokens, to those and to the start, (H, P x L, 1 + N)."""
+        place_C = torch.arange(N + 1, device=self.table.weight.device)
+        bias_HLC = self(place_C - place_C[-L:, None]).permute(2, 0, 1)
+        return [bias_HLC.repeat(1, asked.width, 1) for asked in layout]
 
     def _bucket(self, ahead: Tensor) -> Tensor:
         half = BUCKETS // 2 if self.both_ways else BUCKETS

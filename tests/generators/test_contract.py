@@ -106,6 +106,23 @@ def test_log_probabilities_of_given_items_are_those_of_the_exact_search(name: st
         assert torch.allclose(given, model.score.exact(u_ND), atol=1e-5)
 
 
+@pytest.mark.parametrize("parts", [(1, 1, 1, 1), (1, 3), (3, 1), (2, 2)])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_codes_are_spelled_at_once_as_one_by_one(name: str, parts: tuple[int, ...]) -> None:
+    generator = small(name).eval().backbone
+    batch, at_R = packed(ROWS, at=[0, 2, 5, 10]), torch.tensor([0, 0, 0, 1, 3, 3])
+    x_RLD = torch.randn(len(at_R), sum(parts), generator.width, generator=torch.Generator().manual_seed(2))
+    with generator.about(batch), torch.no_grad():
+        recalled = generator.recall()
+        seats = generator.seats(recalled, recalled.at_Q[at_R])
+        whole, _ = generator.spell(recalled, x_RLD, seats, None)
+        paths, pieces = None, []
+        for part in x_RLD.split(parts, dim=1):
+            h_RLD, paths = generator.spell(recalled, part, seats, paths)
+            pieces.append(h_RLD)
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_items_are_drawn_as_often_as_their_codes_say(name: str) -> None:
     model = small(name, normalise="legal")
