@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from recbench.data.sources.bad import BadRows, parse_limit
 from recbench.errors import Exit, RecbenchError
 from tests.data.sources.files import REVIEWS_2014, J, S, U, old, put, read, refused, rows, triples, yelp, zipped
 
-FUTURE = int(time.time()) + 10 * 86_400
+FUTURE = 4_102_444_800  # 2100-01-01
 GOOD = rows(*(old(f"A{n % 5}", f"B{n % 7}", S + n) for n in range(2000)))
 
 
