@@ -71,7 +71,7 @@ class Branch:
                 own_k, own_v = (asked.spread_heads(x_RND, n_heads) for x_RND in self.path)
                 own = (q[..., None, :] * own_k[:, :, :, None]).sum(-1).flatten(2, 3)
                 scores = torch.cat([scores, own], -1)
-                later = later_ones(L, own.shape[-1], own.device).repeat(asked.width, 1)
+                later = behind(L, own.shape[-1], own.device).repeat(asked.width, 1)
                 hidden = torch.cat([hidden, later.expand(len(hidden), 1, *later.shape)], -1)
             weight = weigh(place, scores, hidden)
             out = (weight[..., : k.shape[2]] @ v).unflatten(2, (-1, L))
@@ -92,7 +92,7 @@ def length(paths: Sequence[Path] | None) -> int:
     return 0 if paths is None else paths[0][0].shape[1]
 
 
-def later_ones(L: int, N: int, device: torch.device) -> Tensor:
+def behind(L: int, N: int, device: torch.device) -> Tensor:
     """Which of a path's N codes stand behind each of the L last, (L, N)."""
     return torch.ones(L, N, dtype=torch.bool, device=device).triu(N - L + 1)
 
