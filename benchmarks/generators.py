@@ -77,12 +77,11 @@ class Theirs:
     model: Any
     table: SemanticIds
     encodes: bool
-    """Do codes of an item stand in an encoder of their own?"""
+    """Does an encoder read the history? Else it stands in front of the answer."""
 
     def __post_init__(self) -> None:
         histories, _ = made()
         rows = TrainingRows(histories, max_length=LENGTH, window="last", every_position=False)
-        self.n_targets = rows.n_targets
         self.batches = list(islice(rows.batches(BATCH, np.random.default_rng(0), CPU), 4))
         self.tokens_VM = torch.from_numpy(self.table.tokens())
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
@@ -142,6 +141,7 @@ class Theirs:
 
 
 def _children(table: SemanticIds) -> dict[tuple[int, ...], list[int]]:
+    """Tokens that may follow each path, as re-implementations hold the prefix tree."""
     found: dict[tuple[int, ...], set[int]] = {}
     for path in table.tokens()[1:].tolist():
         for level, token in enumerate(path):
