@@ -30,7 +30,7 @@ from recbench.runs.manifest import Manifest
 from recbench.settings import Resolved
 from recbench.start import start_of
 from recbench.statement import begun, found_out, peak_memory_mb, rank_warnings
-from recbench.trained import LATENCY_BATCHES, TIE_SEED, new_model, threads, write_parquet
+from recbench.trained import LATENCY_BATCHES, new_model, threads, write_parquet
 from recbench.training.checkpoint import Progress, Store, write_tensors
 from recbench.training.loop import Job, Start, Watcher, fit
 from recbench.training.precision import refuse_unfit
@@ -99,9 +99,7 @@ def _work(order: Order, model: Recommender, manifest: Manifest, start: Start | N
         torch.cuda.reset_peak_memory_stats(order.device)
     progress = _fit(model, order, start, watcher)
     ranks = [
-        evaluate(
-            model, order.dataset.queries(split), order.device, top=TOP if split == "test" else 0, tie_seed=TIE_SEED
-        )
+        evaluate(model, order.dataset.queries(split), order.device, top=TOP if split == "test" else 0)
         for split in ("valid", "test")
     ]
     _write_evidence(order.folder, model, ranks)

@@ -73,6 +73,10 @@ class Ranked:
         )
 
 
+TIE_SEED = 0
+"""Of the order in which lists show what ties."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What to rank: targets to place (or none), lists to make (or none)."""
@@ -82,7 +86,7 @@ class Ask:
     """Length of the lists; 0: no lists."""
     top_unseen: bool = False
     """Leave items of the history out of the lists."""
-    tie_seed: int = 0
+    tie_seed: int = TIE_SEED
     steps: int | None = None
     """Reasoning steps to take; None: as the head is configured."""
     within: int | None = None

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
+from torch import nn
 
 from recbench import columns
 from recbench.data.batching import query_batches
@@ -28,11 +29,12 @@ from recbench.semantic_ids.table import SemanticIds
 from recbench.settings import IDS, Resolved, resolve
 from recbench.training.checkpoint import read_tensors
 
-TIE_SEED = 0
 LATENCY_BATCHES = (1, 256)
 """Users ranked at once when the time of one is measured."""
 MOST_STEPS = 1000
 """Reasoning steps at test; far above what any head is trained with, and minutes of work, not days."""
+MOST_DRAWS = 100
+"""Rankings with dropout."""
 
 
 def ids_of(resolved: Resolved, dataset: Dataset) -> tuple[SemanticIds, Path, bool] | None:
@@ -148,7 +150,7 @@ def rank_at_steps(run: Run, steps: Sequence[int], datasets: Path, device: torch.
     if not isinstance(model, Reasoned) or not model.head.scalable:
         raise RecbenchError(
             f"{run.manifest.system} takes no number of reasoning steps.",
-            why=f"Head {run.manifest.head} does not reason."
+            why=f"Head {run.manifest.head} does not reason, or was trained without a step."
             if isinstance(model, Reasoned)
             else f"{run.manifest.backbone} has no reasoning head.",
             fix="Name a run with a reasoning head: recbench list runs",
@@ -162,6 +164,33 @@ def rank_at_steps(run: Run, steps: Sequence[int], datasets: Path, device: torch.
     write_parquet(pd.concat(frames, ignore_index=True), run.folder / layout.STEPS)
     with replacing(run.folder / layout.STEPS_TABLE) as beside:
         steps_table(found).to_csv(beside, index=False)
+    return found
+
+
+def rank_with_dropout(run: Run, draws: int, datasets: Path, device: torch.device) -> list[Ranks]:
+    """The test part ranked that often with dropout as in training, by seeds 0, 1, ..: what chance alone changes.
+
+    Raises:
+        RecbenchError: fewer than two draws, or too many; a system that has no dropout.
+    """
+    if not 2 <= draws <= MOST_DRAWS:
+        raise RecbenchError(
+            f"--draws {draws} cannot be used.",
+            why=f"Draws are held against each other: 2 to {MOST_DRAWS} of them.",
+            fix="--draws 3",
+        )
+    model, dataset = load(run, datasets, device)
+    if not isinstance(model, nn.Module) or not any(m.p for m in model.modules() if isinstance(m, nn.Dropout)):
+        raise RecbenchError(
+            f"{run.manifest.system} draws nothing.",
+            why="It has no dropout, so that all rankings would be the same.",
+            fix=f"Leave --draws out: recbench evaluate {shlex.quote(str(run.folder))}",
+        )
+    found = []
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for draw in range(draws):
+            torch.manual_seed(draw)
+            found.append(evaluate(model, dataset.queries("test"), device, dropout=True))
     return found
 
 
@@ -219,7 +248,7 @@ def recommend(
         model.eval()
     _, batch = next(query_batches(history, model.max_length, 1, device, closed=model.closed))
     seen = seen_of(history, np.array([0]), device)
-    ranked = model.ranks(batch, Ask(seen, top, top_unseen=unseen, tie_seed=TIE_SEED))
+    ranked = model.ranks(batch, Ask(seen, top, top_unseen=unseen))
     if ranked.top_items_BK is None or ranked.top_scores_BK is None:
         raise ValueError("lists were asked for")
     found = ranked.top_items_BK[0].cpu().numpy()

@@ -65,6 +65,8 @@ class Backbone(nn.Module, ABC):
     """Does each layer end in its norm?"""
     times_seen: TimesSeen = "none"
     """Whose times the states depend on, where a batch carries times. It may carry none: then they depend on items alone."""
+    pretrained: ClassVar[bool] = False
+    """Is it a model trained elsewhere, which what a head adds should not disturb before training says so?"""
     spells: ClassVar[bool] = False
     """Is an item spelled code by code? Then ``item_vectors`` do not rank, and the score must know where an answer stands."""
 

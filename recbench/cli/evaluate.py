@@ -11,7 +11,12 @@ from recbench.cli import options, render
 from recbench.errors import Exit, RecbenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recbench.evaluation.evaluate import Ranks
     from recbench.runs.folder import Run
+
+TOLD = ("hr@10", "ndcg@10")
 
 
 def evaluate(
@@ -19,6 +24,10 @@ def evaluate(
     steps: Annotated[
         str | None,
         typer.Option("--steps", help="Numbers of reasoning steps, for example 1,2,4,8: quality and time of each."),
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option("--draws", help="Rank so often with dropout on: what the best of several gains by chance alone."),
     ] = None,
     device: options.Device = "auto",
     datasets: options.Datasets = Path("datasets"),
@@ -29,8 +38,17 @@ def evaluate(
     from recbench.runs.folder import Run
 
     opened = Run.open(run)
+    if steps is not None and draws is not None:
+        raise RecbenchError(
+            "--steps and --draws cannot be used together.",
+            why="One changes how long the model thinks, the other leaves that alone.",
+            fix="Run the command twice.",
+        )
     if steps is not None:
         _at_steps(opened, _numbers(steps), device, datasets, as_json=as_json, quiet=quiet)
+        return
+    if draws is not None:
+        _with_dropout(opened, draws, device, datasets, as_json=as_json, quiet=quiet)
         return
 
     from recbench.experiment import METRICS
@@ -65,9 +83,10 @@ def _at_steps(run: Run, steps: list[int], device: str, datasets: Path, *, as_jso
     """Quality and cost of one trained model at each number of steps, as a table and in the run folder."""
     from recbench.trained import pick_device, rank_at_steps, steps_table
 
-    table = steps_table(rank_at_steps(run, steps, datasets, pick_device(device)))
+    found = rank_at_steps(run, steps, datasets, pick_device(device))
+    table, ceiling = steps_table(found), _best_for_each([at.test for at in found])
     if as_json:
-        render.show_json({"folder": str(run.folder), "steps": table.to_dict("records")})
+        render.show_json({"folder": str(run.folder), "steps": table.to_dict("records"), "best_for_each_user": ceiling})
         return
     if quiet:
         return
@@ -84,6 +103,8 @@ def _at_steps(run: Run, steps: list[int], device: str, datasets: Path, *, as_jso
         ]
         for place, (_, line) in enumerate(table.iterrows())
     ]
+    if len(found) > 1:
+        rows.append(["best for each", "", *_told(ceiling), "", "", ""])
     headings = [
         "steps",
         "valid NDCG@10  ",
@@ -98,8 +119,40 @@ def _at_steps(run: Run, steps: list[int], device: str, datasets: Path, *, as_jso
     render.out.print(render.table(_title(run), headings, rows))
     render.out.print(
         "* best on validation, the number to choose by; times are wall milliseconds a user.\n"
+        "best for each: if every user got the best of these, picked by the answer. Chance has such a ceiling, too: --draws\n"
         f"Ranks of every user at every number of steps: {run.folder / 'steps.parquet'}; this table: {run.folder / 'steps.csv'}"
     )
+
+
+def _with_dropout(run: Run, draws: int, device: str, datasets: Path, *, as_json: bool, quiet: bool) -> None:
+    """Several rankings that differ by dropout alone, and the best of them for each user."""
+    from recbench.trained import pick_device, rank_with_dropout
+
+    found = rank_with_dropout(run, draws, datasets, pick_device(device))
+    each, ceiling = [_best_for_each([ranks]) for ranks in found], _best_for_each(found)
+    if as_json:
+        render.show_json({"folder": str(run.folder), "draws": each, "best_for_each_user": ceiling})
+        return
+    if quiet:
+        return
+    rows = [[str(draw), *_told(means)] for draw, means in enumerate(each)]
+    headings = ["draw", "test HR@10", "NDCG@10", "unseen HR@10", "NDCG@10"]
+    render.out.print(render.table(_title(run), headings, [*rows, ["best for each", *_told(ceiling)]]))
+    stored = run.manifest.metrics["test"]["ndcg@10"]
+    render.out.print(
+        f"Ranked with dropout, as in training; without it test NDCG@10 is {stored:.4f}.\n"
+        "best for each: if every user got the best of these, picked by the answer. A ceiling over steps means something above this."
+    )
+
+
+def _best_for_each(several: Sequence[Ranks]) -> dict[str, dict[str, float]]:
+    from recbench.evaluation.evaluate import best_for_each
+
+    return {"test": best_for_each(several, TOLD), "test_unseen": best_for_each(several, TOLD, unseen=True)}
+
+
+def _told(means: dict[str, dict[str, float]]) -> list[str]:
+    return [f"{means[rule][name]:.4f}" for rule in ("test", "test_unseen") for name in TOLD]
 
 
 def _title(run: Run) -> str:

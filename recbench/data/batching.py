@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -191,11 +192,32 @@ class TrainingRows:
         self.start = histories.starts[self.row_user] + rows[1]
         self.length = rows[2]
         self.n_asked = rows[3]
+        self.n_counted = self.n_asked
+        """Of the targets of each row those that fill a batch."""
 
     @property
     def n_targets(self) -> int:
         """Targets that one epoch trains on."""
-        return int(self.n_asked.sum())
+        return int(self.n_counted.sum())
+
+    def holding(self, wanted: np.ndarray) -> TrainingRows:
+        """The rows that ask for one of these targets or more; of what they ask for, the others do not count towards a batch.
+
+        Cloze rows stay as they are: which targets they ask for is drawn.
+
+        Args:
+            wanted: is each event one? By its place in ``histories.items``.
+        """
+        if self.cloze:
+            return self
+        before = np.concatenate([[0], np.cumsum(wanted)])
+        ends = self.start + self.length + 1
+        counted = before[ends] - before[ends - self.n_asked]
+        part, held = copy.copy(self), counted > 0
+        part.__dict__.pop("_targets_by_item", None)
+        part.row_user, part.start, part.length = self.row_user[held], self.start[held], self.length[held]
+        part.n_asked, part.n_counted = self.n_asked[held], counted[held]
+        return part
 
     def target_counts(self, n_items: int) -> np.ndarray:
         """How often each item is a target in an epoch, by item id from 0, (n_items + 1,)."""
@@ -212,10 +234,10 @@ class TrainingRows:
         return max(1, round(self.n_targets / batch_size))
 
     def batches(self, batch_size: int, generator: np.random.Generator, device: torch.device) -> Iterator[Batch]:
-        """One epoch in random order, in ``steps`` batches of nearly equal numbers of targets."""
+        """One epoch in random order, in ``steps`` batches of nearly equal numbers of targets that count."""
         order = generator.permutation(len(self.length))
         steps = self.steps(batch_size)
-        ends = np.cumsum(self.n_asked[order])
+        ends = np.cumsum(self.n_counted[order])
         cuts = np.searchsorted(ends, ends[-1] * np.arange(1, steps) / steps, side="left") + 1
         for some in np.split(order, np.unique(cuts)):
             if len(some):

@@ -81,12 +81,23 @@ class Ranks:
 
     def means(self, names: Sequence[str], *, unseen: bool = False) -> dict[str, float]:
         """Each metric's mean over users, expected under random ties. For stopping and for show; the evidence is the counts."""
+        return best_for_each([self], names, unseen=unseen)
+
+    def of_users(self, name: str, *, unseen: bool = False) -> np.ndarray:
+        """The metric of each user, (U,), users ascending."""
         above, tied = (self.above_unseen, self.tied_unseen) if unseen else (self.above, self.tied)
-        if not len(above):
-            return dict.fromkeys(names, float("nan"))
-        return {
-            name: float(of_users(parse(name), above, tied, self.users, together=self.together).mean()) for name in names
-        }
+        return of_users(parse(name), above, tied, self.users, together=self.together)
+
+
+def best_for_each(several: Sequence[Ranks], names: Sequence[str], *, unseen: bool = False) -> dict[str, float]:
+    """Each metric's mean if every user were given the best of several rankings of the same queries, picked by the answer.
+
+    A ceiling that no rule for picking need reach: rankings that differ by chance alone have one, too (``evaluate`` with
+    ``dropout``). NaN without users.
+    """
+    if not len(several[0].users):
+        return dict.fromkeys(names, float("nan"))
+    return {name: float(np.max([r.of_users(name, unseen=unseen) for r in several], axis=0).mean()) for name in names}
 
 
 def evaluate(
@@ -95,21 +106,22 @@ def evaluate(
     device: torch.device,
     *,
     top: int = 0,
-    tie_seed: int = 0,
     steps: int | None = None,
     within: int | None = None,
+    dropout: bool = False,
     tell: Callable[[int], None] | None = None,
 ) -> Ranks:
     """Rank every query's target among all items, and among those its user has not seen.
 
     Args:
-        top: also keep the best ``top`` items of all, ties broken by a hash of user, item and ``tie_seed``.
+        top: also keep the best ``top`` items of all, ties broken by a hash of user and item.
         steps: reasoning steps to take; None: as the model is configured.
         within: no metric will look further than this rank; a model that searches may then search less far.
+        dropout: rank with dropout, as in training.
         tell: told the number of users done, after each batch.
     """
     if isinstance(model, nn.Module):
-        model.eval()
+        model.train(dropout)
     began = perf_counter()
     arrays = {name: np.zeros(len(queries), dtype=np.int64) for name in ("above", "tied", "above_unseen", "tied_unseen")}
     lists = [np.zeros((len(queries), 0)), np.zeros((len(queries), 0))]
@@ -117,9 +129,7 @@ def evaluate(
     lost: list[int] = []
     steps_taken: np.ndarray | None = None
     for chosen, batch in query_batches(queries, model.max_length, USERS_A_BATCH, device, closed=model.closed):
-        ranked = model.ranks(
-            batch, Ask(seen_of(queries.histories, chosen, device), top, tie_seed=tie_seed, steps=steps, within=within)
-        )
+        ranked = model.ranks(batch, Ask(seen_of(queries.histories, chosen, device), top, steps=steps, within=within))
         if ranked.counts is None:
             raise ValueError("queries carry targets")
         for name, values in arrays.items():

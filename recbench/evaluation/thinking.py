@@ -12,7 +12,7 @@ import torch
 from recbench.data.dataset import Queries
 from recbench.evaluation.evaluate import Ranks, evaluate
 from recbench.evaluation.latency import latency, ordered_latency
-from recbench.recommender import Recommender
+from recbench.recommender import Reasoned, Recommender
 
 
 def thinking(
@@ -20,23 +20,28 @@ def thinking(
 ) -> dict[str, Any] | None:
     """Steps over the queries of one split, and the same weights without any step; None where the head decides nothing.
 
-    What ``depths`` says; Spearman's correlation of the steps with the length of the history and with the rank of the target before
-    the first step (None where one of the two is constant); metrics and milliseconds a user, by the number ranked at once, with no
-    step at all; and milliseconds where those are ranked together who think equally long: a batch takes the steps of its longest.
+    What ``depths`` says; Spearman's correlation of the steps with the length of the history (None where one of the two is
+    constant); milliseconds a user, by the number ranked at once, where those are ranked together who think equally long: a batch
+    takes the steps of its longest. Of a head that may skip thinking also what it is with no step at all: metrics, milliseconds,
+    and the correlation of the steps with the rank of the target then.
     """
     if ranks.steps is None:
         return None
-    plain = evaluate(model, queries, device, steps=0)
     order = np.argsort(ranks.steps, kind="stable")
-    return {
+    told = {
         **depths(ranks.steps),
         "with_history_length": _spearman(ranks.steps, queries.histories.lengths),
-        "with_plain_rank": _spearman(ranks.steps, plain.above + plain.tied / 2),
-        "plain": plain.means(["hr@10", "ndcg@10"]),
-        "plain_latency_ms": {str(size): latency(model, queries, size, device, steps=0) for size in sizes},
         "sorted_latency_ms": {
             str(size): ordered_latency(model, queries, size, device, order) for size in sizes if size > 1
         },
+    }
+    if not isinstance(model, Reasoned) or not model.head.may_skip:
+        return told
+    plain = evaluate(model, queries, device, steps=0)
+    return told | {
+        "with_plain_rank": _spearman(ranks.steps, plain.above + plain.tied / 2),
+        "plain": plain.means(["hr@10", "ndcg@10"]),
+        "plain_latency_ms": {str(size): latency(model, queries, size, device, steps=0) for size in sizes},
     }
 
 

@@ -59,6 +59,7 @@ class HfLM(Generator):
 
     causal = True
     post_norm = False
+    pretrained = True
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:

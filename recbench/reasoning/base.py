@@ -44,7 +44,7 @@ class Context:
     generator: torch.Generator
     """Every draw of a head comes from it; it follows from the epoch, so that a resumed run draws the same."""
     train: TrainingRows | None
-    """The training part, read-only."""
+    """The training part, read-only. ``begin`` may put a part of it here: then the stage trains on that alone."""
     reference: Reasoner | None = None
     """Frozen copy of the recommender as the stage began; None in the first stage."""
     epoch: int = 0
@@ -59,6 +59,11 @@ class Context:
     facts: dict[str, Any] = field(default_factory=dict)
     """What a reader of ``run.json`` should know of this stage; ``begin`` fills it."""
     _notes: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    @property
+    def opens_epoch(self) -> bool:
+        """Is this step the first of an epoch? What costs too much to look at in each is looked at then."""
+        return bool(self.steps) and self.step % self.steps == 1 % self.steps
 
     def note(self, name: str, value: Tensor) -> None:
         """A diagnostic of this step, a scalar; ``log.jsonl`` gets its mean over the steps that noted it. No gradient is kept."""
@@ -84,8 +89,10 @@ class ReasoningHead(nn.Module, ABC):
 
     Config: ClassVar[type]
     stages: ClassVar[tuple[Stage, ...]]
-    scalable: ClassVar[bool] = True
-    """Does a number of steps given at test time mean anything?"""
+    scalable: bool = True
+    """Does a number of steps given at test time mean anything? A head that was trained without any says no."""
+    may_skip: ClassVar[bool] = False
+    """Can it take no step at all, and is it the plain backbone then?"""
     taken_Q: Tensor | None = None
     """Steps that each asked token of the last ``think`` took; None where all take the same."""
 

@@ -12,10 +12,14 @@ from recbench.scoring.base import Score
 
 
 @torch.no_grad()
-def note_similarity(context: Context, z_QKD: Tensor) -> None:
-    """Cosine between successive thoughts, ``similarity@k`` between thought k - 1 and k: near 1, further steps change nothing."""
+def note_similarity(context: Context, z_QKD: Tensor, first: int = 0) -> None:
+    """Cosine between successive thoughts, ``similarity@k`` between thought k - 1 and k: near 1, further steps change nothing.
+
+    Args:
+        first: the number of the first of them. 0: the plain state.
+    """
     for k in range(1, z_QKD.shape[1]):
-        context.note(f"similarity@{k}", F.cosine_similarity(z_QKD[:, k - 1], z_QKD[:, k], dim=-1).mean())
+        context.note(f"similarity@{first + k}", F.cosine_similarity(z_QKD[:, k - 1], z_QKD[:, k], dim=-1).mean())
 
 
 def gradient_share(part: Tensor, rest: Tensor | int, of: Tensor) -> Tensor:

@@ -63,6 +63,7 @@ class DiffuReason(ReasoningHead):
             raise ValueError("reward is sampled, which scores items by their vectors; this backbone spells its items.")
         c, D = config, backbone.width
         self.chain = Chain(backbone, c.steps, dropout=c.feed_dropout, step_embedding=c.step_embedding, norm=c.feed_norm)
+        self.scalable = c.steps > 0
         self.process = process(
             c.forward,
             c.schedule,
@@ -168,7 +169,7 @@ class DiffuReason(ReasoningHead):
         if self.denoiser is not None and c.grpo and (c.grpo_when == "joint" or context.stage == "align"):
             ramp = min(1.0, context.epoch / c.grpo_ramp_epochs) if c.grpo_ramp_epochs else 1.0
             grpo = ramp * c.grpo * self._reinforced(some_NKD, some_y_N, there, context, batch, chosen)
-            if terms and context.steps and context.step % context.steps == 1 % context.steps:
+            if terms and context.opens_epoch:
                 context.note("grad_share", gradient_share(grpo, sum(terms.values()), h_NKD))
             terms["grpo"] = grpo
         if self.averaged is not None:

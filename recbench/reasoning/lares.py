@@ -67,10 +67,17 @@ class LARES(ReasoningHead):
                 f"pre_layers is {self.pre} of {backbone.n_layers} layers: no layer is left for the core. "
                 f"LARES needs backbone.n_layers of at least {self.pre + 1}."
             )
-        self.norm = nn.LayerNorm(D, eps=1e-12)
-        self.gate = nn.Parameter(torch.zeros(())) if config.mix == "linear" else None
-        self.join = nn.Linear(2 * D, D) if config.mix == "concat" else None
-        self.settled = not backbone.post_norm if config.norm_history is None else config.norm_history
+        self.mix = config.mix or ("gate" if backbone.pretrained else "add")
+        if self.mix == "concat" and backbone.pretrained:
+            raise ValueError(
+                "mix is concat, whose projection is random at first; this backbone is pretrained and would begin damaged. "
+                "Take gate, with which it begins as it is."
+            )
+        self.norm = nn.Identity() if self.mix == "gate" else nn.LayerNorm(D, eps=1e-12)
+        self.gate = nn.Parameter(torch.zeros(())) if self.mix in ("linear", "gate") else None
+        self.join = nn.Linear(2 * D, D) if self.mix == "concat" else None
+        raw = backbone.post_norm or self.mix == "gate"
+        self.settled = not raw if config.norm_history is None else config.norm_history
         generator = None if config.table_seed is None else torch.Generator().manual_seed(config.table_seed)
         table = torch.empty(config.test_draws, backbone.longest_row, D)
         self.register_buffer("table", self._noise(table, generator))
@@ -81,7 +88,7 @@ class LARES(ReasoningHead):
     def trajectory(self, backbone: Backbone, batch: Batch, steps: int, start_ND: Tensor) -> Iterator[Tensor]:
         """Z_1 .. Z_steps of all tokens, (N, D) each, from Z_0 = ``start_ND``."""
         h_ND = self.history(backbone, batch)
-        z_ND = h_ND if self.config.mix == "state" else start_ND
+        z_ND = h_ND if self.mix == "state" else start_ND
         cut = steps - self.config.backprop_steps if self.config.backprop_steps else 0
         for i in range(steps):
             z_ND = self.refined(backbone, batch, z_ND.detach() if i and i == cut else z_ND, h_ND)
@@ -99,9 +106,11 @@ class LARES(ReasoningHead):
     def _mixed(self, z_ND: Tensor, h_ND: Tensor) -> Tensor:
         if self.join is not None:
             return torch.as_tensor(self.join(torch.cat([z_ND, h_ND], dim=1)))
+        if self.gate is not None and self.mix == "gate":
+            return torch.lerp(h_ND, z_ND * (_size(h_ND) / _size(z_ND).clamp_min(1e-6)), self.gate)
         if self.gate is not None:
             return torch.lerp(h_ND, z_ND, self.gate.sigmoid())
-        return z_ND if self.config.mix == "state" else (z_ND + h_ND) / 2
+        return z_ND if self.mix == "state" else (z_ND + h_ND) / 2
 
     def think(self, backbone: Backbone, batch: Batch, steps: int | None = None) -> Tensor:
         steps = steps or self.config.test_steps or self.config.mean_steps
@@ -109,6 +118,7 @@ class LARES(ReasoningHead):
         noisy = self.config.test_start == "table" and self.config.start == "normal"
         tables = self.table if noisy else torch.zeros_like(self.table[:1])
         position_N = backbone.layout(batch).rows.position_N
+        self.taken_Q = None
         draws = [follow(backbone, batch, steps, table_TD[position_N]) for table_TD in tables]
         return draws[0] if len(draws) == 1 else torch.stack(draws).mean(0)
 
@@ -118,14 +128,19 @@ class LARES(ReasoningHead):
         return torch.stack([z[at_Q] for z in self.trajectory(backbone, batch, steps, start_ND)], dim=1)
 
     def _until_settled(self, backbone: Backbone, batch: Batch, steps: int, start_ND: Tensor) -> Tensor:
-        """The same, but a row leaves the loop once no asked state of it changes by ``exit_tolerance``; its last thought stays."""
+        """The same, but a row leaves the loop once no asked state of it changes by ``exit_tolerance``; its last thought stays.
+
+        ``taken_Q`` is then the steps it went, of several noise tables the most.
+        """
         h_ND = self.history(backbone, batch)
-        z_ND = h_ND if self.config.mix == "state" else start_ND
+        z_ND = h_ND if self.mix == "state" else start_ND
         own = backbone.layout(batch)
         now_QD, made = z_ND[own.at_Q], []
         asked_Q = torch.arange(len(batch.at_Q), device=h_ND.device)
+        taken_Q = torch.zeros_like(asked_Q)
         for _ in range(steps):
             if len(asked_Q):
+                taken_Q[asked_Q] += 1
                 z_ND = self.refined(backbone, batch, z_ND, h_ND)
                 before_QD, after_QD = now_QD[asked_Q], z_ND[own.at_Q]
                 now_QD = now_QD.index_copy(0, asked_Q, after_QD)
@@ -137,6 +152,7 @@ class LARES(ReasoningHead):
                     own = backbone.layout(batch)
                     z_ND, h_ND, asked_Q = z_ND[token_N], h_ND[token_N], asked_Q[kept_Q]
             made.append(now_QD)
+        self.taken_Q = taken_Q if self.taken_Q is None else torch.maximum(taken_Q, self.taken_Q)
         return torch.stack(made, dim=1)
 
     def answer(self, z_QKD: Tensor) -> Tensor:
@@ -176,37 +192,36 @@ class LARES(ReasoningHead):
         return self._reinforce(backbone, batch, score, context)
 
     def _pass(
-        self, backbone: Backbone, batch: Batch, steps: int, some_A: Tensor | None, context: Context
-    ) -> tuple[Tensor, Tensor | None]:
+        self, backbone: Backbone, batch: Batch, steps: int, some_A: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """A trajectory from fresh noise: last thoughts at the asked tokens (Q, D), every thought at some of them, (A, K, D)."""
         rows, at_Q = backbone.layout(batch)
-        start_ND = self.draw_start(rows.n_tokens, backbone.width, context.generator)
+        start_ND = self.draw_start(rows.n_tokens, backbone.width, generator)
         kept, z_ND = [], start_ND
         for z_ND in self.trajectory(backbone, batch, steps, start_ND):
-            if some_A is not None:
-                kept.append(z_ND[at_Q[some_A]])
-        return z_ND[at_Q], torch.stack(kept, dim=1) if kept else None
+            kept.append(z_ND[at_Q[some_A]])
+        return z_ND[at_Q], torch.stack(kept, dim=1)
+
+    def _last(self, backbone: Backbone, batch: Batch, steps: int, generator: torch.Generator) -> Tensor:
+        """The last thoughts of such a trajectory, (Q, D)."""
+        rows, at_Q = backbone.layout(batch)
+        *_, z_ND = self.trajectory(backbone, batch, steps, self.draw_start(rows.n_tokens, backbone.width, generator))
+        return z_ND[at_Q]
 
     def _pretrain(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
         c = self.config
         ramp = min(1.0, context.epoch / c.align_ramp_epochs) if c.align_ramp_epochs else 1.0
-        aligned = bool(c.tla or c.sla)
-        some_A = some_of(len(batch.at_Q), c.anchors, context.generator) if aligned else None
-        at_A = None if some_A is None else batch.at_Q[some_A]
+        some_A = some_of(len(batch.at_Q), c.anchors, context.generator)
+        at_A = batch.at_Q[some_A]
         k = self.draw_steps(context.generator)
-        u_QD, a_AKD = self._pass(backbone, batch, k, some_A if c.share_pass else None, context)
+        u_QD, a_AKD = self._pass(backbone, batch, k, some_A, context.generator)
         terms = {"next_item": score.loss(u_QD, targets(batch))}
         context.note("steps", torch.tensor(float(k)))
-        if some_A is None or at_A is None:
-            return terms
-        if not c.share_pass:
+        if not c.share_pass and (c.tla or c.sla):
             k = self.draw_steps(context.generator)
-            _, a_AKD = self._pass(backbone, batch, k, some_A, context)
-        if a_AKD is None:
-            raise ValueError("anchors were asked for")
+            _, a_AKD = self._pass(backbone, batch, k, some_A, context.generator)
         user_A, target_A = user_of(batch, at_A), targets(batch)[some_A]
-        note_similarity(context, a_AKD)
-        note_changes(context, a_AKD, user_A)
+        self._note(backbone, batch, some_A, a_AKD, context)
         if c.tla:
             other_k = k if c.same_step else self.draw_steps(context.generator)
             b_AD, other_user_A = self._partners(backbone, batch, some_A, at_A, other_k, context)
@@ -221,17 +236,14 @@ class LARES(ReasoningHead):
     ) -> tuple[Tensor, Tensor]:
         """Last thoughts (A, D) of another history with the same target for each anchor, and its user."""
         if self.config.partner == "self":
-            rows, at_Q = backbone.layout(batch)
-            start_ND = self.draw_start(rows.n_tokens, backbone.width, context.generator)
-            *_, z_ND = self.trajectory(backbone, batch, steps, start_ND)
-            return z_ND[at_Q[some_A]], user_of(batch, at_A)
+            return self._last(backbone, batch, steps, context.generator)[some_A], user_of(batch, at_A)
         if context.train is None or batch.place_Q is None:
             raise ValueError("partners are drawn from the training part")
         uniform_A = torch.rand(len(some_A), generator=context.generator, device=some_A.device, dtype=torch.float64)
         chosen, other = context.train.partners(
             batch.place_Q[some_A.cpu().numpy()], uniform_A.cpu().numpy(), batch.items_N.device
         )
-        b_AD, _ = self._pass(backbone, other, steps, None, context)
+        b_AD = self._last(backbone, other, steps, context.generator)
         back = torch.from_numpy(np.argsort(chosen)).to(b_AD.device)
         return b_AD[back], user_of(other, other.at_Q)[back]
 
@@ -249,6 +261,22 @@ class LARES(ReasoningHead):
         return (
             info_nce(x_AD, y_AD, c.contrast_tau, hidden_AA) + info_nce(y_AD, x_AD, c.contrast_tau, hidden_AA.t())
         ) / 2
+
+    def _note(self, backbone: Backbone, batch: Batch, some_A: Tensor, z_AKD: Tensor, context: Context) -> None:
+        """What the thoughts of some asked tokens look like; once an epoch what is left of two draws of Z_0, ``noise@i``."""
+        note_similarity(context, z_AKD, first=1)
+        note_changes(context, z_AKD, user_of(batch, batch.at_Q[some_A]))
+        if self.config.start == "zero" or not context.opens_epoch:
+            return
+        training, source = self.training, torch.Generator(z_AKD.device).manual_seed(context.epoch)
+        backbone.eval()
+        self.eval()
+        with torch.no_grad():
+            one, other = (self._pass(backbone, batch, self.config.mean_steps, some_A, source)[1] for _ in range(2))
+        backbone.train(training)
+        self.train(training)
+        for i, apart in enumerate(((one - other).norm(dim=-1) / one.norm(dim=-1)).mean(0)):
+            context.note(f"noise@{i + 1}", apart)
 
     # --- reinforcement ----------------------------------------------------------------------------------------------
 
@@ -271,25 +299,28 @@ class LARES(ReasoningHead):
                     raise ValueError("training batches say which events their targets are")
                 with score.step(context.generator, batch.targets_Q, batch):
                     for _ in range(c.filter_draws):
-                        u_QD, _ = self._pass(backbone, batch, c.mean_steps, None, context)
+                        u_QD = self._last(backbone, batch, c.mean_steps, context.generator)
                         above_Q, tied_Q = score.place(u_QD, targets(batch), within=c.filter_top)
-                        kept[batch.place_Q] |= (1 + above_Q + tied_Q <= c.filter_top).cpu().numpy()
+                        reached_Q = (1 + above_Q + tied_Q <= c.filter_top).cpu().numpy()
+                        kept[batch.place_Q[reached_Q]] = True
         backbone.train(training)
         self.train(training)
+        of = len(np.unique(context.train.target_events))
         context.facts["filter"] = {
             "top": c.filter_top,
             "kept": int(kept.sum()),
-            "of": context.train.n_targets,
-            "share": float(kept.sum() / context.train.n_targets),
+            "of": of,
+            "share": float(kept.sum() / of),
         }
         if not kept.any():
             raise RecbenchError(
                 "No training position is left for stage rpt.",
-                why=f"None of {context.train.n_targets} targets ranks in the top {c.filter_top} after stage spt.",
+                why=f"None of {of} targets ranks in the top {c.filter_top} after stage spt.",
                 fix="Train spt longer, keep all: --set head.filter_top=0, or stop after spt: --until spt",
                 code=Exit.RUN,
             )
         self._kept = kept
+        context.train = context.train.holding(kept)
 
     def _reinforce(self, backbone: Backbone, batch: Batch, score: Score, context: Context) -> dict[str, Tensor]:
         c = self.config
@@ -303,10 +334,12 @@ class LARES(ReasoningHead):
         at_P, y_P = at_Q[some_P], targets(batch)[some_P]
         depth = self.draw_steps(context.generator)
         states, taken, rewards, below = [], [], [], []
-        for _ in range(c.group):
+        for g in range(c.group):
             k = depth if c.same_depth else self.draw_steps(context.generator)
             start_ND = self.draw_start(rows.n_tokens, backbone.width, context.generator)
             z_PKD = torch.stack([z[at_P] for z in self.trajectory(backbone, batch, k, start_ND)], dim=1)
+            if not g:
+                self._note(backbone, batch, some_P, z_PKD, context)
             above_P, tied_P = score.at(some_P).place(z_PKD[:, -1], y_P, within=c.reward_k)
             rewards.append((hit if c.reward == "recall" else ndcg)(above_P, tied_P, c.reward_k))
             scored = self._scored(k, context)
@@ -329,6 +362,7 @@ class LARES(ReasoningHead):
                 lq = _log_probs(reference.score, below, y_P, some_P)
             fence = torch.stack([k3(q - p).mean() for p, q in zip(lp, lq, strict=True)]).mean()
             context.note("kl", fence)
+            note_ratio(context, torch.stack([(p - q)[:, -1] for p, q in zip(lp, lq, strict=True)]))
             terms["kl"] = c.kl_weight * fence
         context.note("steps", torch.tensor(float(np.mean(taken))))
         return terms
@@ -357,7 +391,7 @@ class LARES(ReasoningHead):
 
 
 def note_changes(context: Context, z_AKD: Tensor, user_A: Tensor) -> None:
-    """``change@i``: |Z_i - Z_{i-1}| / |Z_{i-1}|, falling where it contracts; ``alike``: cosine of two users' states.
+    """``change@i``: |Z_i - Z_{i-1}| / |Z_{i-1}|, falling where it contracts; ``alike@i``: cosine of two users' states.
 
     The other user's state is the one half of all away, left out where that is the same user's.
     """
@@ -365,10 +399,26 @@ def note_changes(context: Context, z_AKD: Tensor, user_A: Tensor) -> None:
         for i in range(1, z_AKD.shape[1]):
             change = (z_AKD[:, i] - z_AKD[:, i - 1]).norm(dim=-1) / z_AKD[:, i - 1].norm(dim=-1)
             context.note(f"change@{i + 1}", change.mean())
-        last, half = F.normalize(z_AKD[:, -1], dim=-1), len(z_AKD) // 2
+        unit_AKD, half = F.normalize(z_AKD, dim=-1), len(z_AKD) // 2
         others = user_A != user_A.roll(half)
         if others.any():
-            context.note("alike", (last * last.roll(half, 0)).sum(-1)[others].mean())
+            for i, alike in enumerate((unit_AKD * unit_AKD.roll(half, 0)).sum(-1)[others].mean(0)):
+                context.note(f"alike@{i + 1}", alike)
+
+
+def note_ratio(context: Context, difference_GP: Tensor) -> None:
+    """``ratio_low``, ``ratio_high``: p / q of policy and reference at the last thought, 5th and 95th percentile.
+
+    Args:
+        difference_GP: log p - log q.
+    """
+    for name, share in (("ratio_low", 0.05), ("ratio_high", 0.95)):
+        context.note(name, difference_GP.detach().float().flatten().quantile(share).exp())
+
+
+def _size(x_ND: Tensor) -> Tensor:
+    """Root mean square over a vector, (N, 1)."""
+    return x_ND.square().mean(1, keepdim=True).sqrt()
 
 
 def _log_probs(score: Score, states: list[Tensor], y_P: Tensor, asked_P: Tensor) -> list[Tensor]:

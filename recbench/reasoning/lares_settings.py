@@ -30,8 +30,10 @@ class LARESConfig:
     """Noise tables at test; the answer is the mean over them."""
     table_seed: int | None = None
     """Of the noise tables; unset: drawn from the run's seed."""
-    mix: Literal["add", "linear", "concat", "state"] = "add"
-    """How H enters a step: mean, learned scalar mean, projection; state: Z_0 = H and H never again."""
+    mix: Literal["add", "linear", "concat", "gate", "state"] | None = None
+    """How H enters a step: mean, learned scalar mean, projection; state: Z_0 = H and H never again; gate: H + w (Z - H), Z at
+    the length of H, no norm behind, w = 0 at first, so that any number of steps begins as none. Unset: gate on a pretrained
+    backbone, else add."""
     norm_history: bool | None = None
     """H through a LayerNorm without gain before it is mixed; unset: where the backbone's layers do not end in their norm."""
     tla: float = 0.1
@@ -87,7 +89,7 @@ class LARESConfig:
 
     def __post_init__(self) -> None:
         least_one = ("mean_steps", "test_steps", "test_draws", "anchors", "filter_draws")
-        for name in (*least_one, "rpt_positions", "rpt_steps", "reward_k"):
+        for name in (*least_one, "rpt_positions", "rpt_steps", "reward_k", "backprop_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it is at least 1.")
@@ -97,10 +99,8 @@ class LARESConfig:
             )
         if self.contrast_tau <= 0:
             raise ValueError(f"contrast_tau is {self.contrast_tau:g}; a temperature is above 0.")
-        if self.pre_layers is not None and self.pre_layers < 0:
-            raise ValueError("pre_layers is at least 0.")
-        if self.backprop_steps is not None and self.backprop_steps < 1:
-            raise ValueError("backprop_steps is at least 1.")
-        least = (self.tla, self.sla, self.kl_weight, self.start_scale, self.start_sd, self.exit_tolerance)
-        if min(*least, self.filter_top, self.align_ramp_epochs) < 0:
-            raise ValueError("weights, scales, exit_tolerance, filter_top and align_ramp_epochs are at least 0.")
+        least_zero = ("tla", "sla", "kl_weight", "start_scale", "start_sd", "exit_tolerance")
+        for name in (*least_zero, "pre_layers", "filter_top", "align_ramp_epochs"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} is {value:g}; it is at least 0.")

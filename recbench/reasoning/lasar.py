@@ -58,6 +58,7 @@ class LASAR(ReasoningHead):
     """Thoughts with anchors, and a depth for each answer. A reconstruction."""
 
     Config = LASARConfig
+    may_skip = True
 
     stages = (
         Stage("ground"),

@@ -64,6 +64,7 @@ class ReaRecERL(ReasoningHead):
         super().__init__(config, backbone)
         c = config
         self.chain = Chain(backbone, c.steps, dropout=c.feed_dropout, step_embedding=c.step_embedding, norm=c.feed_norm)
+        self.scalable = c.steps > 0
 
     def think(self, backbone: Backbone, batch: Batch, steps: int | None = None) -> Tensor:
         return self.chain.run(backbone, batch, steps)

@@ -163,12 +163,12 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
         train=rows,
         reference=cast("Reasoner", copy.deepcopy(model).eval().requires_grad_(False)) if number else None,
         epochs=settings.epochs,
-        steps=rows.steps(settings.batch_size),
-        step=progress.epoch * rows.steps(settings.batch_size),
         items=job.items,
     )
     optimizer = optimizer_of(model, settings, job.device)
     model.begin(context)
+    context.steps = (context.train or rows).steps(settings.batch_size)
+    context.step = progress.epoch * context.steps
     if context.facts:
         progress.facts[stage.name] = context.facts
         job.watcher.found(stage.name, context.facts)

@@ -101,6 +101,9 @@ def failed(args: list[str], capsys: Captured) -> tuple[int, str]:
         (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "1,x"], 2, "cannot be read"),
         (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "1,2"], 2, "takes no number of reasoning steps"),
         (["evaluate", "runs/tiny-markov-none-s0", "--steps", "1,2"], 2, "takes no number of reasoning steps"),
+        (["evaluate", "runs/tiny-sasrec-none-s0", "--draws", "1"], 2, "2 to 100 of them"),
+        (["evaluate", "runs/tiny-sasrec-none-s0", "--draws", "2", "--steps", "1,2"], 2, "cannot be used together"),
+        (["evaluate", "runs/tiny-markov-none-s0", "--draws", "2"], 2, "It has no dropout"),
         (["trian"], 2, "trian"),
         (["show", "nowhere"], 4, "neither a run nor a prepared dataset"),
         (["evaluate", "runs/tiny-sasrec-none-s9"], 4, "Did you mean runs/tiny-sasrec-none-s"),
@@ -197,6 +200,20 @@ def test_show_tells_a_run_and_a_dataset(capsys: Captured) -> None:
 
 def test_evaluate_says_that_the_ranks_agree(capsys: Captured) -> None:
     assert run(["evaluate", "runs/tiny-sasrec-none-s0"]) == 0
+    assert "equal the stored ones" in capsys.readouterr().out
+
+
+def test_evaluate_says_what_the_best_of_several_draws_gains_by_chance(capsys: Captured) -> None:
+    assert run(["evaluate", "runs/tiny-sasrec-none-s0", "--draws", "3", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    each = [draw["test"]["ndcg@10"] for draw in told["draws"]]
+    assert len(set(each)) == 3
+    assert told["best_for_each_user"]["test"]["ndcg@10"] > max(each)
+    assert run(["evaluate", "runs/tiny-sasrec-none-s0", "--draws", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "best for each" in shown
+    assert f"{told['best_for_each_user']['test_unseen']['ndcg@10']:.4f}" in shown
+    assert run(["evaluate", "runs/tiny-sasrec-none-s0"]) == 0  # nothing of it stays
     assert "equal the stored ones" in capsys.readouterr().out
 
 

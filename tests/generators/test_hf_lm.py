@@ -317,3 +317,20 @@ def test_the_command_refuses_a_directory_without_a_model(
     status = command([*arguments, "--runs", str(tmp_path / "runs"), "--set", f"backbone.path={tmp_path}"])
     assert status == Exit.DATA
     assert "no config.json" in capsys.readouterr().err
+
+
+def test_lares_begins_as_the_pretrained_model_at_any_number_of_steps() -> None:
+    plain, model = made(), made("lares")
+    model.backbone.load_state_dict(plain.backbone.state_dict())
+    assert model.head.mix == "gate"
+    batch = packed(ROWS)
+    with plain.backbone.about(batch), torch.no_grad():
+        expected = plain.answers(batch)
+    for steps in (1, 4, 8):
+        with model.backbone.about(batch), torch.no_grad():
+            torch.testing.assert_close(model.answers(batch, steps), expected, atol=1e-5, rtol=0)
+
+
+def test_a_projection_of_random_weights_into_a_pretrained_model_is_refused() -> None:
+    with pytest.raises(RecbenchError, match="begin damaged"):
+        small("hf-lm", "lares", sizes={"path": checkpoint()}, settings={"mix": "concat"})

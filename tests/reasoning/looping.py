@@ -38,8 +38,10 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def training(rows: list[list[int]], max_length: int = 12, **kind: object) -> TrainingRows:
-    return TrainingRows(histories(rows), **{"max_length": max_length, "window": "last", "every_position": True, **kind})
+def training(rows: list[list[int]], max_length: int = 12, *, times: bool = False, **kind: object) -> TrainingRows:
+    return TrainingRows(
+        histories(rows, times), **{"max_length": max_length, "window": "last", "every_position": True, **kind}
+    )
 
 
 def whole(rows: TrainingRows) -> Batch:

@@ -33,6 +33,7 @@ VARIANTS: list[tuple[str, dict[str, object]]] = [
     ("rearec-erl", {"diversity": 0.0}),
     ("rearec-prl", {"views": "thoughts", "contrast_rows": 5}),
     ("lares", {"filter_top": 0, "partner": "self", "mix": "concat"}),
+    ("lares", {"mix": "gate", "tla": 0.0, "sla": 0.0}),
     ("diffuse", {"grpo_when": "after", "kl": 0.1, "reference": "stage"}),
     ("lasar", {"depth_baseline": "exact", "feed": "linear", "cuts": 0, "anchor": "backbone", "align": "mse"}),
     ("lasar", {"anchor": "backbone", "anchor_context": "prompt", "cuts": 2}),
@@ -68,6 +69,8 @@ OUT_OF_RANGE: list[tuple[str, str, object]] = [
     ("lares", "contrast_tau", 0.0),
     ("lares", "pre_layers", -1),
     ("lares", "backprop_steps", 0),
+    ("lares", "tla", -0.1),
+    ("lares", "exit_tolerance", -0.1),
     ("diffuse", "steps", -1),
     ("diffuse", "levels", -1),
     ("diffuse", "group", 1),
@@ -247,6 +250,13 @@ def test_a_number_of_steps_at_test_is_followed_where_it_means_anything(head: str
     assert [count - counts[0] for count in counts] == [0, 1, 2]
     assert not torch.allclose(answers[0], answers[1], atol=1e-4)
     assert not torch.allclose(answers[1], answers[2], atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["rearec-erl", "rearec-prl", "diffuse"])
+def test_a_chain_that_was_trained_without_a_step_takes_no_number_of_steps(head: str) -> None:
+    """It has no step vector and no norm to make a thought with."""
+    assert small_system("sasrec", head).head.scalable
+    assert not small_system("sasrec", head, changes={"steps": 0}).head.scalable
 
 
 @pytest.mark.parametrize(("head", "backbone"), PAIRS)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from recbench.data.batching import TrainingRows
 from recbench.evaluation.evaluate import evaluate
+from recbench.evaluation.thinking import thinking
 from recbench.reasoning import lares
 from recbench.reasoning.lares import LARES
 from recbench.recommender import ItemRecommender
@@ -33,7 +34,9 @@ def test_parameters_beside_the_items_are_those_of_the_published_network() -> Non
     assert model.n_parameters - model.backbone.items.weight.numel() == 201_472
 
 
-@pytest.mark.parametrize(("mix", "numbers"), [("add", 128), ("state", 128), ("linear", 129), ("concat", 8_384)])
+@pytest.mark.parametrize(
+    ("mix", "numbers"), [("add", 128), ("state", 128), ("linear", 129), ("concat", 8_384), ("gate", 1)]
+)
 def test_the_loop_adds_a_norm_and_what_mixes(mix: str, numbers: int) -> None:
     model = system(width=64, mix=mix)
     assert sum(p.numel() for p in model.head.parameters()) == numbers
@@ -161,6 +164,24 @@ def test_a_projection_mixes_both_and_a_state_alone_sees_the_history_once() -> No
         torch.testing.assert_close(made, expected, atol=1e-6, rtol=0)
 
 
+def test_a_gate_begins_as_the_plain_network_whatever_the_number_of_steps() -> None:
+    """Then input = H + w (Z' - H), Z' = Z at the root mean square of H, and no norm; w has a gradient from the first step on."""
+    model, batch = system(n_layers=3, mix="gate").double().eval(), packed(ROWS)
+    backbone, head = model.backbone, model.head
+    plain = backbone.encode(backbone.embed(batch), batch).h_QD
+    for made in head.think(backbone, batch, 5).unbind(1):
+        torch.testing.assert_close(made, plain, atol=1e-10, rtol=0)
+    assert torch.autograd.grad(head.think(backbone, batch, 2)[:, -1].sin().sum(), head.gate)[0] != 0
+
+    with torch.no_grad():
+        head.gate.fill_(0.3)
+    z, h = torch.randn(2, batch.rows.n_tokens, 8, generator=generator(), dtype=torch.float64)
+    sizes = [x.square().mean(1, keepdim=True).sqrt() for x in (z, h)]
+    expected = backbone.encode(h + 0.3 * (z / sizes[0] * sizes[1] - h), batch, start=1).h_QD
+    torch.testing.assert_close(head.refined(backbone, batch, z, h), expected, atol=1e-10, rtol=0)
+    assert not head.refined(backbone, batch, torch.zeros_like(z), h).isnan().any()  # start=zero
+
+
 def test_the_history_is_normalised_where_layers_do_not_end_in_their_norm() -> None:
     model, batch = system().eval(), packed(ROWS)
     assert not model.head.settled
@@ -187,13 +208,15 @@ def by_target(model: ItemRecommender, rows: TrainingRows, steps: int) -> tuple[d
 
 
 @pytest.mark.parametrize("window", ["last", "exact"])
-@pytest.mark.parametrize("pre_layers", [0, 1])
-def test_every_position_at_once_equals_one_row_a_prefix(window: str, pre_layers: int) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "pre_layers"), [("sasrec", 0), ("sasrec", 1), ("gru4rec", 1), ("hstu", 1), ("lru", 1)]
+)
+def test_every_position_at_once_equals_one_row_a_prefix(window: str, backbone: str, pre_layers: int) -> None:
     """States of every step, loss and gradient; for users who fit under both rules, for longer ones under the exact one."""
-    model = system(pre_layers=pre_layers).double().train()
+    model = small_system(backbone, "lares", ITEMS, changes={"pre_layers": pre_layers}, n_layers=2).double().eval()
     users = LONG[:2] if window == "last" else LONG
-    packed_Z, packed_loss = by_target(model, training(users, 4, window=window), 3)
-    prefix_Z, prefix_loss = by_target(model, training(users, 4, every_position=False), 3)
+    packed_Z, packed_loss = by_target(model, training(users, 4, window=window, times=True), 3)
+    prefix_Z, prefix_loss = by_target(model, training(users, 4, every_position=False, times=True), 3)
     assert packed_Z.keys() == prefix_Z.keys()
     same([packed_Z[place] for place in prefix_Z], list(prefix_Z.values()), 1e-10)
     torch.testing.assert_close(packed_loss, prefix_loss, atol=1e-10, rtol=0)
@@ -304,6 +327,7 @@ def test_a_row_stops_once_its_asked_state_settles_and_repeats_its_last_thought()
         exits.append(int(settled[q].nonzero()[0, 0]))
         expected[q, exits[q] :] = every[q, exits[q]]
     assert len(set(exits)) > 1
+    assert free.head.taken_Q is None
     lengths, encode = [], model.backbone.encode
 
     def encoding(x: torch.Tensor, *args: object, **kinds: object) -> object:
@@ -312,6 +336,7 @@ def test_a_row_stops_once_its_asked_state_settles_and_repeats_its_last_thought()
 
     model.backbone.encode = encoding
     torch.testing.assert_close(model.head.think(model.backbone, batch, steps), expected, atol=1e-5, rtol=0)
+    assert model.head.taken_Q.tolist() == [last + 1 for last in exits]
     sizes = batch.rows.lengths
     assert lengths[1:] == [
         size for i in range(max(exits) + 1) if (size := sum(sizes[q] for q in range(8) if exits[q] >= i))
@@ -326,6 +351,18 @@ def test_with_a_tolerance_neighbours_change_nothing_either() -> None:
     for row, place in enumerate(places):
         alone = model.head.think(model.backbone, last_batch([users[place]], 12)[1], 8)
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=0)
+
+
+def test_users_of_a_run_with_a_tolerance_have_their_steps_and_no_step_is_no_choice() -> None:
+    model = system(exit_tolerance=0.1).eval()
+    asked = queries(random_users(30, 6))
+    ranks = evaluate(model, asked, CPU)
+    assert ranks.steps is not None
+    assert set(ranks.steps) <= {1, 2, 3, 4}
+    told = thinking(model, asked, ranks, [1, 256], CPU)
+    assert told is not None
+    assert told["mean"] == ranks.steps.mean()
+    assert not any("plain" in name for name in told)
 
 
 def test_no_tolerance_is_exactly_off() -> None:
@@ -413,8 +450,9 @@ def test_a_backbone_without_a_layer_left_for_the_core_is_refused() -> None:
     [
         {"group": 1}, {"mean_steps": 0}, {"test_steps": 0}, {"anchors": 0}, {"rpt_steps": 0}, {"contrast_tau": 0},
         {"pre_layers": -1}, {"backprop_steps": 0}, {"filter_top": -1}, {"filter_draws": 0}, {"tla": -0.1},
+        {"sla": -0.1}, {"kl_weight": -1}, {"start_sd": -1}, {"exit_tolerance": -0.1}, {"align_ramp_epochs": -1},
     ],
 )  # fmt: skip
 def test_settings_without_sense_are_refused_by_name(bad: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=next(iter(bad)) if "tla" not in bad else "weights"):
+    with pytest.raises(ValueError, match=next(iter(bad))):
         LARES.Config(**bad)

@@ -240,6 +240,24 @@ def test_what_the_states_do_is_noted() -> None:
     change = ((z[:, 1] - z[:, 0]).norm(dim=1) / z[:, 0].norm(dim=1)).mean().item()
     assert noted["change@2"] == pytest.approx(change)
     users = F.cosine_similarity(z[:, -1], z[:, -1].roll(4, 0)).mean().item()  # 8 positions, 2 a user: 4 away is another
-    assert noted["alike"] == pytest.approx(users)
+    assert noted["alike@3"] == pytest.approx(users)
+    alike = F.cosine_similarity(z[:, 0], z[:, 1], dim=-1).mean().item()
+    assert noted["similarity@2"] == pytest.approx(alike, abs=1e-5)  # of the same two thoughts as change@2
     assert noted["steps"] == 3
-    assert set(noted) == {"change@2", "change@3", "alike", "steps", "similarity@1", "similarity@2"}
+
+
+@pytest.mark.parametrize("weights", [{"tla": 0, "sla": 0}, {"tla": 0.1, "sla": 0.1}, {"share_pass": False}], ids=str)
+def test_what_thoughts_look_like_is_noted_whatever_the_weights(weights: dict[str, object]) -> None:
+    model, rows = system(dropout=0.3, **{**FIXED, **weights}), training(random_users(30, 6))
+    around = context(model.train(), rows, step=1, steps=3)
+    model.head.losses(model.backbone, whole(rows), model.score, around)
+    noted = around.noted()
+    assert set(noted) == {
+        "steps", "similarity@2", "similarity@3", "change@2", "change@3", "alike@1", "alike@2", "alike@3",
+        "noise@1", "noise@2", "noise@3",
+    }  # fmt: skip
+    assert noted["noise@1"] > noted["noise@2"] > noted["noise@3"] > 0  # it contracts as long as nothing is trained
+    assert model.head.training
+    around.step = 2
+    model.head.losses(model.backbone, whole(rows), model.score, around)
+    assert not any(name.startswith("noise") for name in around.noted())

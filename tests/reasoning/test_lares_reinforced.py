@@ -18,6 +18,7 @@ from recbench.reasoning.lares import k3
 from recbench.reasoning.rewards import hit, ndcg
 from recbench.recommender import ItemRecommender
 from tests.reasoning.looping import Recorded, context, gradients, random_users, same, system, training, whole
+from tests.systems import CPU
 
 # --- reinforcement ----------------------------------------------------------------------------------------------------
 
@@ -159,6 +160,26 @@ def test_all_advantages_one_without_a_fence_is_plain_supervision_of_every_step()
     same(gradients(terms["policy"], model), gradients(torch.stack(passes).mean(), model), 1e-12)
 
 
+def test_every_position_at_once_equals_one_row_a_prefix() -> None:
+    """Both terms and their gradients, with the same depths; no noise is drawn, and advantages do not depend on ties."""
+    users = [[1, 2], [3, 4, 5], [6, 7, 8, 9, 10], [2, 4, 6, 8, 1, 3, 5, 7]]
+    model = system(start="zero", filter_top=0, mean_steps=3, kl_weight=0.7, advantage="one").double().train()
+    packed, prefixes = training(users), training(users, every_position=False)
+    around, made = context(model, packed, "rpt"), []
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, dtype=torch.float64))  # policy and reference differ
+    for rows in (packed, prefixes):
+        around.generator = torch.Generator().manual_seed(1)
+        terms = model.head.losses(model.backbone, whole(rows), model.score, around)
+        made.append({name: (term, gradients(term, model)) for name, term in terms.items()})
+    assert list(made[0]) == ["policy", "kl"]
+    assert made[0]["kl"][0] > 1e-3
+    for name, (value, gradient) in made[0].items():
+        torch.testing.assert_close(value, made[1][name][0], atol=1e-10, rtol=0)
+        same(gradient, made[1][name][1], 1e-10)
+
+
 def test_a_step_holds_no_tensor_of_positions_and_items() -> None:
     class Largest(TorchDispatchMode):
         numbers = 0
@@ -254,6 +275,36 @@ def test_a_target_in_the_top_hundred_once_in_three_draws_is_kept() -> None:
     assert [sorted(target.tolist()) for target in asked.targets] == [[1, 1, 3]] * 4
 
 
+@pytest.mark.parametrize(
+    "kind", [{"window": "all"}, {"window": "exact"}, {"window": "last", "every_position": False}], ids=str
+)
+def test_a_target_is_kept_whichever_of_its_histories_reaches_it(kind: dict[str, object]) -> None:
+    """With ``window=all`` a target stands in a batch once for each history; only its shortest one reaches it here."""
+    model, rows = system(), training(FILTERED, **kind)
+
+    class Shortest(Placing):
+        def place(self, u: torch.Tensor, target: torch.Tensor, within: int) -> tuple[torch.Tensor, torch.Tensor]:
+            batch = seen.batches[-1]
+            first = torch.from_numpy(batch.rows.starts)[batch.row_Q]
+            reached = batch.at_Q == first if kind["window"] == "all" else torch.ones_like(target, dtype=torch.bool)
+            return torch.where(reached, 0, 1_000), torch.zeros_like(target)
+
+    seen = Recorded(model.head)
+    around = context(model, rows, "rpt")
+    model.head.begin(model.backbone, Shortest(), around)
+    assert around.facts == {"filter": {"top": 100, "kept": 8, "of": 8, "share": 1.0}}
+
+
+def test_the_stage_trains_on_rows_that_hold_a_kept_target_and_fills_its_steps_with_those() -> None:
+    _, rows, around, _ = filtered()
+    assert around.train is not rows
+    assert around.train.n_targets == 3
+    assert around.train.steps(1) == 3
+    batches = list(around.train.batches(1, np.random.default_rng(0), CPU))
+    assert sorted(int(user) for batch in batches for user in batch.users_B) == [1, 2, 3]
+    assert sum(len(batch.at_Q) for batch in batches) == 7
+
+
 def test_the_filter_looks_at_the_mean_number_of_steps_without_dropout_and_with_fresh_noise() -> None:
     for start in ("normal", "zero"):
         model, rows, score = (
@@ -302,3 +353,18 @@ def test_a_filter_that_keeps_nothing_is_refused() -> None:
     assert refused.value.code == Exit.RUN
     assert "top 99" in refused.value.why
     assert "head.filter_top=0" in refused.value.fix
+
+
+def test_reinforcement_notes_its_thoughts_and_how_far_the_policy_has_moved() -> None:
+    model, batch, around = reinforced(dropout=0.2, mean_steps=3, step_scheme="fixed")
+    asked = Attempts(model, around)
+    model.head.losses(model.backbone, batch, model.score, around)
+    noted = around.noted()
+    assert {"similarity@2", "similarity@3", "change@3", "alike@3", "kl", "no_signal", "reward_mean"} <= set(noted)
+    (lp,), (lq,) = asked.policy, asked.reference
+    last = torch.cat(
+        [(p - q)[:, -1] for p, q in zip(*(by_pass(x, [3] * 4, len(batch.at_Q)) for x in (lp, lq)), strict=True)]
+    )
+    assert noted["ratio_low"] == pytest.approx(last.quantile(0.05).exp().item(), rel=1e-4)
+    assert noted["ratio_high"] == pytest.approx(last.quantile(0.95).exp().item(), rel=1e-4)
+    assert noted["ratio_low"] < 1 < noted["ratio_high"]

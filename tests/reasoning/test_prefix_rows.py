@@ -135,7 +135,7 @@ def test_a_user_is_not_alike_to_itself() -> None:
     lares.note_changes(
         told, z_AKD, torch.tensor([1, 2, 1, 3])
     )  # rows 0 and 2 are user 1's, 1 and 3 are at right angles
-    assert told.noted() == {"alike": 0.0}
+    assert told.noted() == {"alike@1": 0.0}
     lares.note_changes(told, z_AKD[:2], torch.tensor([1, 1]))
     assert told.noted() == {}
 
