@@ -3,31 +3,37 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEVELOPED := $(VENV)/.developed
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: demo test check format bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recbench needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,fast,hf,report,zstd]'
+	$(INSTALL) '.[fast,report,zstd]'
+	touch $@
+
+$(DEVELOPED): $(READY)
+	$(INSTALL) '.[dev,fast,hf,report,text,zstd]'
 	touch $@
 
 demo: $(READY)
 	$(BIN)/recbench demo
 
-test: $(READY)
+test: $(DEVELOPED)
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal
 
-check: $(READY)
+check: $(DEVELOPED)
 	$(BIN)/ruff format --check recbench tests benchmarks
 	$(BIN)/ruff check recbench tests benchmarks
 	$(BIN)/mypy
 
-format: $(READY)
+format: $(DEVELOPED)
 	$(BIN)/ruff format recbench tests benchmarks
 	$(BIN)/ruff check --fix recbench tests benchmarks
 
-bench: $(READY)
+bench: $(DEVELOPED)
 	$(BIN)/python -m benchmarks
 
 clean:

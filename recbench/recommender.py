@@ -212,7 +212,7 @@ class Reasoned(Trainable):
         super().restore(own | tensors)
 
     def _given(self) -> set[str]:
-        return {f"backbone.{name}" for name in self.backbone.given()}
+        return {f"backbone.{name}" for name in self.backbone.given()} | {f"head.{name}" for name in self.head.given()}
 
     def losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
         generator = context.generator if context.negatives is None else context.negatives

@@ -103,7 +103,10 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     """
     backbone, head = _named(table, "backbone"), _named(table, "head", "none")
     backbone_class, head_class = config_classes(backbone, head)
-    table = merge(_fitting(merge(recipe(family, backbone), recipe(family, head)), table), table)
+    shipped: Table = {}
+    for name in (backbone, head, f"{backbone}+{head}"):
+        shipped = merge(shipped, recipe(family, name))
+    table = merge(_fitting(shipped, table), table)
     backbone_config: Any = build(backbone_class, _without_name(table, "backbone"), "backbone")
     resolved: Table = {"backbone": {"name": backbone, **as_table(backbone_config)}, "head": {"name": head}}
     until, start = _text(table, "until"), _text(table, "from")
@@ -220,7 +223,7 @@ def _refuse_training(backbone: str, config: Any, table: Mapping[str, Any]) -> No
 
 
 def recipe(family: str, name: str) -> Table:
-    """The shipped settings of a backbone or a head for a family of datasets, or none."""
+    """The shipped settings of a backbone, a head or a pair of the two for a family of datasets, or none."""
     path = files("recbench") / "recipes" / f"{family}.toml"
     if not path.is_file():
         return {}

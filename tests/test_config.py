@@ -23,7 +23,7 @@ from recbench.config import (
     write_toml,
 )
 from recbench.errors import Exit, RecbenchError
-from recbench.settings import Asked, resolve
+from recbench.settings import Asked, Resolved, resolve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +255,21 @@ def test_the_small_recipe_of_tiger_is_the_one_for_amazon_sets() -> None:
     recipe = resolve(Asked(backbone="tiger").table(), "amazon").table
     for family in ("amazon", "other"):
         assert resolve(Asked(config=Path("tiger-cpu-small")).table(), family).table == recipe
+
+
+@pytest.mark.parametrize("family", ["amazon", "synthetic"])
+def test_a_recipe_of_a_pair_stands_over_those_of_its_two(family: str) -> None:
+    def asked(backbone: str, *more: str) -> Resolved:
+        return resolve(Asked(backbone, "lasar", assignments=parse_assignments(list(more))).table(), family)
+
+    tuned, pretrained = asked("sasrec"), asked("hf-lm", "backbone.path=somewhere")
+    assert (tuned.head_config.readout, pretrained.head_config.readout) == ("last", "end")
+    assert tuned.train["align"].learning_rate > 1e-4
+    assert pretrained.train["align"].learning_rate == 5e-5
+    assert pretrained.train["ground"].learning_rate == 3e-4
+    typed = asked("hf-lm", "backbone.path=somewhere", "train.align.learning_rate=1e-3", "head.feed=rms")
+    assert typed.train["align"].learning_rate == 1e-3
+    assert (typed.head_config.feed, typed.head_config.readout) == ("rms", "end")
 
 
 def test_a_config_that_is_neither_a_file_nor_shipped_is_refused() -> None:

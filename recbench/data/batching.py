@@ -200,6 +200,14 @@ class TrainingRows:
         """Targets that one epoch trains on."""
         return int(self.n_counted.sum())
 
+    def left_out(self) -> tuple[int, int]:
+        """Events with a history that are never a target, as ``window`` cuts it; and all that have a history."""
+        follows = np.ones(len(self.histories.items), dtype=bool)
+        follows[self.histories.starts[self.histories.lengths > 0]] = False
+        of = int(follows.sum())
+        follows[self.target_events] = False
+        return int(follows.sum()), of
+
     def holding(self, wanted: np.ndarray) -> TrainingRows:
         """The rows that ask for one of these targets or more; of what they ask for, the others do not count towards a batch.
 

@@ -21,7 +21,16 @@ from recbench.generators.past import Path
 from recbench.scoring.base import Divergence, Score
 from recbench.scoring.counting import count
 from recbench.scoring.pooled import pooled_loss
-from recbench.semantic_ids.search import FULL, Beams, Norm, beam_search, drawn_items, exact_scores, path_log_prob
+from recbench.semantic_ids.search import (
+    FULL,
+    Beams,
+    Norm,
+    along_path,
+    beam_search,
+    drawn_items,
+    exact_scores,
+    path_log_prob,
+)
 
 LEAST_BEAM = 10
 """Beams that look for a target's place in training: what a narrower one loses would be no rank."""
@@ -86,7 +95,8 @@ class Answers:
 
 @final
 class Spelling(Score):
-    """Loss: minus the log-likelihood of the target's codes, teacher-forced; the softmax of a code runs over its level.
+    """Loss: minus the log-likelihood of the target's codes, teacher-forced; the softmax of a code runs over its level, or over the
+    codes of it that lead to an item.
 
     Args:
         generator: what spells. It is held, not owned.
@@ -104,7 +114,7 @@ class Spelling(Score):
         select_beam: int = 20
         """Width of the beam on validation during training, which only picks weights."""
         normalise: Literal["level", "legal"] = "level"
-        """Codes of a path are probable among all of their level, as training has it; or among those that lead to an item."""
+        """Codes of a path are probable among all of their level, or among those that lead to an item: in losses and searches."""
 
         def __post_init__(self) -> None:
             if self.beam < 1 or self.select_beam < 1:
@@ -117,11 +127,12 @@ class Spelling(Score):
 
     @property
     def name(self) -> str:
-        return "likelihood of the codes, a softmax a level"
+        legal = ", legal codes alone" if self.norm.constrained else ""
+        return f"likelihood of the codes, a softmax a level{legal}"
 
     @property
     def norm(self) -> Norm:
-        """Over which codes probabilities sum to 1, the same in all searches."""
+        """Over which codes probabilities sum to 1, the same in losses and searches."""
         return Norm(constrained=True) if self.config.normalise == "legal" else FULL
 
     def step(
@@ -145,8 +156,12 @@ class Spelling(Score):
         return -self.log_prob(u_ND, target_N[:, None], tau=tau, frozen=frozen).sum((1, 2)).mean()
 
     def first_loss(self, u_ND: Tensor, target_N: Tensor, *, tau: float = 1.0) -> Tensor:
-        logits_NC = self.generator.read(u_ND, 0)
-        return F.cross_entropy(logits_NC / tau, self._codes(target_N)[:, 0])
+        logits_NC = self.generator.read(u_ND, 0) / tau
+        if self.norm.constrained:
+            exists_C = torch.zeros(logits_NC.shape[1], dtype=torch.bool, device=logits_NC.device)
+            exists_C[self.generator.tree.codes[0]] = True
+            logits_NC = logits_NC.masked_fill(~exists_C, -torch.inf)
+        return F.cross_entropy(logits_NC, self._codes(target_N)[:, 0])
 
     def pooled(
         self,
@@ -171,13 +186,19 @@ class Spelling(Score):
     def log_prob(self, u_ND: Tensor, items_NG: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
         N, G = items_NG.shape
         answers, order_N = self._answers(u_ND, frozen=frozen)
-        codes_RM = self._codes(items_NG[order_N].flatten())
+        items_R = items_NG[order_N].flatten()
+        codes_RM = self._codes(items_R)
         answer_R = torch.arange(N, device=u_ND.device).repeat_interleave(G)
-        parts = [
-            (logits_RC / tau).log_softmax(1).gather(1, codes_RM[:, level, None])[:, 0]
-            for level, logits_RC in enumerate(answers.along(codes_RM, answer_R))
-        ]
-        return torch.stack(parts, dim=1).view(N, G, -1)[order_N.argsort()]
+        levels = (logits_RC / tau for logits_RC in answers.along(codes_RM, answer_R))
+        if self.norm.constrained:
+            made_RM = along_path(levels, self.generator.tree, items_R, self.norm)
+        else:  # the same without the codes that are not asked for
+            parts = [
+                logits_RC.log_softmax(1).gather(1, codes_RM[:, level, None])[:, 0]
+                for level, logits_RC in enumerate(levels)
+            ]
+            made_RM = torch.stack(parts, dim=1)
+        return made_RM.view(N, G, -1)[order_N.argsort()]
 
     # --- lists ------------------------------------------------------------------------------------------------------
 

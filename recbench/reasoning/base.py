@@ -135,6 +135,10 @@ class ReasoningHead(nn.Module, ABC):
         """Asked tokens of a training batch whose targets this stage may learn from. None: all."""
         return None
 
+    def given(self) -> frozenset[str]:
+        """Names of its tensors that training leaves as a file has them (``Backbone.given``): a run does not store them."""
+        return frozenset()
+
     def begin(self, backbone: Backbone, score: Score, context: Context) -> None:
         """Prepare ``context.stage``. Nothing to do unless a stage says so."""
 

@@ -134,6 +134,9 @@ class LASAR(ReasoningHead):
     def rates(self) -> Mapping[str, float]:
         return {"policy.": self.config.policy_rate}
 
+    def given(self) -> frozenset[str]:
+        return frozenset() if self.grounded is None else frozenset(f"grounded.{n}" for n in self.grounded.given())
+
     # --- thinking ---------------------------------------------------------------------------------------------------
 
     def think(self, backbone: Backbone, batch: Batch, steps: int | None = None) -> Tensor:

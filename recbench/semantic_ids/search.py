@@ -5,6 +5,7 @@ Letters: B users, W beams, R rows of a model's cache, E legal next codes, C code
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -55,7 +56,7 @@ class Norm:
     """Over which codes probabilities sum to 1.
 
     ``constrained``: over the legal ones, so that those of all items sum to 1; it ranks otherwise. False: over the whole level,
-    then the illegal ones are left out; it is what training maximises. One choice for all searches of a run.
+    then the illegal ones are left out. One choice for a run: its losses and all its searches.
     """
 
     constrained: bool = False
@@ -158,6 +159,21 @@ def path_log_prob(speller: Speller, tree: PrefixTree, items_B: Tensor, norm: Nor
         if level + 1 < len(tree):
             state, logits_BC = speller.step(state, every_B, found.code_E[on_path_E], level + 1)
     return score_B
+
+
+def along_path(logits: Iterable[Tensor], tree: PrefixTree, items_R: Tensor, norm: Norm = FULL) -> Tensor:
+    """Log-probability of every code of given items, (R, M), with gradient.
+
+    Args:
+        logits: of each level's code behind the codes before it, (R, C) a level.
+    """
+    node_R, parts = torch.zeros_like(items_R), []
+    nodes = ancestors(tree, tree.leaf_of_V[items_R])
+    for level, (logits_RC, next_R) in enumerate(zip(logits, nodes, strict=True)):
+        found = tree.branches(level, node_R)
+        parts.append(norm.log_prob(logits_RC, found)[found.child_E == next_R[found.row_E]])
+        node_R = next_R
+    return torch.stack(parts, dim=1)
 
 
 def search_errors(beams: Beams, items_B: Tensor, log_prob_B: Tensor) -> Tensor:

@@ -166,6 +166,9 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
         items=job.items,
     )
     optimizer = optimizer_of(model, settings, job.device)
+    left_out, of = rows.left_out()
+    if left_out:
+        context.facts["targets"] = {"never_trained_on": left_out, "of": of}
     model.begin(context)
     context.steps = (context.train or rows).steps(settings.batch_size)
     context.step = progress.epoch * context.steps

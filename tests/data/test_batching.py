@@ -69,6 +69,37 @@ def test_partners_are_drawn_evenly_also_where_a_target_stands_in_many_rows(every
         assert drawn == [event for event in events if event != own for _ in range(2)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "left_out"),
+    [
+        ({"window": "last", "every_position": True}, 4),
+        ({"window": "exact", "every_position": True}, 0),
+        ({"window": "all", "every_position": True}, 0),
+        ({"window": "last", "every_position": False}, 0),
+    ],
+)
+def test_rows_say_how_many_targets_their_window_leaves_out(kind: dict[str, object], left_out: int) -> None:
+    users = [[7], [1, 2, 3], [1, 2, 3, 4, 5, 6, 7, 8, 9]]  # ten events have a history; the last four inputs are kept
+    rows = TrainingRows(histories(users), max_length=4, **kind)  # type: ignore[arg-type]
+    assert rows.left_out() == (left_out, 10)
+
+
+def test_the_rows_of_some_targets_are_those_that_ask_for_one_and_only_these_fill_a_batch() -> None:
+    users = [[1, 2, 3], [4, 5], [6, 7, 8, 9, 1], [2, 3, 4]]
+    rows = TrainingRows(histories(users), max_length=3, window="exact", every_position=True)
+    wanted = np.isin(
+        np.arange(13), [0, 2, 6, 9, 11]
+    )  # the first event of user 1; one target of users 1 and 4, two of user 3
+    held = rows.holding(wanted)
+    assert held.n_targets == 4
+    batches = list(held.batches(2, np.random.default_rng(0), CPU))
+    assert len(batches) == 2
+    asked = np.concatenate([batch.place_Q for batch in batches])
+    assert sorted(asked) == [1, 2, 6, 7, 8, 9, 11, 12]
+    assert all(wanted[batch.place_Q].sum() == 2 for batch in batches)
+    assert (rows.n_targets, len(rows.length)) == (9, 5)  # as it was
+
+
 def test_users_without_a_target_make_no_row() -> None:
     rows = TrainingRows(histories([[5], [1, 2]]), max_length=4, window="last", every_position=True)
     assert rows.n_targets == 1

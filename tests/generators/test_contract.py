@@ -95,15 +95,42 @@ def test_one_pass_over_all_items_is_one_row_a_prefix(name: str) -> None:
     assert torch.allclose(together, torch.stack(each).mean(), atol=1e-5)
 
 
+@pytest.mark.parametrize("normalise", ["level", "legal"])
 @pytest.mark.parametrize("name", GENERATORS)
-def test_log_probabilities_of_given_items_are_those_of_the_exact_search(name: str) -> None:
-    model = small(name, head="rearec-erl")
+def test_log_probabilities_of_given_items_are_those_of_the_exact_search(name: str, normalise: str) -> None:
+    model = small(name, head="rearec-erl", normalise=normalise)
     batch = packed(ROWS, at=[0, 2, 5, 10])
     items_NG = torch.arange(1, N_ITEMS + 1).expand(len(ROWS), -1)
     with model.backbone.about(batch), torch.no_grad():
         u_ND = model.eval().answers(batch)
         given = model.score.log_prob(u_ND, items_NG).sum(-1)
         assert torch.allclose(given, model.score.exact(u_ND), atol=1e-5)
+        whole = given.exp().sum(1)
+        assert torch.allclose(whole, torch.ones(len(ROWS))) == (normalise == "legal")
+        first = model.score.first_loss(u_ND, items_NG[0, : len(ROWS)])
+        own = model.score.log_prob(u_ND, items_NG[0, : len(ROWS), None])[:, 0, 0]
+        torch.testing.assert_close(first, -own.mean(), atol=1e-5, rtol=0)
+
+
+def test_the_loss_over_codes_that_lead_to_an_item_has_the_gradient_of_its_differences() -> None:
+    model = small("sid-lm", normalise="legal").double()
+    batch, target = packed(ROWS, at=[0, 2, 5, 10]), torch.tensor([3, 1, 7, 12])
+    table = model.backbone.code_vectors()
+
+    def loss() -> torch.Tensor:
+        with model.backbone.about(batch):
+            return model.score.loss(model.eval().answers(batch), target)
+
+    gradient = torch.autograd.grad(loss(), table)[0]
+    assert gradient.abs().sum() > 0
+    for place in ((1, 0), (5, 3), (9, 1)):
+        with torch.no_grad():
+            table[place] += 1e-5
+            up = loss()
+            table[place] -= 2e-5
+            down = loss()
+            table[place] += 1e-5
+        assert float(gradient[place]) == pytest.approx(float(up - down) / 2e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize("parts", [(1, 1, 1, 1), (1, 3), (3, 1), (2, 2)])

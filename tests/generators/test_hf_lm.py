@@ -319,6 +319,24 @@ def test_the_command_refuses_a_directory_without_a_model(
     assert "no config.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("train", ["lora", "embeddings", "all"])
+def test_who_reads_the_segments_is_stored_without_what_the_directory_has(train: str) -> None:
+    def fresh() -> GeneratorRecommender:
+        return small("hf-lm", "lasar", sizes={"path": checkpoint(), "train": train}, settings={"anchor": "backbone"})
+
+    model = fresh()
+    torch.nn.init.normal_(model.backbone.tokens.weight)
+    model.head.grounded.load_state_dict(model.backbone.state_dict())
+    stored = model.tensors()
+    untouched = [name for name in stored if ".base." in name and "lora_" not in name]
+    assert bool(untouched) == (train == "all")
+    assert "head.grounded.tokens.weight" in stored
+    again = fresh()
+    again.restore(stored)
+    for name, tensor in again.state_dict().items():
+        torch.testing.assert_close(tensor, model.state_dict()[name], atol=0, rtol=0, equal_nan=True)
+
+
 def test_lares_begins_as_the_pretrained_model_at_any_number_of_steps() -> None:
     plain, model = made(), made("lares")
     model.backbone.load_state_dict(plain.backbone.state_dict())
