@@ -21,14 +21,19 @@ NO_NAMES = ("", "unknown", "n/a", "none")
 """What data say where they know no brand."""
 
 
-def texts(items: pd.DataFrame) -> list[str]:
+def texts(items: pd.DataFrame, *, description: bool = False) -> list[str]:
     """Title, brand, categories and price of each item as one text; empty where nothing but a price is known.
 
     Args:
         items: the table of a prepared dataset, one row an item in order of id. Neither id nor raw id gets into a text.
+        description: what the source says of an item at length stands behind these, or alone.
     """
     fields = [columns.TITLE, columns.BRAND, columns.CATEGORIES, columns.PRICE]
-    return [_text(*row) for row in zip(*(items[name] for name in fields), strict=True)]
+    short = [_text(*row) for row in zip(*(items[name] for name in fields), strict=True)]
+    if not description:
+        return short
+    long = (text.strip() if isinstance(text, str) else "" for text in items[columns.TEXT])
+    return [". ".join(part for part in both if part) for both in zip(short, long, strict=True)]
 
 
 def words(text: str) -> list[str]:

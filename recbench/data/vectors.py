@@ -21,6 +21,7 @@ from recbench.files import replacing
 
 CACHE = ".vectors"
 """Folder in the home of datasets that keeps vectors, one file a hash."""
+DESCRIPTION = "description"
 VERSION = 1
 """Of the arithmetic below: goes up when equal inputs give other vectors."""
 WIDTHS = {"text": 64, "cooc": 128}
@@ -39,6 +40,8 @@ class VectorConfig:
     """A local directory of sentence-transformers or Hugging Face, or a name on its hub."""
     width: int = 0
     """Coordinates of text and cooc vectors at most; 0: 64 for text, 128 for cooc. An encoder has its own."""
+    description: bool = False
+    """Texts go on with what the source says of an item at length, where it does."""
     normalise: Normalise = "centre"
     """centre: length 1, then mean 0. zscore, whiten: then also variance 1 in each coordinate, in each principal direction. none."""
 
@@ -49,6 +52,8 @@ class VectorConfig:
             raise ValueError("source is encoder, so encoder must name a directory or a model on the hub")
         if self.encoder and self.width:
             raise ValueError(f"width is {self.width}, but an encoder has its own; leave width out")
+        if self.description and self.source == "cooc":
+            raise ValueError("description is of texts, and source is cooc; leave out one of the two")
         if self.encoder and self.source not in ("auto", "encoder"):
             raise ValueError(f"encoder is given and source is {self.source}; leave out one of the two")
 
@@ -137,7 +142,7 @@ def normalised(x_NA: np.ndarray, known_N: np.ndarray, how: Normalise) -> np.ndar
 
 def _plan(dataset: Dataset, config: VectorConfig) -> _Plan:
     items = dataset.items()
-    all_texts = texts(items)
+    all_texts = texts(items, description=config.description)
     n_texts = sum(map(bool, all_texts))
     source = config.source
     if source == "auto":
@@ -162,7 +167,8 @@ def _plan(dataset: Dataset, config: VectorConfig) -> _Plan:
     else:
         for text in all_texts:
             content.update(text.encode() + b"\0")
-        facts |= {"fields": fields(items), "items_without_title": int(items[columns.TITLE].isna().sum())}
+        found = [*fields(items), *([DESCRIPTION] if config.description else [])]
+        facts |= {"fields": found, "items_without_title": int(items[columns.TITLE].isna().sum())}
     settings: dict[str, Any] = {
         "version": VERSION,
         "source": source,

@@ -55,6 +55,28 @@ def test_a_text_is_title_brand_categories_price_of_what_is_there() -> None:
     assert found == ["Blue pen. Bic. Office, Pens. $3", "Red pen", "unknown item. Office", "", ""]
 
 
+def test_a_description_stands_behind_the_text_or_alone() -> None:
+    items = described(
+        ("Blue pen", None, [], None), ("Red pen", None, [], 2.0), (None, None, [], None), (None, None, [], None)
+    )
+    items["text"] = [" Writes well. ", None, "A thing", " "]
+    assert texts(items, description=True) == ["Blue pen. Writes well.", "Red pen. $2", "A thing", ""]
+    assert texts(items) == ["Blue pen", "Red pen. $2", "", ""]
+
+
+def test_vectors_with_descriptions_are_others_and_say_so(tiny: Dataset) -> None:
+    titled(tiny, [f"pen {place % 7}" for place in range(tiny.n_items)])
+    items = tiny.items()
+    items["text"] = [f"for {'ink' if place % 2 else 'chalk'}" for place in range(tiny.n_items)]
+    items.to_parquet(tiny.folder / "items.parquet", index=False)
+    short, long = (item_vectors(tiny, VectorConfig(description=wanted)) for wanted in (False, True))
+    assert short.facts["fields"] == ["title"]
+    assert long.facts["fields"] == ["title", "description"]
+    assert np.allclose(short.x_NA[0], short.x_NA[7])
+    assert not np.allclose(long.x_NA[0], long.x_NA[7])
+    assert short.facts["sha256"] != long.facts["sha256"]
+
+
 def test_words_are_lower_case_runs_of_letters_and_digits() -> None:
     assert words("HP 62XL, Tri-Color_Ink (Été)") == ["hp", "62xl", "tri", "color", "ink", "été"]
 
@@ -223,7 +245,14 @@ def test_a_real_encoder_puts_like_titles_close(tiny: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"width": -1}, {"source": "encoder"}, {"encoder": "x", "source": "text"}, {"encoder": "x", "width": 8}]
+    "settings",
+    [
+        {"width": -1},
+        {"source": "encoder"},
+        {"encoder": "x", "source": "text"},
+        {"encoder": "x", "width": 8},
+        {"description": True, "source": "cooc"},
+    ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):

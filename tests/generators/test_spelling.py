@@ -6,15 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from recbench import experiment
 from recbench.comparison import Settings, compare
+from recbench.config import parse_assignments
+from recbench.data.dataset import open_dataset
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import evaluate
 from recbench.evaluation.metrics import parse
+from recbench.experiment import Order
 from recbench.recommender import build
 from recbench.registry import BACKBONES, HEADS
 from recbench.runs.sources import read
+from recbench.semantic_ids.table import table_of
+from recbench.settings import Asked, resolve
+from recbench.training.loop import Watcher
 from tests.generators.spelled import N_ITEMS, TABLE, small
+from tests.reasoning.looping import random_users
 from tests.run_folders import make_run, ranks
 from tests.semantic_ids.spelling import random_table
 from tests.systems import CPU, queries
@@ -31,6 +40,49 @@ def test_a_target_outside_of_the_beam_is_last_and_unseen_lists_are_as_long_as_th
         if last is not None:
             assert (a[~inside] == last).all()
         assert (a[~inside] >= 5).all()
+
+
+@pytest.mark.parametrize("search", [{"scoring": "exact"}, {"beam": 19}, {"beam": 6}], ids=str)
+@pytest.mark.parametrize("name", ["sid-lm", "tiger"])
+def test_items_that_share_their_codes_tie(name: str, search: dict[str, object]) -> None:
+    """Twenty items on nine paths of two codes: each path holds two or three of them."""
+    codes_NM = np.array([[place % 9 // 3, place % 3] for place in range(N_ITEMS)])
+    asked = queries([[1, 2, 3, 4], [5, 6, 7], [8, 9, 1, 2, 3], [4, 20]])
+    model = small(name, table=table_of(codes_NM, (3, 3), ()), **search)
+    ranks, full = (
+        evaluate(model, asked, CPU),
+        evaluate(small(name, table=model.backbone.table, scoring="exact"), asked, CPU),
+    )
+    group = np.array([(codes_NM == codes_NM[target - 1]).all(1).sum() for target in asked.targets])
+    assert set(group) == {2, 3}
+    assert (full.tied == group - 1).all()
+    inside = full.above + full.tied < search.get("beam", N_ITEMS)
+    assert inside.any()
+    assert (ranks.above[inside] == full.above[inside]).all()
+    assert (ranks.tied[inside] == full.tied[inside]).all()
+
+
+def test_a_model_that_finds_all_items_alike_gets_its_share_of_chance() -> None:
+    model = small("sid-lm", table=random_table(N_ITEMS, (2, 2, 5)), scoring="exact")
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    ranks = evaluate(model, queries(random_users(30, 5)), CPU)
+    assert (ranks.above == 0).all()
+    assert (ranks.tied == N_ITEMS - 1).all()
+    assert ranks.means(["hr@10"])["hr@10"] == pytest.approx(10 / N_ITEMS)
+
+
+def test_a_run_whose_beam_is_narrower_than_its_metrics_is_refused_before_it_trains(
+    tiny_home: Path, tmp_path: Path
+) -> None:
+    table = Asked("sid-lm", assignments=parse_assignments(["loss.beam=10", "backbone.width=8"])).table()
+    dataset = open_dataset("tiny", tiny_home)
+    order = Order(dataset, resolve(table, dataset.card.family), 0, tmp_path, CPU, False)
+    with pytest.raises(RecbenchError, match="A beam of 10 is too narrow") as caught:
+        experiment.run(order, Watcher())
+    assert caught.value.fix == "--set loss.beam=50"
+    assert caught.value.code == Exit.USAGE
+    assert not list(tmp_path.rglob("log.jsonl"))
 
 
 def test_metrics_beyond_the_beam_are_refused(tmp_path: Path) -> None:
