@@ -158,7 +158,7 @@ def test_the_log_holds_what_a_head_noted(whole: Run) -> None:
     spt, rpt = log(whole)[0], log(whole)[-1]
     assert {"next_item", "tla", "sla", "total"} == set(spt["losses"])
     assert {"policy", "kl", "total"} == set(rpt["losses"])
-    assert {"similarity@1", "steps"} <= set(spt["diagnostics"])
+    assert {"similarity@2", "steps"} <= set(spt["diagnostics"])
     assert {"reward_mean", "reward_variance", "no_signal", "kl"} <= set(rpt["diagnostics"])
 
 

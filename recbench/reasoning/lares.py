@@ -107,7 +107,7 @@ class LARES(ReasoningHead):
         if self.join is not None:
             return torch.as_tensor(self.join(torch.cat([z_ND, h_ND], dim=1)))
         if self.gate is not None and self.mix == "gate":
-            return torch.lerp(h_ND, z_ND * (_size(h_ND) / _size(z_ND).clamp_min(1e-6)), self.gate)
+            return torch.lerp(h_ND, z_ND * (_size(h_ND) / _size(z_ND)), self.gate)
         if self.gate is not None:
             return torch.lerp(h_ND, z_ND, self.gate.sigmoid())
         return z_ND if self.mix == "state" else (z_ND + h_ND) / 2
@@ -417,8 +417,8 @@ def note_ratio(context: Context, difference_GP: Tensor) -> None:
 
 
 def _size(x_ND: Tensor) -> Tensor:
-    """Root mean square over a vector, (N, 1)."""
-    return x_ND.square().mean(1, keepdim=True).sqrt()
+    """Root mean square over a vector, (N, 1); above 0, so that dropout may leave nothing of one."""
+    return (x_ND.square().mean(1, keepdim=True) + 1e-6).sqrt()
 
 
 def _log_probs(score: Score, states: list[Tensor], y_P: Tensor, asked_P: Tensor) -> list[Tensor]:

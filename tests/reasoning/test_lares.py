@@ -176,7 +176,7 @@ def test_a_gate_begins_as_the_plain_network_whatever_the_number_of_steps() -> No
     with torch.no_grad():
         head.gate.fill_(0.3)
     z, h = torch.randn(2, batch.rows.n_tokens, 8, generator=generator(), dtype=torch.float64)
-    sizes = [x.square().mean(1, keepdim=True).sqrt() for x in (z, h)]
+    sizes = [x.square().mean(1, keepdim=True).add(1e-6).sqrt() for x in (z, h)]
     expected = backbone.encode(h + 0.3 * (z / sizes[0] * sizes[1] - h), batch, start=1).h_QD
     torch.testing.assert_close(head.refined(backbone, batch, z, h), expected, atol=1e-10, rtol=0)
     assert not head.refined(backbone, batch, torch.zeros_like(z), h).isnan().any()  # start=zero

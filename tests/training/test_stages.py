@@ -101,7 +101,7 @@ class Killer(Watcher):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("stage", "step"), [("spt", 2), ("spt", 6), ("rpt", 0), ("rpt", 2), ("rpt", 6), ("rpt", 11)])
+@pytest.mark.parametrize(("stage", "step"), [("spt", 2), ("spt", 6), ("rpt", 0), ("rpt", 2), ("rpt", 5), ("rpt", 8)])
 def test_killed_in_a_stage_or_between_them_a_resumed_run_ends_with_the_same_numbers(
     stage: str, step: int, through: Trained, tmp_path: Path
 ) -> None:
@@ -114,6 +114,7 @@ def test_each_epoch_takes_the_steps_that_the_kills_count_on(through: Trained) ->
 
     rows = TrainingRows(histories(users(60, 1)), max_length=12, window="last", every_position=True)
     assert rows.steps(100) == 4
+    assert 250 <= through.progress.facts["rpt"]["filter"]["kept"] < 350  # so rpt takes 3
 
 
 def test_a_run_may_stop_after_its_first_stage(through: Trained, tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_a_start_that_is_no_start_of_these_stages_is_refused(gone: tuple[str, ..
 
 def test_a_harmful_second_stage_leaves_the_weights_of_the_first_and_says_so(tmp_path: Path) -> None:
     first = Trained(replace(job(tmp_path / "first"), until="spt"))
-    both = Trained(job(tmp_path / "both", rpt={"learning_rate": 3.0}), fresh(kl_weight=0))
+    both = Trained(job(tmp_path / "both", rpt={"learning_rate": 30.0}), fresh(kl_weight=0))
     assert len(both.curves("rpt")) == 3
     assert all(torch.equal(both.tensors[name], first.tensors[name]) for name in first.tensors)
     assert both.ranks.equals(first.ranks)
@@ -185,7 +186,7 @@ def watched() -> Watched:
 def test_a_resumed_stage_is_held_against_where_it_began_and_not_against_the_best_since(tmp_path: Path) -> None:
     whole = watched()
     through = Trained(job(tmp_path / "whole"), whole)
-    assert killed(lambda: Trained(job(tmp_path / "killed", Killer("rpt", 10))))
+    assert killed(lambda: Trained(job(tmp_path / "killed", Killer("rpt", 7))))
     state = Store(tmp_path / "killed" / "state")
     progress = state.load()
     assert progress is not None
