@@ -135,8 +135,8 @@ class ItemAnchors(_Templates):
         self.lift = Lift(items.x_VA[1:], width)
 
     def of(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> Anchors:
-        x_PSA, s_P = merged(self.vectors(self.segments(batch, some_P, rows)), self.config.merge)
-        return Anchors(self.lift(x_PSA), s_P.clamp_max(self.config.most))
+        x_PSA, s_P = merged(self.vectors(self.segments(batch, some_P, rows)), self.config.merge, self.config.most)
+        return Anchors(self.lift(x_PSA), s_P)
 
 
 class ReadAnchors(_Templates):
@@ -159,9 +159,7 @@ class ReadAnchors(_Templates):
         before = self._before(batch, some_P, rows) if self.config.context == "prompt" else None
         c_PSD = self._read(found, before, some_P.device)
         c_PSD = torch.where(x_PSA.square().sum(2, keepdim=True) > 0, c_PSD, 0.0)
-        front_PSD, s_P = merged(c_PSD, self.config.merge)
-        length_P = c_PSD.norm(dim=2).amax(1)  # of all states alike, behind the last norm; merging took it away
-        return Anchors(front_PSD * length_P[:, None, None], s_P.clamp_max(self.config.most))
+        return Anchors(*merged(c_PSD, self.config.merge, self.config.most))
 
     def _before(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> list[np.ndarray]:
         """What each row of the batch shows before the target, oldest first."""

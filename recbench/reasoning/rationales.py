@@ -27,7 +27,7 @@ from recbench.files import sha256
 from recbench.reasoning.anchors import TEXT_WIDTH, AnchorConfig, Anchors, ItemAnchors, Source, known_items
 from recbench.reasoning.base import Context
 from recbench.reasoning.kept import KeptSegments
-from recbench.reasoning.segments import merged, place_of
+from recbench.reasoning.segments import joined, merged, place_of, summed
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 DROP = 0.5
@@ -67,11 +67,12 @@ class FileAnchors(Source):
 
     def of(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> Anchors:
         _, place_P = place_of(batch, some_P, rows)
-        x_PSA, s_P = merged(self.templates.vectors(self.templates.segments(batch, some_P, rows)), self.config.merge)
+        found = self.templates.segments(batch, some_P, rows)
+        x_PSA, s_P = merged(self.templates.vectors(found), self.config.merge, self.config.most)
         x_PSA = F.pad(x_PSA, (0, 0, 0, self.config.most))[:, : self.config.most]
         written_PSA, count_P, here_P = self.kept.of(place_P, self.config.most)
         x_PSA = torch.where(here_P[:, None, None], written_PSA, x_PSA)
-        s_P = torch.where(here_P, count_P, s_P.clamp_max(self.config.most))
+        s_P = torch.where(here_P, count_P, s_P)
         return Anchors(self.templates.lift(x_PSA), s_P)
 
 
@@ -158,16 +159,12 @@ def cut(x_NA: np.ndarray, most: int, *, whole: bool) -> np.ndarray:
         whole: the pieces are segments already.
     """
     unit_NA = _unit(x_NA)
-    parts = [unit_NA[n] for n in range(len(unit_NA))]
-    if not whole and len(parts) > 1:
+    starts = np.ones(len(unit_NA), dtype=bool)
+    if not whole and len(unit_NA) > 2:
         alike = (unit_NA[1:] * unit_NA[:-1]).sum(1)
-        starts = np.r_[True, alike < alike.mean() - DROP * alike.std()] if len(alike) > 1 else np.ones(2, dtype=bool)
-        parts = [unit_NA[group].sum(0) for group in np.split(np.arange(len(unit_NA)), np.flatnonzero(starts)[1:])]
-    while len(parts) > most:
-        now = _unit(np.stack(parts))
-        first = int((now[1:] * now[:-1]).sum(1).argmax())
-        parts[first : first + 2] = [parts[first] + parts[first + 1]]
-    found = _unit(np.stack(parts))
+        starts[1:] = alike < alike.mean() - DROP * alike.std()
+    x_PSA = torch.from_numpy(np.add.reduceat(unit_NA, np.flatnonzero(starts)))[None]
+    found = _unit(summed(x_PSA, joined(x_PSA, torch.arange(x_PSA.shape[1])[None], most))[0].numpy())
     return found[np.abs(found).max(axis=1, initial=0) > 0]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from recbench.data.batching import Batch, TrainingRows
 from recbench.data.dataset import Histories, ranges
@@ -117,7 +118,7 @@ def heaviest(label_PW: Tensor, weight_PW: Tensor, count: int) -> Tensor:
     total_PW = torch.where(newest_PW, (same_PWW * weight_PW[:, None]).sum(2), -1.0)
     best = total_PW.sort(dim=1, descending=True, stable=True)
     found_PK = torch.where(best.values >= 0, label_PW.gather(1, best.indices), 0)[:, :count]
-    return torch.nn.functional.pad(found_PK, (0, count - found_PK.shape[1]))
+    return F.pad(found_PK, (0, count - found_PK.shape[1]))
 
 
 def next_groups(histories: Histories, group_V: np.ndarray) -> np.ndarray:
@@ -134,22 +135,47 @@ def next_groups(histories: Histories, group_V: np.ndarray) -> np.ndarray:
     return found
 
 
-def merged(x_PSA: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    """Neighbours that say the same become one: unit vectors (P, S, A) with a cosine above ``limit`` to what stands before them are
-    added to it. Zero vectors fall out.
+def merged(x_PSA: Tensor, limit: float, most: int) -> tuple[Tensor, Tensor]:
+    """Neighbours that say the same become one part: a vector with a cosine above ``limit`` to the part before it joins that part.
+    Then the most alike neighbours are joined until ``most`` are left, so the last part always holds the last segment. Zero vectors
+    fall out.
 
     Returns:
-        Unit vectors, moved to the front, (P, S, A), and how many each row has, (P,).
+        The parts, moved to the front, (P, S, A), and how many each row has, (P,). A part points where the sum of its unit vectors
+        points, and is as long as its vectors are on average.
     """
-    P, S = x_PSA.shape[:2]
-    out_PSA, count_P = torch.zeros_like(x_PSA), torch.zeros(P, dtype=torch.long, device=x_PSA.device)
-    every_P = torch.arange(P, device=x_PSA.device)
-    for s in range(S):
-        x_PA = x_PSA[:, s]
-        real_P = x_PA.square().sum(1) > 0
-        before_PA = out_PSA[every_P, (count_P - 1).clamp_min(0)]
-        alike_P = (count_P > 0) & (torch.nn.functional.cosine_similarity(x_PA, before_PA, dim=1) > limit)
-        place_P = torch.where(alike_P, count_P - 1, count_P).clamp(0, S - 1)
-        out_PSA[every_P, place_P] += x_PA * real_P[:, None]
-        count_P = count_P + (real_P & ~alike_P)
-    return torch.nn.functional.normalize(out_PSA, dim=2), count_P
+    length_PS1 = x_PSA.norm(dim=2, keepdim=True)
+    unit_PSA = F.normalize(x_PSA, dim=2)
+    part_PS = torch.full(x_PSA.shape[:2], -1, device=x_PSA.device)
+    last_P, sum_PA = part_PS.new_full((len(x_PSA),), -1), torch.zeros_like(x_PSA[:, 0])
+    for s in range(x_PSA.shape[1]):
+        real_P = length_PS1[:, s, 0] > 0
+        alike_P = (last_P >= 0) & (F.cosine_similarity(unit_PSA[:, s], sum_PA, dim=1) > limit)
+        new_P = real_P & ~alike_P
+        sum_PA = torch.where(new_P[:, None], 0.0, sum_PA) + unit_PSA[:, s]
+        last_P = last_P + new_P
+        part_PS[:, s] = torch.where(real_P, last_P, -1)
+    part_PS = joined(unit_PSA, part_PS, most)
+    length_PK1 = summed(length_PS1, part_PS) / summed((length_PS1 > 0).to(x_PSA.dtype), part_PS).clamp_min(1)
+    return F.normalize(summed(unit_PSA, part_PS), dim=2) * length_PK1, part_PS.amax(1) + 1
+
+
+def joined(x_PSA: Tensor, part_PS: Tensor, most: int) -> Tensor:
+    """The parts of each row, counted from 0 in order, after the most alike neighbours of those with more than ``most`` were joined,
+    one pair after the other, (P, S); -1 is in no part."""
+    S = part_PS.shape[1]
+    for _ in range(S - most):
+        count_P = part_PS.amax(1) + 1
+        sum_PKA = summed(x_PSA, part_PS)
+        alike_PK = F.cosine_similarity(sum_PKA[:, :-1], sum_PKA[:, 1:], dim=2)
+        there_PK = torch.arange(1, S, device=part_PS.device) < count_P[:, None]
+        first_P = torch.where(there_PK, alike_PK, -torch.inf).argmax(1)
+        part_PS = part_PS - ((count_P > most)[:, None] & (part_PS > first_P[:, None])).long()
+    return part_PS
+
+
+def summed(x_PSA: Tensor, part_PS: Tensor) -> Tensor:
+    """The sum of each part; zeros behind the last one, (P, S, A)."""
+    part_S = torch.arange(part_PS.shape[1], device=part_PS.device)
+    with torch.autocast(x_PSA.device.type, enabled=False):
+        return (part_PS[:, None] == part_S[:, None]).to(x_PSA.dtype) @ x_PSA

@@ -190,8 +190,8 @@ class WordAnchors(Source):
         x_PSA, _, known_P = self.kept.of(place_P, len(NAMES))
         if not known_P.all():
             raise ValueError("rationales exist for training targets only")
-        x_PSA, s_P = merged(x_PSA, self.config.merge)
-        return Anchors(self.lift(x_PSA), s_P.clamp_max(self.config.most))
+        x_PSA, s_P = merged(x_PSA, self.config.merge, self.config.most)
+        return Anchors(self.lift(x_PSA), s_P)
 
     def _written(
         self, place_R: np.ndarray, rows: TrainingRows, items: Items, knowledge: ItemKnowledge, texts: Texts

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from recbench.data.batching import Batch, TrainingRows, query_batches
 from recbench.data.dataset import Dataset, open_dataset
@@ -111,11 +110,34 @@ def test_the_likeliest_next_group_is_counted_in_training() -> None:
 def test_neighbours_that_say_the_same_become_one_and_empty_ones_fall_out() -> None:
     e = torch.eye(3)
     x = torch.stack([e[0], torch.zeros(3), torch.nn.functional.normalize(e[0] + 0.1 * e[1], dim=0), e[1], e[0]])[None]
-    out, count = merged(x, 0.9)
+    out, count = merged(x, 0.9, 8)
     assert count.tolist() == [3]
     torch.testing.assert_close(out[0, 1], e[1])
     torch.testing.assert_close(out[0, 2], e[0])
-    assert merged(x, 1.1)[1].tolist() == [4]
+    assert merged(x, 1.1, 8)[1].tolist() == [4]
+
+
+def test_the_most_alike_neighbours_are_joined_until_few_enough_are_left_and_the_last_stays_the_last() -> None:
+    def at(degrees: list[float]) -> Tensor:
+        angle = torch.tensor(degrees).deg2rad()
+        return torch.stack([angle.cos(), angle.sin()], 1)
+
+    x = torch.stack([at([0, 20, 90, 100, 190]), torch.cat([at([0, 90]), torch.zeros(3, 2)])])
+    few, count = merged(x, 1.1, 3)  # 90 and 100 are nearest, then 0 and 20
+    assert count.tolist() == [3, 2]
+    torch.testing.assert_close(few[0, :3], at([10, 95, 190]))
+    torch.testing.assert_close(few[1], x[1])
+    two, count = merged(x, 1.1, 2)  # then 10 and 95
+    assert count.tolist() == [2, 2]
+    torch.testing.assert_close(two[0, 1], at([190])[0])
+    assert merged(x, 1.1, 1)[1].tolist() == [1, 1]
+
+
+def test_a_part_is_as_long_as_its_vectors_are_on_average() -> None:
+    e = torch.eye(2)
+    out, count = merged(torch.stack([3 * e[0], e[0], 0 * e[0], 5 * e[1]])[None], 0.9, 8)
+    assert count.tolist() == [2]
+    torch.testing.assert_close(out[0, :2], torch.stack([2 * e[0], 5 * e[1]]))
 
 
 def test_a_window_is_what_its_user_did_before_the_target() -> None:
@@ -153,6 +175,24 @@ def test_anchors_do_not_change_with_who_else_is_in_the_batch(kind: str) -> None:
     assert alone.s_P.tolist() == [every.s_P[7].item()]
     s = int(alone.s_P)
     torch.testing.assert_close(alone.c_PSX[0, :s], every.c_PSX[7, :s], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["auto", "backbone"])
+def test_the_last_of_a_few_anchors_is_still_the_target(kind: str) -> None:
+    model = small_system("sasrec", "lasar", 20)
+    rows, batch = training_rows(model, USERS), training_batch(model, USERS)
+    every = torch.arange(len(batch.at_Q))
+
+    def last(most: int) -> tuple[Tensor, Tensor]:
+        settings = config(kind=kind, most=most, merge=1.1)
+        found = source(settings, model.backbone, told(rows), model.eval().backbone).of(batch, every, rows)
+        return found.s_P, found.c_PSX[every, found.s_P - 1]
+
+    s_P, of_all_PD = last(8)
+    few_P, of_few_PD = last(4)
+    assert s_P.max() == 6
+    assert few_P.tolist() == s_P.clamp_max(4).tolist()
+    torch.testing.assert_close(of_few_PD, of_all_PD, atol=1e-5, rtol=0)
 
 
 def test_the_vector_of_texts_in_a_row_is_the_sum_of_theirs() -> None:
@@ -333,12 +373,12 @@ def read(model: ItemRecommender, batch: Batch, rows: TrainingRows, reading: str,
     return found.of(batch, torch.arange(len(batch.at_Q)), rows)
 
 
-def unit_state(model: ItemRecommender, row: list[int]) -> Tensor:
-    """Where a row of these items ends, by the backbone alone, as a unit vector."""
+def state(model: ItemRecommender, row: list[int]) -> Tensor:
+    """Where a row of these items ends, by the backbone alone."""
     backbone = model.backbone
     _, batch = next(query_batches(histories([row]), backbone.max_length, 1, CPU, closed=backbone.closed))
     with torch.no_grad():
-        return F.normalize(backbone.encode(backbone.embed(batch), batch, at_Q=batch.at_Q).h_QD, dim=1)[0]
+        return backbone.encode(backbone.embed(batch), batch, at_Q=batch.at_Q).h_QD[0]
 
 
 @pytest.mark.parametrize("backbone", neural_backbones())
@@ -351,15 +391,26 @@ def reads_rows_of_both(model: ItemRecommender) -> None:
     rows = training_rows(model, USERS)
     batch = training_batch(model, USERS)
     found = read(model, batch, rows, "prompt")
-    last = F.normalize(found.c_PSX, dim=2)
     assert batch.place_Q is not None
     for q, place in enumerate(batch.place_Q.tolist()):
         start = int(rows.histories.starts[np.searchsorted(rows.histories.starts, place, side="right") - 1])
         history, target = rows.histories.items[start:place].tolist(), int(rows.histories.items[place])
         s = int(found.s_P[q])
-        torch.testing.assert_close(last[q, s - 1], unit_state(model, [*history, target]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.c_PSX[q, s - 1], state(model, [*history, target]), atol=1e-5, rtol=0)
         evidence = [*history, *history[-3:]]
-        torch.testing.assert_close(last[q, 0], unit_state(model, evidence), atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.c_PSX[q, 0], state(model, evidence), atol=1e-5, rtol=0)
+
+
+def test_each_anchor_of_a_backbone_without_a_last_norm_is_as_long_as_its_own_state() -> None:
+    model = small_system("gru4rec", "lasar", 20, initial_sd=1.0)
+    rows, batch = training_rows(model, USERS), training_batch(model, USERS)
+    found = read(model, batch, rows, "alone")
+    assert batch.place_Q is not None
+    for q, place in enumerate(batch.place_Q.tolist()):
+        alone = state(model, [int(rows.histories.items[place])])
+        torch.testing.assert_close(found.c_PSX[q, int(found.s_P[q]) - 1], alone, atol=1e-5, rtol=0)
+    length_PS = found.c_PSX.norm(dim=2)
+    assert length_PS.max() > 1.5 * length_PS[length_PS > 0].min()
 
 
 def test_another_history_changes_what_is_read_behind_it_and_nothing_that_is_read_alone() -> None:
@@ -390,9 +441,9 @@ def test_a_long_history_is_cut_to_its_newest_events_and_a_segment_never() -> Non
     user = [[8, 9, 1, 2, 3, 4, 5]]
     rows, batch = training_rows(model, user), training_batch(model, user)
     found = read(model, batch, rows, "prompt")
-    last = F.normalize(found.c_PSX[-1], dim=1)
-    torch.testing.assert_close(last[int(found.s_P[-1]) - 1], unit_state(model, [1, 2, 3, 4, 5]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(last[0], unit_state(model, [3, 4, 2, 3, 4]), atol=1e-5, rtol=0)
+    last = found.c_PSX[-1]
+    torch.testing.assert_close(last[int(found.s_P[-1]) - 1], state(model, [1, 2, 3, 4, 5]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(last[0], state(model, [3, 4, 2, 3, 4]), atol=1e-5, rtol=0)
 
 
 def test_a_prompt_is_what_the_row_shows_and_no_older_event_of_its_user() -> None:
@@ -407,8 +458,8 @@ def test_a_prompt_is_what_the_row_shows_and_no_older_event_of_its_user() -> None
     }
     for length in (1, 2, 3):  # of the row that ends before the last event
         n = shown[6, length - 1]
-        last = F.normalize(found.c_PSX[n], dim=1)[int(found.s_P[n]) - 1]
-        torch.testing.assert_close(last, unit_state(model, [*user[0][6 - length :]]), atol=1e-5, rtol=0)
+        last = found.c_PSX[n, int(found.s_P[n]) - 1]
+        torch.testing.assert_close(last, state(model, [*user[0][6 - length :]]), atol=1e-5, rtol=0)
 
 
 def test_long_lists_of_segments_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,6 +209,17 @@ def test_texts_that_say_the_same_are_merged_and_no_more_segments_than_thoughts_a
     assert one.of(batch, every, rows).s_P.max() == 2
 
 
+def test_the_last_of_a_few_texts_is_still_the_target(described: Dataset) -> None:
+    every = torch.arange(200)
+    (all_of, rows, batch), (few_of, _, _) = (worded(described, merge=1.1, most=most) for most in (8, 5))
+    found, few = all_of.of(batch, every, rows), few_of.of(batch, every, rows)
+    assert found.s_P.max() == 7
+    assert few.s_P.tolist() == found.s_P.clamp_max(5).tolist()
+    last_PD, of_few_PD = (anchors.c_PSX[every, anchors.s_P - 1] for anchors in (found, few))
+    apart_P = (of_few_PD - last_PD).square().mean(1)
+    assert apart_P.max() < 1  # of unrelated ones, normed: 2; some are joined with what stands before them
+
+
 def test_auto_takes_text_too_and_items_stay_the_default(described: Dataset) -> None:
     model, rows = small_system("sasrec", "lasar", described.n_items), training(described)
     context = told(rows, ItemKnowledge(described))
