@@ -34,6 +34,8 @@ Pool = Literal["items", "text"]
 Reading = Literal["alone", "prompt"]
 GROUPS = 64
 """Clusters that stand in for categories where items have none."""
+ENOUGH_TEXT = 0.5
+"""Share of training events whose item has text from which anchors are made of text by themselves."""
 AT_ONCE = 2048
 """Segments behind their histories that are read at once."""
 COMMONEST = 3
@@ -299,19 +301,17 @@ def vectors(
     config: AnchorConfig, n_items: int, histories: Histories, knowledge: ItemKnowledge | None
 ) -> tuple[str, np.ndarray, dict[str, Any]]:
     """What the anchors are in the end, vectors of the items (N, A) that add up, and what is to be said of them."""
-    described = np.zeros(n_items, dtype=bool) if knowledge is None else np.array([bool(t) for t in knowledge.texts()])
-    seen = histories.items[ranges(histories.starts, histories.lengths)]
-    share = float(described[seen - 1].mean()) if len(seen) else 0.0
+    described_N, share = described(n_items, histories, knowledge)
     kind = config.kind
     words = "encoder" if config.encoder else "text"
-    if kind == "text" and not described.any():
+    if kind == "text" and not described_N.any():
         raise RecbenchError(
             "head.anchor is text, but the dataset has none.",
             why=f"None of its {n_items:,} items has a title, a brand or a category.",
             fix="--set head.anchor=cooc, or prepare the dataset with --metadata",
             code=Exit.DATA,
         )
-    has_words = share >= 0.5 if kind != "text" else True
+    has_words = share >= ENOUGH_TEXT if kind != "text" else True
     made_of = words if has_words and kind != "cooc" else "cooc"
     facts: dict[str, Any] = {"source": made_of if kind in ("auto", "text", "cooc") else kind, "made_of": made_of}
     facts["interactions_with_text"] = share
@@ -335,6 +335,13 @@ def vectors(
         "items_without_vector": int((np.abs(x_NA).max(axis=1, initial=0) == 0).sum()),
     }
     return (kind if kind in ("backbone", "codes") else made_of), x_NA.astype(np.float32), facts
+
+
+def described(n_items: int, histories: Histories, knowledge: ItemKnowledge | None) -> tuple[np.ndarray, float]:
+    """Which items have text, (N,) bool, and the share of training events that are of these."""
+    has_N = np.zeros(n_items, dtype=bool) if knowledge is None else np.array([bool(t) for t in knowledge.texts()])
+    seen = histories.items[ranges(histories.starts, histories.lengths)]
+    return has_N, float(has_N[seen - 1].mean()) if len(seen) else 0.0
 
 
 def known_items(x_NA: np.ndarray, histories: Histories, knowledge: ItemKnowledge | None, device: torch.device) -> Items:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,21 @@ from recbench.data.text import TextSpace
 from recbench.data.vectors import VectorConfig
 from recbench.errors import Exit, RecbenchError
 from recbench.files import sha256
-from recbench.reasoning.anchors import TEXT_WIDTH, AnchorConfig, Anchors, ItemAnchors, Source, known_items
+from recbench.reasoning.anchors import (
+    ENOUGH_TEXT,
+    TEXT_WIDTH,
+    AnchorConfig,
+    Anchors,
+    ItemAnchors,
+    Lift,
+    Source,
+    described,
+    known_items,
+    vectors,
+)
 from recbench.reasoning.base import Context
 from recbench.reasoning.kept import KeptSegments
-from recbench.reasoning.segments import joined, merged, place_of, summed
+from recbench.reasoning.segments import joined, place_of, summed
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 DROP = 0.5
@@ -35,52 +47,77 @@ DROP = 0.5
 
 
 class FileAnchors(Source):
-    """Segments of written rationales; targets without one fall back to the templates, in the same space."""
+    """Segments of written rationales; targets without one that says something fall back to the templates.
+
+    Templates stand in the space of the rationales where the items have text there, and share its lift; else they are made of what
+    is near in training, and each of the two spaces has a lift of its own.
+    """
 
     def __init__(self, config: AnchorConfig, backbone: Backbone, context: Context) -> None:
         knowledge, rows = context.items, context.train
         if knowledge is None or rows is None:
             raise ValueError("written rationales name users of a dataset")
         path = Path(config.file)
-        written, unknown = read(path, knowledge, rows)
-        pieces = [sentences(entry) for entry in written.values()]
+        written = read(path, knowledge, rows)
+        pieces = [sentences(said) for said in written.said.values()]
         flat = [text for piece in pieces for text in piece]
-        x_NA, x_RA = _space(config, knowledge, flat)
+        x_NA, x_RA, facts = _spaces(config, knowledge, rows, backbone.n_items, flat)
+        segments_of = _cut_all(pieces, written, x_RA, config.most)
+        if not segments_of:
+            raise RecbenchError(
+                f"No rationale of {path} can be used.",
+                why="None has a word that stands in a second text, be it of an item or of a rationale.",
+                fix="Check head.rationale_file, or read it with --set head.text_encoder=NAME.",
+                code=Exit.DATA,
+            )
         device = backbone.item_vectors().device
         items = known_items(x_NA.astype(np.float32), rows.histories, knowledge, device)
         self.templates = ItemAnchors(config, items, backbone.width, {})
-        self.config = config
-        cut = dict(zip(written, _cut_all(pieces, list(written.values()), x_RA, config.most), strict=True))
-        place_R = np.array(sorted(written), dtype=np.int64)
-        count_R = np.array([len(cut[place]) for place in place_R], dtype=np.int64)
-        x_UA = torch.from_numpy(np.concatenate([cut[place] for place in place_R]).astype(np.float32)).to(device)
+        place_R = np.array(sorted(segments_of), dtype=np.int64)
+        count_R = np.array([len(segments_of[place]) for place in place_R], dtype=np.int64)
+        x_UA = torch.from_numpy(np.concatenate([segments_of[place] for place in place_R]).astype(np.float32)).to(device)
         self.kept = KeptSegments(place_R, count_R, np.arange(len(x_UA)), x_UA)
-        self.facts = self.templates.facts | {
-            "source": "file",
-            "made_of": "encoder" if config.encoder else "text",
-            "width": int(x_RA.shape[1]),
-            "rationales": len(place_R),
-            "unknown_users": unknown,
-            "coverage": len(place_R) / max(1, rows.n_targets),
-            "file_sha256": sha256(path),
-        }
+        self.lift = Lift(x_UA, backbone.width) if facts["templates_of"] == "cooc" else self.templates.lift
+        self.most = config.most
+        self.facts = (
+            self.templates.facts
+            | facts
+            | {
+                "width": int(x_RA.shape[1]),
+                "rationales": len(place_R),
+                "without_known_words": len(written.said) - len(place_R),
+                "unknown_users": len(written.unknown),
+                "coverage": len(place_R) / max(1, rows.n_targets),
+                "file_sha256": sha256(path),
+            }
+        )
 
     def of(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> Anchors:
         _, place_P = place_of(batch, some_P, rows)
-        found = self.templates.segments(batch, some_P, rows)
-        x_PSA, s_P = merged(self.templates.vectors(found), self.config.merge, self.config.most)
-        x_PSA = F.pad(x_PSA, (0, 0, 0, self.config.most))[:, : self.config.most]
-        written_PSA, count_P, here_P = self.kept.of(place_P, self.config.most)
-        x_PSA = torch.where(here_P[:, None, None], written_PSA, x_PSA)
-        s_P = torch.where(here_P, count_P, s_P)
-        return Anchors(self.templates.lift(x_PSA), s_P)
+        template = self.templates.of(batch, some_P, rows)
+        c_PSD = F.pad(template.c_PSX, (0, 0, 0, self.most))[:, : self.most]
+        written_PSA, count_P, here_P = self.kept.of(place_P, self.most)
+        return Anchors(
+            torch.where(here_P[:, None, None], self.lift(written_PSA), c_PSD),
+            torch.where(here_P, count_P, template.s_P),
+        )
 
 
-def read(path: Path, knowledge: ItemKnowledge, rows: TrainingRows) -> tuple[dict[int, Any], int]:
-    """Rationales by the place of their target in the training part, and how many name a user who is not there.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a file of rationales holds."""
+
+    said: dict[int, str | list[str]]
+    """Rationales by the place of their target in the training part."""
+    unknown: list[str]
+    """Who is named and not in the dataset, a line each."""
+
+
+def read(path: Path, knowledge: ItemKnowledge, rows: TrainingRows) -> Written:
+    """The rationales of a file.
 
     Raises:
-        RecbenchError: the file cannot be read, a line is wrong, a validation or test event is named, or no line is of use.
+        RecbenchError: the file cannot be read, a line is wrong or of a validation or test event, or none is of use.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -90,14 +127,14 @@ def read(path: Path, knowledge: ItemKnowledge, rows: TrainingRows) -> tuple[dict
         ) from error
     ids, histories = knowledge.users(), rows.histories
     row_of = {int(user): row for row, user in enumerate(histories.users)}
-    found: dict[int, Any] = {}
-    unknown = 0
+    found: dict[int, str | list[str]] = {}
+    unknown: list[str] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         user, position, said = _entry(line, f"{path}:{number}")
         if user not in ids:
-            unknown += 1
+            unknown.append(user)
             continue
         row = row_of.get(ids[user])
         length = 0 if row is None else int(histories.lengths[row])
@@ -109,15 +146,16 @@ def read(path: Path, knowledge: ItemKnowledge, rows: TrainingRows) -> tuple[dict
                 fix="Remove the line, or count from 0 at the user's oldest event.",
                 code=Exit.DATA,
             )
-        found[int(histories.starts[row]) + position] = said
+        place = int(histories.starts[row]) + position
+        found[place] = said
     if not found:
         raise RecbenchError(
             f"No rationale of {path} can be used.",
-            why=f"{unknown} lines, none of which names a user of the dataset." if unknown else "It holds no line.",
+            why=f"{len(unknown)} lines, none of which names a user of the dataset." if unknown else "It holds no line.",
             fix="Name users as the source does (users.parquet, column raw_id).",
             code=Exit.DATA,
         )
-    return found, unknown
+    return Written(found, unknown)
 
 
 def _entry(line: str, where: str) -> tuple[str, int, str | list[str]]:
@@ -153,12 +191,15 @@ def cut(x_NA: np.ndarray, most: int, *, whole: bool) -> np.ndarray:
     """Segments of a rationale from vectors of its pieces in order: unit vectors, (S, A), S at most ``most``.
 
     Between two pieces it is cut where their cosine is below the mean of all such cosines by half a standard deviation; then the
-    most alike neighbours are joined until there are few enough.
+    most alike neighbours are joined until there are few enough. A piece without a vector falls out before.
 
     Args:
         whole: the pieces are segments already.
     """
     unit_NA = _unit(x_NA)
+    unit_NA = unit_NA[unit_NA.any(axis=1)]
+    if not len(unit_NA):
+        return unit_NA
     starts = np.ones(len(unit_NA), dtype=bool)
     if not whole and len(unit_NA) > 2:
         alike = (unit_NA[1:] * unit_NA[:-1]).sum(1)
@@ -168,20 +209,39 @@ def cut(x_NA: np.ndarray, most: int, *, whole: bool) -> np.ndarray:
     return found[np.abs(found).max(axis=1, initial=0) > 0]
 
 
-def _cut_all(pieces: list[list[str]], said: list[Any], x_RA: np.ndarray, most: int) -> list[np.ndarray]:
-    ends = np.cumsum([len(piece) for piece in pieces])[:-1]
-    parts = np.split(x_RA, ends)
-    return [cut(part, most, whole=isinstance(one, list)) for part, one in zip(parts, said, strict=True)]
+def _cut_all(pieces: list[list[str]], written: Written, x_RA: np.ndarray, most: int) -> dict[int, np.ndarray]:
+    """Segments by the place of their target, of rationales that have any.
+
+    Args:
+        x_RA: vectors of the pieces of all rationales.
+    """
+    parts = np.split(x_RA, np.cumsum([len(piece) for piece in pieces])[:-1])
+    found = {
+        place: cut(part, most, whole=isinstance(said, list))
+        for part, (place, said) in zip(parts, written.said.items(), strict=True)
+    }
+    return {place: segments for place, segments in found.items() if len(segments)}
 
 
-def _space(config: AnchorConfig, knowledge: ItemKnowledge, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors of the items and of these texts in one space."""
+def _spaces(
+    config: AnchorConfig, knowledge: ItemKnowledge, rows: TrainingRows, n_items: int, texts: list[str]
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Vectors of the items, those of these texts, and of what both are made. They are in one space where items have enough text."""
+    _, share = described(n_items, rows.histories, knowledge)
+    made_of = "encoder" if config.encoder else "text"
+    facts = {"source": "file", "made_of": made_of, "templates_of": made_of, "interactions_with_text": share}
+    all_texts = knowledge.texts() if share >= ENOUGH_TEXT else []
     if config.encoder:
-        items = knowledge.vectors(VectorConfig(source="encoder", encoder=config.encoder, normalise="none")).x_NA
-        return items, knowledge.encoded(config.encoder, texts)
-    described = knowledge.texts()
-    space = TextSpace([*described, *texts], TEXT_WIDTH)
-    return space.vectors(described), space.vectors(texts)
+        x_RA = knowledge.encoded(config.encoder, texts)
+        words = VectorConfig(source="encoder", encoder=config.encoder, normalise="none")
+        x_NA = knowledge.vectors(words).x_NA if all_texts else np.zeros((0, 0))
+    else:
+        space = TextSpace([*all_texts, *texts], TEXT_WIDTH)
+        x_NA, x_RA = space.vectors(all_texts), space.vectors(texts)
+    if not x_NA.any():
+        _, x_NA, _ = vectors(replace(config, kind="cooc"), n_items, rows.histories, knowledge)
+        facts["templates_of"] = "cooc"
+    return x_NA, x_RA, facts
 
 
 def _unit(x_NA: np.ndarray) -> np.ndarray:
