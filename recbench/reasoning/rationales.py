@@ -86,8 +86,9 @@ class FileAnchors(Source):
                 "width": int(x_RA.shape[1]),
                 "rationales": len(place_R),
                 "without_known_words": len(written.said) - len(place_R),
-                "unknown_users": len(written.unknown),
-                "coverage": len(place_R) / max(1, rows.n_targets),
+                "unknown_users": len(set(written.unknown)),
+                "lines_of_unknown_users": len(written.unknown),
+                "coverage": float(np.isin(np.unique(rows.target_events), place_R).mean()),
                 "file_sha256": sha256(path),
             }
         )
@@ -117,7 +118,8 @@ def read(path: Path, knowledge: ItemKnowledge, rows: TrainingRows) -> Written:
     """The rationales of a file.
 
     Raises:
-        RecbenchError: the file cannot be read, a line is wrong or of a validation or test event, or none is of use.
+        RecbenchError: the file cannot be read, a line is wrong or of a validation or test event, two are of one target, or none is
+            of use.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -128,6 +130,7 @@ def read(path: Path, knowledge: ItemKnowledge, rows: TrainingRows) -> Written:
     ids, histories = knowledge.users(), rows.histories
     row_of = {int(user): row for row, user in enumerate(histories.users)}
     found: dict[int, str | list[str]] = {}
+    line_of: dict[int, int] = {}
     unknown: list[str] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -147,7 +150,14 @@ def read(path: Path, knowledge: ItemKnowledge, rows: TrainingRows) -> Written:
                 code=Exit.DATA,
             )
         place = int(histories.starts[row]) + position
-        found[place] = said
+        if place in found:
+            raise RecbenchError(
+                f"{path}:{number}: user {user!r} has a rationale at position {position} already.",
+                why=f"It is on line {line_of[place]}. A target takes one rationale, so one of the two would be lost.",
+                fix="Remove one of the two lines.",
+                code=Exit.DATA,
+            )
+        found[place], line_of[place] = said, number
     if not found:
         raise RecbenchError(
             f"No rationale of {path} can be used.",

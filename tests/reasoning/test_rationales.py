@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recbench.data import encoder as encoders
+from recbench.data.batching import TrainingRows
 from recbench.data.dataset import Dataset, open_dataset
 from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
@@ -140,6 +141,7 @@ def test_a_rationale_without_a_known_word_falls_back_to_the_template_and_is_coun
     lines = [line(tiny, 0, "word0. Word1."), line(tiny, 1, "Qwrk zzyx."), line(tiny, 2, ["lorem", "word2", "ipsum"])]
     anchors, facts, place_Q = anchors_of(tiny, written(tmp_path, *lines), knowledge)
     assert (facts["rationales"], facts["without_known_words"]) == (2, 1)
+    assert facts["coverage"] == 2 / len(place_Q)
     without, _, _ = anchors_of(tiny, config(), knowledge)
     own = targets_of(tiny, [1], place_Q)
     assert anchors.s_P[own] == without.s_P[own] > 0
@@ -147,6 +149,30 @@ def test_a_rationale_without_a_known_word_falls_back_to_the_template_and_is_coun
     with pytest.raises(RecbenchError, match=r"No rationale of .* can be used") as caught:
         anchors_of(tiny, written(tmp_path, lines[1]), knowledge)
     assert "None has a word" in caught.value.why
+
+
+def test_coverage_is_the_share_of_targets_however_often_each_is_asked_for(tiny: Dataset, tmp_path: Path) -> None:
+    model = small_system("sasrec", "lasar", tiny.n_items)
+    wanted = written(tmp_path, line(tiny, 0, "blue pen. Blue pen."))
+    rows = TrainingRows(tiny.training(), max_length=50, window="all", every_position=True)
+    targets = np.unique(rows.target_events)
+    assert len(targets) < rows.n_targets
+    facts = source(wanted, model.backbone, told(rows, ItemKnowledge(tiny))).facts
+    assert facts["coverage"] == 1 / len(targets)
+
+
+def test_who_is_not_in_the_dataset_is_counted_once_and_each_of_their_lines(tiny: Dataset, tmp_path: Path) -> None:
+    nobody = [f'{{"user": "{name}", "position": 1, "text": "word0."}}' for name in ("ann", "bob", "ann")]
+    _, facts, _ = anchors_of(tiny, written(tmp_path, line(tiny, 0, "Blue pen. Blue pen."), *nobody))
+    assert (facts["rationales"], facts["unknown_users"], facts["lines_of_unknown_users"]) == (1, 2, 3)
+
+
+def test_two_rationales_of_one_target_are_refused_by_their_lines(tiny: Dataset, tmp_path: Path) -> None:
+    lines = [line(tiny, 1, "pen"), "", line(tiny, 0, "pen"), line(tiny, 1, "ink")]
+    with pytest.raises(RecbenchError, match=r"why\.jsonl:4: user .* has a rationale at position 1 already") as caught:
+        anchors_of(tiny, written(tmp_path, *lines))
+    assert "on line 1." in caught.value.why
+    assert caught.value.code == Exit.DATA
 
 
 @pytest.mark.parametrize(
