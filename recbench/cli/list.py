@@ -14,13 +14,18 @@ LEFT = ("name", "run", "here", "terms", "checksum", "status", "family", "what it
 """Columns of words. Those of numbers stand on the right."""
 YIELDING = ("checksum", "terms", "users", "items", "here", "events", "started", "time", "epochs", "HR@10", "status")
 """Columns that give way on a narrow terminal, the first one first."""
-KINDS = ("backbones", "heads", "losses", "configs", "datasets", "runs", "formats")
+KINDS = ("backbones", "heads", "losses", "configs", "datasets", "runs", "formats", "tokenisers")
+ON_REQUEST = ("formats", "tokenisers")
+"""Kinds that a plain ``list`` leaves out."""
 
 
 def list(  # noqa: A001 - it is the command's name
     kind: Annotated[
         str | None,
-        typer.Argument(help="backbones, heads, losses, configs, datasets, runs or formats. Default: all but formats."),
+        typer.Argument(
+            help="backbones, heads, losses, configs, datasets, runs, formats (of raw data) or tokenisers (of semantic "
+            "ids). Default: all but the last two."
+        ),
     ] = None,
     datasets: options.Datasets = Path("datasets"),
     runs: options.Runs = Path("runs"),
@@ -39,10 +44,11 @@ def list(  # noqa: A001 - it is the command's name
         "losses": lambda: _registered("losses"),
         "configs": lambda: _configs(),  # noqa: PLW0108 as the others, for one type
         "formats": lambda: _registered("formats"),
+        "tokenisers": lambda: _registered("tokenisers"),
         "datasets": lambda: _datasets(datasets),
         "runs": lambda: _runs(runs),
     }
-    wanted = [kind] if kind else [name for name in KINDS if name != "formats"]
+    wanted = [kind] if kind else [name for name in KINDS if name not in ON_REQUEST]
     found = {name: makers[name]() for name in wanted}
     if as_json:
         render.show_json(found[kind] if kind else found)
@@ -76,9 +82,10 @@ def _built(kind: str, shown: Any, rows: Any) -> Any:
 
 
 def _registered(plural: str) -> Any:
-    from recbench.registry import BACKBONES, HEADS, LOSSES, SOURCES
+    from recbench.registry import BACKBONES, HEADS, LOSSES, SOURCES, TOKENISERS
 
-    table = {"backbones": BACKBONES, "heads": HEADS, "losses": LOSSES, "formats": SOURCES}[plural]
+    tables = (BACKBONES, HEADS, LOSSES, SOURCES, TOKENISERS)
+    table = next(table for table in tables if table.plural == plural)
     return [{"name": name, "family": e.family, "what it is": e.summary} for name, e in table.entries().items()]
 
 

@@ -77,7 +77,7 @@ def _show_run(run: Run) -> None:
         "commit": f"{m.git['commit'][:12]}{' with uncommitted changes' if m.git['dirty'] else ''}"
         if m.git
         else "installed copy",
-        "command": " ".join(["recbench", *m.argv[1:]]),
+        "command": m.command,
         "started": m.started,
     }
     for name, value in facts.items():

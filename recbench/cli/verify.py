@@ -60,6 +60,8 @@ def _dataset(path: Path, datasets: Path) -> Path | None:
 
 
 def _dataset_holds(folder: Path, told: list[Any], problems: list[RecbenchError], *, quiet: bool) -> None:
+    from recbench.data.again import same
+    from recbench.data.card import Card
     from recbench.data.verify import verify as verified
 
     checks: list[Check] = verified(folder)
@@ -72,7 +74,7 @@ def _dataset_holds(folder: Path, told: list[Any], problems: list[RecbenchError],
             RecbenchError(
                 f"{folder} is not what was written: {len(failed)} of {len(checks)} checks failed.",
                 why="; ".join(f"{check.what}: {check.problem}" for check in failed[:3]) + ".",
-                fix=f"Prepare it again: recbench prepare {folder.name}",
+                fix=same(Card.read(folder), folder),
                 code=Exit.DATA,
             )
         )

@@ -13,6 +13,7 @@ from recbench.comparison.systems import TRIVIAL, Group, flat
 from recbench.data.describe import number_of
 from recbench.errors import Exit, RecbenchError
 from recbench.runs.folder import Run
+from recbench.runs.manifest import NAME as MANIFEST
 
 _SHOWN_RUNS = 3
 FEW_USERS = 500
@@ -28,18 +29,23 @@ def refuse_unfinished(runs: Sequence[Run]) -> None:
     unfinished = [run for run in runs if run.manifest.status != "finished"]
     if not unfinished:
         return
-    first = unfinished[0].manifest
-    command = ["recbench", "train", "--backbone", first.backbone, "--reason", first.head]
-    command += ["--dataset", str(first.dataset.get("name")), "--seed", str(first.seed), "--resume"]
-    if unfinished[0].folder.parent.name != "runs":
-        command += ["--runs", str(unfinished[0].folder.parent)]
     listed = "; ".join(f"{run.folder} ({run.manifest.status})" for run in unfinished)
+    alive = any(run.manifest.status == "running" for run in unfinished)
     raise RecbenchError(
         f"{len(unfinished)} of {len(runs)} runs {'is' if len(unfinished) == 1 else 'are'} not finished.",
-        why=f"{listed}.",
-        fix=f"{shlex.join(command)}, or leave {'it' if len(unfinished) == 1 else 'them'} out",
+        why=f"{listed}.{' What is called running may still be at work, or was killed.' if alive else ''}",
+        fix=f"{'Wait, or ' if alive else ''}{_finishing(unfinished[0])}, or leave "
+        f"{'it' if len(unfinished) == 1 else 'them'} out",
         code=Exit.COMPARISON,
     )
+
+
+def _finishing(run: Run) -> str:
+    """The command that takes a run to its end."""
+    command, typed = run.manifest.command, run.manifest.argv[1:]
+    if typed[:1] != ["train"]:  # made by another command, or from Python
+        return f"make it again as it was made ({run.folder / MANIFEST}: argv)"
+    return command if "--resume" in typed else f"{command} --resume"
 
 
 def refuse_other_exams(dataset: str, runs: Sequence[Run]) -> None:

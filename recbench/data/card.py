@@ -84,14 +84,23 @@ class Card:
             raise RecbenchError(
                 f"{folder} holds no readable dataset card.",
                 why=f"{path}: {error}",
-                fix=f"Prepare it again: recbench prepare {folder.name}",
+                fix=_unread(folder),
                 code=Exit.DATA,
             ) from error
         if card.schema != SCHEMA:
             raise RecbenchError(
                 f"{path} has schema {card.schema}.",
                 why=f"This version reads schema {SCHEMA}.",
-                fix=f"Prepare it again: recbench prepare {card.name}",
+                fix=_unread(folder),
                 code=Exit.DATA,
             )
         return replace(card, name=folder.resolve().name)
+
+
+def _unread(folder: Path) -> str:
+    """What to do about a card that cannot be read: the options are lost with it, but the README says them, too."""
+    from recbench.data.again import by_name  # needs what needs cards
+
+    readme = folder / "README.md"
+    told = f", with the options that {readme} tells" if readme.exists() else ", with the options it was made with"
+    return f"Prepare it again{told}: {by_name(folder.name, folder.parent)}"

@@ -160,11 +160,10 @@ class Dataset:
         try:
             return pq.read_table(path, memory_map=True)
         except (OSError, pa.ArrowInvalid) as error:
+            from recbench.data.again import same  # needs what reads datasets
+
             raise RecbenchError(
-                f"{path} cannot be read.",
-                why=str(error),
-                fix=f"Prepare the dataset again: recbench prepare {self.name}",
-                code=Exit.DATA,
+                f"{path} cannot be read.", why=str(error), fix=same(self.card, self.folder), code=Exit.DATA
             ) from error
 
     def _events(self, part: str) -> dict[str, np.ndarray]:
@@ -239,10 +238,12 @@ def open_dataset(name: str | None, home: Path = HOME) -> Dataset:
     if "/" in name and (Path(name) / "card.json").exists():
         return Dataset(Path(name))
     if name not in known:
+        from recbench.data.again import by_name  # as above
+
         raise RecbenchError(
             f"No prepared dataset {name!r} in {home}/.",
             why=f"Prepared here: {', '.join(known) or 'nothing yet'}.",
-            fix=meant(name, known) or f"recbench prepare {name}",
+            fix=meant(name, known) or by_name(name, home),
             code=Exit.DATA,
         )
     return Dataset(home / name)
@@ -260,10 +261,12 @@ def _prepared_last(home: Path, known: list[str]) -> str:
         return name
     if len(known) == 1:
         return known[0]
+    from recbench.data.again import by_name  # as above
+
     raise RecbenchError(
         "No dataset was named, and none was prepared last.",
         why=f"Prepared in {home}/: {', '.join(known) or 'nothing yet'}.",
-        fix="--dataset NAME" if known else "recbench prepare synthetic",
+        fix=f"--dataset {known[0]}" if known else by_name("synthetic", home),
         code=Exit.DATA,
     )
 

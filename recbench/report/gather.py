@@ -9,6 +9,7 @@ from pathlib import Path
 
 from recbench.comparison import Comparison, Settings, compare
 from recbench.comparison.systems import Group, group
+from recbench.data.again import by_name
 from recbench.data.card import NAME as CARD
 from recbench.data.card import Card
 from recbench.data.describe import facts, passed_on
@@ -106,8 +107,9 @@ def _cards(evidence: Sequence[Evidence], home: Path) -> tuple[dict[str, DataFact
     missing = []
     manifests = {str(e.run.manifest.dataset.get("name")): e.run.manifest for e in evidence}
     for name, manifest in sorted(manifests.items()):
-        what, fix = f"Data audit of {name}", f"recbench prepare {name}, or name its home: --datasets DIR"
+        what, elsewhere = f"Data audit of {name}", "name the home of the one they were made on: --datasets DIR"
         if not (home / name / CARD).exists():
+            fix = f"{by_name(name, home)}, or {elsewhere}"
             missing.append(Missing(what=what, why=f"{home / name} holds no {CARD}.", fix=fix))
             continue
         try:
@@ -117,7 +119,7 @@ def _cards(evidence: Sequence[Evidence], home: Path) -> tuple[dict[str, DataFact
             continue
         if card.fingerprint != manifest.dataset.get("fingerprint"):
             why = f"{home / name} is another preparation than the one the runs were made on: the fingerprints differ."
-            missing.append(Missing(what=what, why=why, fix=fix))
+            missing.append(Missing(what=what, why=why, fix=f"{elsewhere[0].upper()}{elsewhere[1:]}"))
             continue
         cards[name] = DataFacts(card=card, facts=tuple(facts(passed_on(card))))
     return cards, missing

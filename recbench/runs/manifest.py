@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import types
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -75,6 +76,11 @@ class Manifest:
     def system(self) -> str:
         """Short name of the system: ``sasrec``, ``sasrec+lares``."""
         return self.backbone if self.head == "none" else f"{self.backbone}+{self.head}"
+
+    @property
+    def command(self) -> str:
+        """What was typed to make it, fit to be pasted."""
+        return shlex.join(["recbench", *self.argv[1:]])
 
     def write(self, folder: Path) -> None:
         """Write ``run.json`` whole or not at all."""

@@ -13,6 +13,8 @@ from rich.console import Console
 from recbench.cli import render
 from recbench.cli.app import run
 from recbench.cli.list import KINDS
+from recbench.errors import RecbenchError
+from recbench.registry import BACKBONES, HEADS, LOSSES, SOURCES, TOKENISERS
 from tests.run_folders import make_run, ranks
 
 Captured = pytest.CaptureFixture[str]
@@ -43,6 +45,15 @@ def listed(kind: str, capsys: Captured) -> tuple[list[dict[str, Any]], list[str]
     assert run(["list", kind]) == 0
     said = capsys.readouterr()
     return rows, [line.rstrip() for line in said.out.splitlines() if line.strip()], said.err
+
+
+def test_every_fix_that_names_a_kind_names_one_that_is_listed(capsys: Captured) -> None:
+    for table in (BACKBONES, HEADS, LOSSES, SOURCES, TOKENISERS):
+        with pytest.raises(RecbenchError) as error:
+            table.entry("?")
+        assert error.value.fix == f"recbench list {table.plural}"
+        assert run(["list", table.plural]) == 0
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize("kind", KINDS)

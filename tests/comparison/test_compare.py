@@ -71,10 +71,20 @@ def test_runs_of_another_exam_are_refused_naming_field_values_and_runs(
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
 def test_an_unfinished_run_is_refused_with_the_command_that_finishes_it(status: str, tmp_path: Path) -> None:
     make_run(tmp_path, "markov", places(0.1))
-    make_run(tmp_path, "sasrec", places(0.2), status=status)
+    typed = ["train", "--backbone", "sasrec", "--set", "train.epochs=3", "--datasets", "my data"]
+    make_run(tmp_path, "sasrec", places(0.2), status=status, argv=["/bin/recbench", *typed])
     error = refusal(tmp_path)
     assert status in error.why
-    assert "--resume" in error.fix
+    assert "recbench train --backbone sasrec --set train.epochs=3 --datasets 'my data' --resume, or leave" in error.fix
+    assert ("may still be at work" in error.why) == (status == "running")
+
+
+def test_a_run_of_another_command_is_not_finished_by_recbench_train(tmp_path: Path) -> None:
+    make_run(tmp_path, "markov", places(0.1))
+    make_run(tmp_path, "sasrec", places(0.2), status="failed", argv=["recbench", "demo"])
+    error = refusal(tmp_path)
+    assert "recbench train" not in error.fix
+    assert "run.json: argv" in error.fix
 
 
 def test_one_system_alone_and_a_seed_given_twice_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import Any
 
 from recbench.data.describe import count
@@ -113,7 +112,7 @@ def _folds(label: str, those: list[Evidence], shared: dict[str, str]) -> list[Fo
 def _fold(e: Evidence, shared: dict[str, str]) -> Fold:
     m = e.run.manifest
     terms = [("read from" if e.run.given else "folder", str(e.run.folder))]
-    terms += [("command", shlex.join(["recbench", *m.argv[1:]]))] if m.argv else []
+    terms += [("command", m.command)] if m.argv else []
     terms += [(name, text) for name, text in _origin(e).items() if name not in shared]
     terms += [("seconds", ", ".join(f"{stage} {s:.1f}" for stage, s in m.seconds.items()))] if m.seconds else []
     terms += [("latency", ", ".join(f"{ms:.2f} ms a user, {n} at a time" for n, ms in m.latency_ms.items()))] * bool(
