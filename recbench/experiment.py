@@ -26,9 +26,10 @@ from recbench.recommender import BaselineRecommender, Recommender, Trainable
 from recbench.runs import folder as layout
 from recbench.runs import machine
 from recbench.runs.folder import Run, folder_name
+from recbench.runs.manifest import NAME as MANIFEST
 from recbench.runs.manifest import Manifest
 from recbench.settings import Resolved
-from recbench.start import start_of
+from recbench.start import start_folder, start_of
 from recbench.statement import begun, found_out, peak_memory_mb, rank_warnings
 from recbench.trained import LATENCY_BATCHES, new_model, threads, write_parquet
 from recbench.training.checkpoint import Progress, Store, write_tensors
@@ -76,6 +77,7 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
         model = new_model(order.resolved, order.dataset, order.device)
         _refuse_short(order, model)
         manifest = begun(order.dataset, order.resolved, order.seed, order.device, model, origin, order.trials)
+        manifest = replace(manifest, started=_first_started(order.folder) or manifest.started)
         try:
             write_text(order.folder / layout.CONFIG, write_toml(order.resolved.full(order.dataset.name, order.seed)))
             manifest.write(order.folder)
@@ -89,6 +91,11 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
             raise
         Store(order.folder / layout.STATE).clear()
     return Run(order.folder, manifest), False
+
+
+def _first_started(folder: Path) -> str | None:
+    """When the run was started that is gone on with; None where it begins."""
+    return Manifest.read(folder).started if (folder / MANIFEST).exists() else None
 
 
 def _work(order: Order, model: Recommender, manifest: Manifest, start: Start | None, watcher: Watcher) -> Manifest:
@@ -108,8 +115,11 @@ def _work(order: Order, model: Recommender, manifest: Manifest, start: Start | N
         manifest,
         status="finished",
         n_parameters=model.n_parameters,
+        inputs=manifest.inputs | ({"text": True} if progress.told_words else {}),
         best_epoch=progress.best_epoch,
+        best_stage=None if progress.best_epoch is None else order.resolved.stages[progress.best_stage],
         epochs=progress.epochs,
+        stage_epochs=progress.stage_epochs,
         seconds=progress.seconds | {"test": test.seconds},
         ms_per_user=1000 * test.seconds / max(1, len(test.users)),
         latency_ms={
@@ -151,7 +161,7 @@ def _already_there(order: Order) -> Run | None:
     Raises:
         RecbenchError: the folder is taken by another config, or by an unfinished run and ``--resume`` was not given.
     """
-    if not (order.folder / "run.json").exists():
+    if not (order.folder / MANIFEST).exists():
         return None
     there = Run.open(order.folder)
     wanted = order.resolved.full(order.dataset.name, order.seed)
@@ -161,6 +171,8 @@ def _already_there(order: Order) -> Run | None:
             ("dataset fingerprint", there.manifest.dataset.get("fingerprint"), order.dataset.card.fingerprint)
         )
     if differ:
+        if order.resolved.start is not None:
+            Run.open(start_folder(order.resolved.start, order.seed))  # a start that is not there is the nearer mistake
         raise RecbenchError(
             f"{order.folder} holds a run with other settings.",
             why=in_words(differ),

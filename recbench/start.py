@@ -28,12 +28,17 @@ def start_of(resolved: Resolved, seed: int, fingerprint: str) -> tuple[Start | N
     """
     if resolved.start is None:
         return None, {}
-    run = Run.open(Path(resolved.start.replace("{seed}", str(seed))))
+    run = Run.open(start_folder(resolved.start, seed))
     return _start(run, resolved, fingerprint), {
         "folder": str(run.folder),
         "model_sha256": sha256(run.folder / layout.MODEL),
         "config_sha256": run.manifest.config_sha256,
     }
+
+
+def start_folder(start: str, seed: int) -> Path:
+    """The run folder that ``--from`` means for a seed."""
+    return Path(start.replace("{seed}", str(seed)))
 
 
 def _start(run: Run, resolved: Resolved, fingerprint: str) -> Start:
@@ -56,7 +61,12 @@ def _start(run: Run, resolved: Resolved, fingerprint: str) -> Start:
             why=f"It has gone through {', '.join(done) or 'none'}; asked for: {', '.join(stages)}.",
             fix="Name a run that stopped earlier (--until), or leave --from out.",
         )
-    return Start(read_tensors(run.folder / layout.MODEL), done, backbone_only=plain)
+    return Start(
+        read_tensors(run.folder / layout.MODEL),
+        done,
+        backbone_only=plain,
+        told_words=bool(m.inputs.get("text")),
+    )
 
 
 def _refuse_another_system(run: Run, resolved: Resolved, same_head: bool, first: str) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from recbench.data.card import Card
 from recbench.data.dataset import Dataset, Queries
+from recbench.data.vectors import WORDS
 from recbench.evaluation.evaluate import Ranks
 from recbench.evaluation.thinking import depths, thinking
 from recbench.recommender import GeneratorRecommender, Recommender
@@ -108,10 +109,10 @@ def _timestamps(card: Card, model: Recommender) -> str | bool:
 
 
 def _text(model: Recommender) -> bool:
-    """Does the system know anything of what stands in the items' texts?"""
+    """Does the system know anything of what stands in the items' texts, before it is trained?"""
     if not isinstance(model, GeneratorRecommender):
         return False
-    return bool(model.backbone.table.card.get("features", {}).get("source") in ("text", "encoder"))
+    return bool(model.backbone.table.card.get("features", {}).get("source") in WORDS)
 
 
 def _oracle(known: dict[str, Any]) -> dict[str, dict[str, float]]:

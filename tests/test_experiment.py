@@ -123,8 +123,12 @@ def test_ctrl_c_marks_the_run_interrupted_and_it_resumes_to_the_same_numbers(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         done(order(tiny_home, tmp_path), Stopper(2))
-    assert Run.open(tmp_path / whole.folder.name).manifest.status == "interrupted"
-    same_numbers(done(order(tiny_home, tmp_path, resume=True)), whole)
+    stopped = Run.open(tmp_path / whole.folder.name)
+    assert stopped.manifest.status == "interrupted"
+    replace(stopped.manifest, started="2020-02-02T00:00:00+00:00").write(stopped.folder)
+    resumed = done(order(tiny_home, tmp_path, resume=True))
+    assert resumed.manifest.started == "2020-02-02T00:00:00+00:00"
+    same_numbers(resumed, whole)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(whole: Run, tiny_home: Path, tmp_path: Path) -> None:

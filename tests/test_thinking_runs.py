@@ -28,7 +28,8 @@ HEAD = ["train.align.epochs=3", "train.align.learning_rate=0.01", "train.rl.epoc
 
 
 def run(home: Path, runs: Path, backbone: str, head: str, *sets: str, **asked: Any) -> Run:
-    table = Asked(backbone, head, "tiny", None, parse_assignments([*SMALL, *sets]), None, asked.get("start")).table()
+    settings = parse_assignments([*SMALL, *sets])
+    table = Asked(backbone, head, "tiny", None, settings, asked.get("until"), asked.get("start")).table()
     dataset = open_dataset("tiny", home)
     return experiment.run(Order(dataset, resolve(table, dataset.card.family), 0, runs, CPU), Watcher())[0]
 
@@ -50,6 +51,23 @@ def test_a_plain_run_is_its_first_stage(plain: Run, thinking: Run) -> None:
     assert set(m.seconds) >= {"align"}
     assert "ground" not in m.seconds
     assert m.started_from["folder"] == str(plain.folder)
+
+
+def test_it_says_that_it_learnt_from_words_and_so_does_what_goes_on_from_it(
+    plain: Run, thinking: Run, tiny_home: Path, tmp_path: Path
+) -> None:
+    assert plain.manifest.inputs["text"] is False
+    assert thinking.manifest.inputs["text"] is True
+    small = ["backbone.inner=16", *HEAD]
+    aligned = run(tiny_home, tmp_path, "sasrec", "lasar", *small, until="align", start=str(plain.folder))
+    rewarded = run(tiny_home, tmp_path, "sasrec", "lasar", *small, start=str(aligned.folder))
+    assert set(rewarded.manifest.stage_epochs) == {"rl"}
+    assert rewarded.manifest.inputs["text"] is True
+
+
+def test_a_start_that_is_not_there_is_said_before_other_settings(thinking: Run, tiny_home: Path) -> None:
+    with pytest.raises(RecbenchError, match="No run at"):
+        run(tiny_home, thinking.folder.parent, "sasrec", "lasar", start="runs/nope-s{seed}")
 
 
 def test_it_says_how_long_each_query_thought_and_what_that_bought(thinking: Run) -> None:

@@ -115,7 +115,7 @@ def _trained(run: Run) -> str:
     if not m.seconds:
         return "not yet"
     stages = ", ".join(f"{name} {render.duration(seconds)}" for name, seconds in m.seconds.items())
-    return f"best epoch {m.best_epoch} of {m.epochs}; {stages}" if m.epochs else stages
+    return f"best: {m.kept}; {stages}" if m.kept else stages
 
 
 def _log(run: Run) -> list[dict[str, Any]]:

@@ -165,7 +165,7 @@ def runs_table(runs: list[Run]) -> Any:
 def _cost(run: Run) -> str:
     m = run.manifest
     seconds = sum(m.seconds.values())
-    epochs = f"best epoch {m.best_epoch} of {m.epochs}, " if m.epochs else ""
+    epochs = f"best: {m.kept}, " if m.kept else ""
     per_user = f", {m.ms_per_user:.2f} ms a user" if m.ms_per_user is not None else ""
     return f"{run.folder}: {epochs}{render.duration(seconds)}{per_user}, {m.peak_memory_mb or 0:.0f} MiB"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,17 @@ import pandas as pd
 from recbench import columns
 from recbench.data.dataset import Dataset
 from recbench.data.text import TextSpace, maker, texts
-from recbench.data.vectors import VectorConfig, Vectors, encoded, fields, item_vectors
+from recbench.data.vectors import WORDS, VectorConfig, Vectors, encoded, fields, item_vectors
+
+T = TypeVar("T", bound=Sequence[str])
 
 
 class ItemKnowledge:
     """Texts, groups and vectors of the items of one dataset. Nothing is read before it is asked for."""
+
+    told_words = False
+    """Has anybody been told what stands in words of items, or asked of whom something is written? ``texts`` alone also
+    says which items have any, and does not count."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -23,7 +30,9 @@ class ItemKnowledge:
 
     def vectors(self, config: VectorConfig) -> Vectors:
         """Vectors of all items; row i is item i + 1."""
-        return item_vectors(self._dataset, config)
+        found = item_vectors(self._dataset, config)
+        self.told_words |= found.facts["source"] in WORDS
+        return found
 
     def texts(self) -> list[str]:
         """One text an item, in order of id; empty where nothing is known of it."""
@@ -32,7 +41,7 @@ class ItemKnowledge:
     def text_space(self, width: int) -> TextSpace:
         """The space that the texts of the items span by TF-IDF; made once."""
         if width not in self._spaces:
-            self._spaces[width] = TextSpace(self.texts(), width)
+            self._spaces[width] = TextSpace(self._telling(self.texts()), width)
         return self._spaces[width]
 
     def encoded(self, encoder: str, texts_N: Sequence[str]) -> np.ndarray:
@@ -41,15 +50,16 @@ class ItemKnowledge:
         Raises:
             RecbenchError: the encoder cannot be used.
         """
-        return encoded(self._dataset, encoder, texts_N)
+        return encoded(self._dataset, encoder, self._telling(texts_N))
 
     def titles(self) -> list[str]:
         """The title of each item, in order of id; empty where it has none."""
-        return [" ".join(title.split()) if isinstance(title, str) else "" for title in self._items[columns.TITLE]]
+        titles = self._items[columns.TITLE]
+        return self._telling([" ".join(title.split()) if isinstance(title, str) else "" for title in titles])
 
     def brands(self) -> list[str]:
         """The brand of each item, in order of id; empty where it has none."""
-        return [maker(brand) for brand in self._items[columns.BRAND]]
+        return self._telling([maker(brand) for brand in self._items[columns.BRAND]])
 
     def prices(self) -> np.ndarray:
         """The price of each item, in order of id, (N,) float64; NaN where it is not known."""
@@ -61,12 +71,18 @@ class ItemKnowledge:
 
     def categories(self) -> list[str]:
         """The most special category of each item, in order of id; empty where it has none."""
-        return [_leaf(names) for names in self._items[columns.CATEGORIES]]
+        return self._telling([_leaf(names) for names in self._items[columns.CATEGORIES]])
 
     def users(self) -> dict[str, int]:
-        """Ids of users by their names in the source."""
+        """Ids of users by their names in the source, for who reads what is written of them."""
+        self.told_words = True
         table = self._dataset.users()
         return dict(zip(table[columns.RAW_ID].astype(str), table[columns.USER].astype(int), strict=True))
+
+    def _telling(self, words: T) -> T:
+        """The same, noting whether there is a word in it."""
+        self.told_words |= any(words)
+        return words
 
     @property
     def _items(self) -> pd.DataFrame:

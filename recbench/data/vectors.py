@@ -26,6 +26,8 @@ VERSION = 1
 """Of the arithmetic below: goes up when equal inputs give other vectors."""
 WIDTHS = {"text": 64, "cooc": 128}
 """Of text far below the 256 often used: distances between short titles mean little in so many directions, and more ids collide."""
+WORDS = ("text", "encoder")
+"""Sources that say something of what stands in the items' texts."""
 Source = Literal["auto", "encoder", "text", "cooc"]
 Normalise = Literal["centre", "zscore", "whiten", "none"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,8 +193,20 @@ def _picked(run: Run, epochs: list[dict[str, Any]]) -> Finding:
         return Finding("best epoch", True, "no epoch was better than the run it began with, whose weights it kept")
     if not best:
         return Finding("best epoch", False, f"{layout.LOG} calls no epoch the best")
-    told = run.manifest.best_epoch
-    return Finding("best epoch", best[-1].get("epoch") == told, f"log {best[-1].get('epoch')}, stated {told}")
+    m, picked = run.manifest, best[-1]
+    if m.best_stage is None:  # a run of before the stage was told
+        logged, stated = str(picked.get("epoch")), str(m.best_epoch)
+    else:
+        logged = f"{picked.get('stage')} {picked.get('epoch')}"
+        stated = f"{m.best_stage} {m.best_epoch}"
+    trained = dict(Counter(str(line.get("stage")) for line in epochs))
+    if m.stage_epochs and trained != m.stage_epochs:
+        return Finding("best epoch", False, f"log has epochs {_by_stage(trained)}, stated {_by_stage(m.stage_epochs)}")
+    return Finding("best epoch", logged == stated, f"log {logged}, stated {stated}")
+
+
+def _by_stage(epochs: Mapping[str, int]) -> str:
+    return ", ".join(f"{stage} {n}" for stage, n in epochs.items())
 
 
 def _dataset(run: Run, frame: pd.DataFrame, datasets: Path) -> Iterator[Finding]:

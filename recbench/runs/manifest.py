@@ -42,10 +42,16 @@ class Manifest:
     """Hash of the resolved config without its seed: equal in the seeds of one system. In place of the path of a run it went
     on from stands that run's own such hash."""
     started: str
+    """When, UTC; of a resumed run, the first time."""
     n_parameters: int = 0
     best_epoch: int | None = None
+    """The epoch whose weights were kept, counted in its stage; 0: the weights the stage began with."""
+    best_stage: str | None = None
+    """Its stage; None in runs of before it was told."""
     epochs: int = 0
     """Epochs trained, over all stages."""
+    stage_epochs: dict[str, int] = field(default_factory=dict)
+    """Epochs trained, by stage."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds by stage, and of evaluation (``test``)."""
     ms_per_user: float | None = None
@@ -81,6 +87,19 @@ class Manifest:
     def command(self) -> str:
         """What was typed to make it, fit to be pasted."""
         return shlex.join(["recbench", *self.argv[1:]])
+
+    @property
+    def kept(self) -> str:
+        """Which epoch's weights were kept: ``epoch 3 of 9``, ``rl, epoch 1 of 2``; empty where nothing was trained by epochs."""
+        if self.best_epoch is None or not self.epochs:
+            return ""
+        if not self.best_epoch:
+            return f"the weights it began with, of {self.epochs} epochs none"
+        several = len(self.stages) > 1
+        of = self.stage_epochs.get(self.best_stage or "", None if several else self.epochs)
+        if of is None:  # a run of before the stage was told
+            return f"epoch {self.best_epoch} of a stage; {self.epochs} epochs in all stages"
+        return f"{f'{self.best_stage}, ' if several else ''}epoch {self.best_epoch} of {of}"
 
     def write(self, folder: Path) -> None:
         """Write ``run.json`` whole or not at all."""

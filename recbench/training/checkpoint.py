@@ -43,6 +43,8 @@ class Progress:
     """Total training loss of each epoch of this stage."""
     epochs: int = 0
     """Epochs over all stages."""
+    stage_epochs: dict[str, int] = field(default_factory=dict)
+    """Epochs by stage."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds by stage."""
     log_bytes: int = 0
@@ -56,6 +58,8 @@ class Progress:
     """File with the best weights."""
     began_file: str = ""
     """File with the weights this stage began with: its reference, also after a resume."""
+    told_words: bool = False
+    """Has a stage learnt from what stands in words of items?"""
     facts: dict[str, Any] = field(default_factory=dict)
     """What stages found out as they began, by stage."""
 

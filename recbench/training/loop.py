@@ -67,6 +67,8 @@ class Start:
     """The stages it has gone through."""
     backbone_only: bool = False
     """It is of a head without parameters: those of this one are still untrained."""
+    told_words: bool = False
+    """Has it learnt from what stands in words of items?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _first(model: Trainable, job: Job, store: Store) -> Progress:
             raise ValueError(
                 f"a start has gone through the first of the stages {names}, not all; this one through {gone}"
             )
-        progress.stage = len(gone)
+        progress.stage, progress.told_words = len(gone), job.start.told_words
         model.restore(model.tensors() | job.start.tensors if job.start.backbone_only else job.start.tensors)
         _, progress.best = _validated(model, job, job.settings[model.stages[progress.stage].name])
         progress.best_epoch, progress.best_stage = 0, progress.stage - 1
@@ -170,6 +172,7 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
     if left_out:
         context.facts["targets"] = {"never_trained_on": left_out, "of": of}
     model.begin(context)
+    progress.told_words |= job.items is not None and job.items.told_words
     context.steps = (context.train or rows).steps(settings.batch_size)
     context.step = progress.epoch * context.steps
     if context.facts:
@@ -186,7 +189,8 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
     with _dropout_at(model, settings.dropout):
         while progress.epoch < settings.epochs and progress.waited < settings.patience:
             _run_epoch(_Training(model, optimizer, average, context), job, store, progress)
-    progress.warnings += _doubts(progress, settings, number, stage)
+    own = f"train.{stage.name}.epochs" if len(names) > 1 else "train.epochs"
+    progress.warnings += _doubts(progress, settings, number, stage, own)
     progress.stage, progress.epoch, progress.waited, progress.losses, progress.current = number + 1, 0, 0, [], ""
     progress.stage_best = None
 
@@ -229,6 +233,7 @@ def _run_epoch(training: _Training, job: Job, store: Store, progress: Progress) 
 
     progress.epoch += 1
     progress.epochs += 1
+    progress.stage_epochs[context.stage] = context.epoch
     progress.losses.append(losses["total"])
     climbed = value is not None and (progress.stage_best is None or value > progress.stage_best)
     progress.waited = 0 if climbed else progress.waited + 1
@@ -310,15 +315,15 @@ def _refuse_divergence(total: Tensor, losses: dict[str, Tensor], context: Contex
         )
 
 
-def _doubts(progress: Progress, settings: Settings, number: int, stage: Stage) -> list[str]:
-    """What a reader should know before believing this stage."""
+def _doubts(progress: Progress, settings: Settings, number: int, stage: Stage, own: str) -> list[str]:
+    """What a reader should know before believing this stage. ``own``: the setting that says how many epochs it has."""
+    if not settings.epochs:
+        return [f"{stage.name}: no epoch was trained ({own}=0): what is ranked are weights before any training"]
     doubts = []
     mine = progress.best_stage == number
     if mine and progress.best_epoch is not None and progress.best_epoch == progress.epoch:
-        doubts.append(
-            f"{stage.name}: the best epoch is the last ({progress.epoch}): more epochs may be better (train.epochs)"
-        )
-    elif progress.waited < settings.patience and settings.epochs:
+        doubts.append(f"{stage.name}: the best epoch is the last ({progress.epoch}): more epochs may be better ({own})")
+    elif progress.waited < settings.patience:
         doubts.append(f"{stage.name}: patience never ran out in {progress.epoch} epochs")
     if number and not mine:
         doubts.append(f"{stage.name}: no epoch was better than the stage before; its weights are not kept")

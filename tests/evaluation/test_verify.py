@@ -133,6 +133,20 @@ def test_another_dataset_and_another_best_epoch_are_found(folder: Path, tiny_hom
     assert found["best epoch"] == "log 2, stated 4"
 
 
+def test_the_best_epoch_is_that_of_its_stage(folder: Path, tiny_home: Path) -> None:
+    lines = [("align", 1, True), ("align", 2, False), ("rl", 1, True), ("rl", 2, False)]
+    told = [json.dumps({"stage": stage, "epoch": epoch, "best": best}) for stage, epoch, best in lines]
+    (folder / "log.jsonl").write_text("\n".join(told) + "\n")
+    edit(folder, best_epoch=1, best_stage="rl", epochs=4, stage_epochs={"align": 2, "rl": 2})
+    assert "best epoch" not in wrong(folder, tiny_home)
+    edit(folder, best_stage=None, stage_epochs={})  # as older runs have it
+    assert "best epoch" not in wrong(folder, tiny_home)
+    edit(folder, best_stage="align")
+    assert wrong(folder, tiny_home)["best epoch"] == "log rl 1, stated align 1"
+    edit(folder, best_stage="rl", stage_epochs={"align": 2, "rl": 9})
+    assert wrong(folder, tiny_home)["best epoch"] == "log has epochs align 2, rl 2, stated align 2, rl 9"
+
+
 def test_a_run_that_did_not_finish_does_not_hold(folder: Path, tiny_home: Path) -> None:
     edit(folder, status="interrupted")
     assert wrong(folder, tiny_home)["status"] == "interrupted"

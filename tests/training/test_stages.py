@@ -125,6 +125,19 @@ def test_a_run_may_stop_after_its_first_stage(through: Trained, tmp_path: Path) 
     assert trained.progress.best_stage == 0
 
 
+def test_epochs_are_told_by_stage_and_more_of_them_by_the_setting_of_the_stage(
+    through: Trained, tmp_path: Path
+) -> None:
+    assert through.progress.stage_epochs == {"spt": 3, "rpt": 3}
+    short = Trained(replace(job(tmp_path, spt={"epochs": 1}), until="spt"))
+    assert "more epochs may be better (train.spt.epochs)" in " ".join(short.progress.warnings)
+
+
+def test_weights_that_no_epoch_trained_are_told(tmp_path: Path) -> None:
+    asked = replace(job(tmp_path, spt={"epochs": 0}), until="spt")
+    assert "no epoch was trained (train.spt.epochs=0)" in " ".join(Trained(asked).progress.warnings)
+
+
 def test_the_second_stage_alone_from_a_finished_first_equals_both_in_one_go(through: Trained, tmp_path: Path) -> None:
     first = Trained(replace(job(tmp_path / "first"), until="spt"))
     second = Trained(replace(job(tmp_path / "second"), start=Start(first.tensors, ("spt",))))

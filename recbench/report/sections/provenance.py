@@ -80,7 +80,7 @@ def _grid(material: Material) -> Grid:
                 Cell(str(m.seed), sort=float(m.seed)),
                 Cell(e.run.folder.name),
                 Cell(m.started[:16].replace("T", " ")),
-                Cell(f"{m.best_epoch} of {m.epochs}" if m.best_epoch else ""),
+                Cell(m.kept),
                 Cell(f"{trained:.1f}" if m.seconds else "", sort=trained),
                 Cell(m.config_sha256[:10]),
                 Cell(m.files.get(layout.USERS, "")[:10]),
