@@ -12,8 +12,10 @@ from recbench.errors import RecbenchError, meant
 
 LEFT = ("name", "run", "here", "terms", "checksum", "status", "family", "what it is")
 """Columns of words. Those of numbers stand on the right."""
-YIELDING = ("checksum", "terms", "users", "items", "here", "events", "started", "time", "epochs", "HR@10", "status")
+YIELDING = ("checksum", "terms", "users", "items", "here", "events", "started", "seconds", "epochs", "HR@10", "status")
 """Columns that give way on a narrow terminal, the first one first."""
+HEADINGS = {"seconds": "time"}
+"""What stands above a column whose values a person reads in another form."""
 KINDS = ("backbones", "heads", "losses", "configs", "datasets", "runs", "formats", "tokenisers")
 ON_REQUEST = ("formats", "tokenisers")
 """Kinds that a plain ``list`` leaves out."""
@@ -73,12 +75,14 @@ def _show(kind: str, rows: Any) -> None:
         built.width = render.natural_width(built)
     render.out.print(built)
     if gone:
-        render.say(f"{kind}: no room for {', '.join(gone)}; --json has them")
+        render.say(f"{kind}: no room for {', '.join(map(_heading, gone))}; --json has them")
 
 
 def _built(kind: str, shown: Any, rows: Any) -> Any:
-    cells = [[_text(row[column]) for column in shown] for row in rows]
-    return render.table(kind, shown, cells, left=sum(column in LEFT for column in shown))
+    cells = [[_text(column, row[column]) for column in shown] for row in rows]
+    return render.table(
+        kind, [_heading(column) for column in shown], cells, left=sum(column in LEFT for column in shown)
+    )
 
 
 def _registered(plural: str) -> Any:
@@ -147,25 +151,36 @@ def _download(card: Any) -> str:
 
 
 def _runs(home: Path) -> Any:
-    from recbench.runs.folder import find
+    from recbench.runs.manifest import NAME, Manifest
 
     rows = []
-    for run in find([home]) if any(home.glob("*/run.json")) else []:
-        m = run.manifest
+    for path in sorted(home.glob(f"*/{NAME}")):
+        row: dict[str, Any] = {"run": path.parent.name, "status": "cannot be read"}
+        row |= dict.fromkeys(("HR@10", "NDCG@10", "epochs", "seconds", "started"))
+        rows.append(row)
+        try:
+            m = Manifest.read(path.parent)
+        except RecbenchError as error:
+            render.say(str(error))
+            continue
         test = m.metrics.get("test", {})
-        rows.append(
-            {
-                "run": run.folder.name,
-                "status": m.status,
-                "HR@10": f"{test['hr@10']:.4f}" if test else "",
-                "NDCG@10": f"{test['ndcg@10']:.4f}" if test else "",
-                "epochs": m.epochs or "",
-                "time": render.duration(sum(m.seconds.values())) if m.seconds else "",
-                "started": m.started[:16].replace("T", " "),
-            }
-        )
+        row |= {"status": m.status, "HR@10": test.get("hr@10"), "NDCG@10": test.get("ndcg@10"), "started": m.started}
+        row |= {"epochs": m.epochs or None, "seconds": sum(m.seconds.values()) if m.seconds else None}
     return rows
 
 
-def _text(value: object) -> str:
+def _heading(column: str) -> str:
+    return HEADINGS.get(column, column)
+
+
+def _text(column: str, value: Any) -> str:
+    """A cell for a person; machines get the value itself: numbers, seconds, moments."""
+    if value is None:
+        return ""
+    if column == "seconds":
+        return render.duration(value)
+    if column == "started":
+        return str(value)[:16].replace("T", " ")
+    if isinstance(value, float):
+        return f"{value:.4f}"
     return render.count(value) if isinstance(value, int) else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -318,6 +319,7 @@ def _input(
     if request.metadata is not None:
         check_readable(request.metadata, "--metadata")
     if request.source is not None:
+        _refuse_generated(request, known)
         return file_of(request.source, request.source_format), request.source_format
     if request.source_format == BUILT_IN or (known and known.format == BUILT_IN and request.source_format is None):
         return None, BUILT_IN
@@ -330,6 +332,20 @@ def _input(
         say=say,
     )
     return path, request.source_format or card.format
+
+
+def _refuse_generated(request: Request, known: catalog.DatasetCard | None) -> None:
+    """What is generated reads no file, and a file under its name would take its place.
+
+    Raises:
+        RecbenchError: both are asked for.
+    """
+    if BUILT_IN in (request.source_format, known.format if known else ""):
+        raise RecbenchError(
+            f"{request.name} is generated, so --source {request.source} cannot be its source.",
+            why="A file under that name would take the place of the generated data.",
+            fix=f"Another name: recbench prepare my-data --source {shlex.quote(str(request.source))}",
+        )
 
 
 def _core(request: Request, known: catalog.DatasetCard | None, source_format: str) -> tuple[int, str]:

@@ -19,8 +19,8 @@ class Column:
     head: str
     cells: tuple[str, ...]
     left: bool = False
-    optional: bool = False
-    """Left out where the table would be too wide; the last one first."""
+    optional: str = ""
+    """A group of columns that is left out whole where the table would be too wide, the last one first. Empty: it stays."""
 
     @property
     def width(self) -> int:
@@ -41,8 +41,8 @@ def aligned(cells: Sequence[str]) -> tuple[str, ...]:
 def lines(columns: Sequence[Column], width: int) -> list[str]:
     """The table. Too wide: optional columns go, then what is left over stands below, behind the first column again."""
     chosen = list(columns)
-    while _width(chosen) > width and any(column.optional for column in chosen):
-        chosen.remove(next(column for column in reversed(chosen) if column.optional))
+    while _width(chosen) > width and (groups := [column.optional for column in chosen if column.optional]):
+        chosen = [column for column in chosen if column.optional != groups[-1]]
     first, *others = chosen
     first = _narrowed(first, int(width * FIRST_SHARE))
     found: list[str] = []

@@ -66,16 +66,16 @@ def _main(table: Table, settings: Settings) -> list[Column]:
             Column("against", tuple(row.contrast.against if row.contrast else "" for row in rows) + blank, left=True)
         )
 
-    def tested(of: Sequence[Row], label: str, *, optional: bool) -> list[Column]:
+    def tested(of: Sequence[Row], label: str, optional: str = "") -> list[Column]:
         differences = tuple(words.difference(row.contrast, settings.interval) for row in of) + blank
         ps = tuple(words.p_value(row.contrast) for row in of) + blank
         return [Column(f"d {label} [{level} CI]", differences, optional=optional), Column("p  ", ps, optional=optional)]
 
-    columns += tested(rows, primary.label, optional=False)
+    columns += tested(rows, primary.label)
     for metric in others:
         of = table.on(metric)
         columns.append(Column(metric.label, _scores(table, of, str(metric))))
-        columns += tested(of, metric.label, optional=True)
+        columns += tested(of, metric.label, optional=metric.label)
     return columns
 
 

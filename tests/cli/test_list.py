@@ -12,7 +12,7 @@ from rich.console import Console
 
 from recbench.cli import render
 from recbench.cli.app import run
-from recbench.cli.list import KINDS
+from recbench.cli.list import KINDS, _heading, _text
 from recbench.errors import RecbenchError
 from recbench.registry import BACKBONES, HEADS, LOSSES, SOURCES, TOKENISERS
 from tests.run_folders import make_run, ranks
@@ -59,14 +59,16 @@ def test_every_fix_that_names_a_kind_names_one_that_is_listed(capsys: Captured) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_word_is_broken_and_no_line_is_longer_than_the_terminal(kind: str, width: int, capsys: Captured) -> None:
     rows, lines, told = listed(kind, capsys)
-    shown = [column for column in rows[0] if column in lines[1]]
+    shown = [column for column in rows[0] if _heading(column) in lines[1]]
     gone = [column for column in rows[0] if column not in shown]
     assert max(map(len, lines)) <= width
     assert shown[0] in ("name", "run")
     assert len(shown) > 1
-    words = {word for row in rows for column in shown for word in str(row[column]).split() if not word.isdigit()}
+    words = {
+        word for row in rows for column in shown for word in _text(column, row[column]).split() if not word.isdigit()
+    }
     assert words <= {word for line in lines for word in line.split()}
-    assert all(column in told for column in gone)
+    assert all(_heading(column) in told for column in gone)
     assert ("no room for" in told) == bool(gone)
 
 
@@ -83,7 +85,7 @@ def test_the_most_telling_columns_stay_longest(width: int, capsys: Captured) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_off_a_terminal_a_row_is_a_line_and_no_column_goes(kind: str, capsys: Captured) -> None:
     rows, lines, told = listed(kind, capsys)
-    assert all(column in lines[1] for column in rows[0])
+    assert all(_heading(column) in lines[1] for column in rows[0])
     assert len(lines) == len(rows) + 3
     assert not told
 
@@ -97,3 +99,28 @@ def test_a_dataset_that_cannot_be_read_hides_no_other(tmp_path: Path, capsys: Ca
     assert rows["broken"] == "cannot be read"
     assert "beauty" in rows
     assert "card.json" in captured.err
+
+
+def test_a_run_that_cannot_be_read_hides_no_other(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "run.json").write_text("{")
+    assert run(["list", "runs"]) == 0
+    captured = capsys.readouterr()
+    assert "tiny-markov-none-s0" in captured.out
+    assert "cannot be read" in captured.out
+    assert "broken" in captured.err
+
+
+def test_runs_are_numbers_for_machines(tmp_path: Path, capsys: Captured) -> None:
+    told = {
+        "metrics": {"test": {"hr@10": 0.123456, "ndcg@10": 0.1}},
+        "seconds": {"fit": 70.0, "test": 2.5},
+        "epochs": 7,
+    }
+    make_run(tmp_path / "more", "sasrec", ranks(np.arange(20)), **told)
+    assert run(["list", "runs", "--runs", "more", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["HR@10"], row["NDCG@10"], row["seconds"], row["epochs"]) == (0.123456, 0.1, 72.5, 7)
+    assert row["started"] == "2026-01-01T00:00:00+00:00"
+    assert run(["list", "runs", "--runs", "more"]) == 0
+    assert "1 min 12 s" in capsys.readouterr().out

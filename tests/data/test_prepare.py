@@ -354,3 +354,13 @@ def test_recbole_files_keep_the_order_of_ties(tmp_path: Path) -> None:
     assert table["timestamp:float"].is_monotonic_increasing
     assert table["timestamp:float"].is_unique
     assert "".join(table["item_id:token"]) == "dacb"
+
+
+@pytest.mark.parametrize(("name", "source_format"), [("synthetic", None), ("synthetic", "table"), ("x", "synthetic")])
+def test_what_is_generated_takes_no_file(name: str, source_format: str | None, tmp_path: Path) -> None:
+    (tmp_path / "my events.csv").write_text("user,item\n1,2\n")
+    request = Request(name=name, home=tmp_path, source=tmp_path / "my events.csv", source_format=source_format)
+    with pytest.raises(RecbenchError) as error:
+        prepare(request)
+    assert error.value.code == Exit.USAGE
+    assert f"recbench prepare my-data --source '{tmp_path / 'my events.csv'}'" in error.value.fix

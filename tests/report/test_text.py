@@ -58,13 +58,33 @@ def test_optional_columns_go_first_and_the_rest_folds_behind_the_first() -> None
     columns = [
         Column("name", ("a", "b"), left=True),
         Column("one", ("1" * 10, "1")),
-        Column("gone", ("9" * 10, "9"), optional=True),
+        Column("gone", ("9" * 10, "9"), optional="more"),
         Column("two", ("2" * 10, "2")),
     ]
     folded = lines(columns, 20)
     assert not any("gone" in line for line in folded)
     assert [line.split() for line in folded if "name" in line] == [["name", "one"], ["name", "two"]]
     assert lines(columns, 80)[0].split() == ["name", "one", "gone", "two"]
+
+
+def test_columns_that_belong_together_go_together() -> None:
+    columns = [
+        Column("name", ("a",), left=True),
+        Column("d one", ("1" * 10,), optional="one"),
+        Column("p", ("1" * 5,), optional="one"),
+        Column("d two", ("2" * 10,), optional="two"),
+        Column("q", ("2" * 5,), optional="two"),
+    ]
+    assert lines(columns, 80)[0].split() == ["name", "d", "one", "p", "d", "two", "q"]
+    assert lines(columns, 40)[0].split() == ["name", "d", "one", "p"]
+    assert lines(columns, 20) == []
+
+
+def test_at_no_width_a_difference_stands_without_its_p(found: Comparison) -> None:
+    for width in range(60, 160, 5):
+        shown = lines(text._main(found.tables[0], found.settings), width)
+        headings = " ".join(line for line in shown if line.lstrip().startswith("system"))
+        assert headings.count("CI]") == headings.split().count("p")
 
 
 def test_a_number_keeps_its_percent_sign() -> None:
