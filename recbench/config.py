@@ -31,8 +31,14 @@ def read_toml(path: Path) -> Table:
         raise RecbenchError(
             f"Config file {path} cannot be read.", why=str(error), fix="Check the path after --config."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecbenchError(f"{path} is not TOML.", why=str(error), fix="Mend the line named above.") from error
+    except UnicodeDecodeError as error:
+        raise RecbenchError(
+            f"{path} is not TOML.",
+            why=f"It has bytes that are not UTF-8, the first at {error.start}.",
+            fix="Write the file again as UTF-8.",
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecbenchError(f"{path} is not TOML.", why=f"{error}.", fix=f"Mend it there: {path}") from error
 
 
 def shipped_configs() -> dict[str, Path]:

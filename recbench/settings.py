@@ -49,9 +49,26 @@ class Asked:
         flags = {"backbone": {"name": self.backbone}, "head": {"name": self.head}}
         for key, flag in flags.items():
             if flag["name"] is not None:
+                _refuse_another(key, table.get(key), flag["name"], self.config)
                 table = merge(table, {key: flag})
         named = {"dataset": self.dataset, "until": self.until, "from": self.start}
         return merge(table, {key: value for key, value in named.items() if value is not None})
+
+
+def _refuse_another(part: str, given: Any, flag: str, config: Path | None) -> None:
+    """Settings of one backbone or head mean nothing to another.
+
+    Raises:
+        RecbenchError: the file holds those of another than the flag names.
+    """
+    if config is None or not isinstance(given, Mapping) or given.get("name") in (None, flag) or len(given) == 1:
+        return
+    option = {"backbone": "--backbone", "head": "--reason"}[part]
+    raise RecbenchError(
+        f"{config} is of {part} {given['name']}, and {option} says {flag}.",
+        why=f"Its [{part}] holds settings that {flag} does not have.",
+        fix=f"{option} {given['name']}, or leave {option} or --config out",
+    )
 
 
 @dataclass(frozen=True, slots=True)

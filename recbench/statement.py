@@ -70,6 +70,7 @@ def begun(
         config_sha256=resolved.sha256(origin.get("config_sha256")),
         rank_cutoff=model.rank_cutoff,
         started_from=origin,
+        n_parameters=model.n_parameters,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -129,7 +130,7 @@ def rank_warnings(test: Ranks) -> list[str]:
         warnings.append(f"diverged: {test.n_nan} test targets have a NaN score and count as last")
     tied = float((test.tied > 0).mean()) if len(test.users) else 0.0
     if tied > 0.01:
-        warnings.append(f"{tied:.1%} of test targets tie with another item: the tie rule matters")
+        warnings.append(f"{100 * tied:.1f} % of test targets tie with another item: the tie rule matters")
     return warnings
 
 

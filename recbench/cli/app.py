@@ -87,10 +87,12 @@ def run(args: list[str] | None = None) -> int:
         render.err.print("stopped")
         return int(Exit.STOPPED)
     except TyperException as error:
-        if error.format_message():  # else no arguments at all: the help was shown in place of a message
+        if said := error.format_message().replace(
+            "Value error, ", ""
+        ):  # else no arguments at all: the help was shown in place of a message
             where = getattr(error, "ctx", None)  # of the command whose line it is
             fix = f"{where.command_path if where else 'recbench'} --help"
-            render.show_error(RecbenchError(error.format_message(), why="The command line could not be read.", fix=fix))
+            render.show_error(RecbenchError(said, why="The command line could not be read.", fix=fix))
         return int(Exit.USAGE)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

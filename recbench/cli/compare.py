@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -62,6 +63,13 @@ def _format(asked: Format | None, json: bool, output: Path | None) -> Format:
         )
     if json:
         return "json"
+    if asked is None and output is not None and output.suffix.lower() not in ("", ".txt", *_SUFFIXES):
+        known = ", ".join(f"{suffix} ({name})" for suffix, name in _SUFFIXES.items())
+        raise RecbenchError(
+            f"{output} does not say which format it is to have.",
+            why=f"{output.suffix} is none of: .txt (table), {known}.",
+            fix=f"--output {shlex.quote(str(output.with_suffix('.md')))}, or say it: --format table",
+        )
     return asked or _SUFFIXES.get(output.suffix.lower() if output else "", "table")
 
 

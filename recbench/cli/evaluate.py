@@ -164,4 +164,8 @@ def _numbers(steps: str) -> list[int]:
     try:
         return [int(part) for part in steps.split(",")]
     except ValueError as error:
-        raise RecbenchError(f"--steps {steps!r} cannot be read.", why=str(error), fix="--steps 1,2,4,8") from error
+        raise RecbenchError(
+            f"--steps {steps!r} cannot be read.",
+            why="It is whole numbers with commas between them.",
+            fix="--steps 1,2,4,8",
+        ) from error

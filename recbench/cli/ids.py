@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from recbench.cli import options, render
-from recbench.errors import Exit, RecbenchError, meant
+from recbench.errors import RecbenchError, meant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,8 +65,7 @@ def _row(items: pd.DataFrame, raw: str) -> int:
         raise RecbenchError(
             f"No item {raw!r} in this dataset.",
             why="Items are named by their raw ids, the column raw_id of items.parquet.",
-            fix=meant(raw, items["raw_id"]) or "--item one of those",
-            code=Exit.DATA,
+            fix=meant(raw, items["raw_id"], "--item {}") or f"For example --item {items['raw_id'].iloc[0]}",
         )
     return int(found[0]) + 1
 

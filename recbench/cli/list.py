@@ -63,26 +63,11 @@ def list(  # noqa: A001 - it is the command's name
 
 
 def _show(kind: str, rows: Any) -> None:
-    """One table. Off a terminal, a row is a line; on one too narrow for that, columns of less weight give way."""
-    shown, gone = [*rows[0]], []
-    yielding = [column for column in YIELDING if column in shown]
-    built = _built(kind, shown, rows)
-    while render.out.is_terminal and yielding and render.natural_width(built) > render.out.width:
-        gone.append(yielding.pop(0))
-        shown.remove(gone[-1])
-        built = _built(kind, shown, rows)
-    if not render.out.is_terminal:
-        built.width = render.natural_width(built)
-    render.out.print(built)
-    if gone:
-        render.say(f"{kind}: no room for {', '.join(map(_heading, gone))}; --json has them")
-
-
-def _built(kind: str, shown: Any, rows: Any) -> Any:
+    shown = [*rows[0]]
     cells = [[_text(column, row[column]) for column in shown] for row in rows]
-    return render.table(
-        kind, [_heading(column) for column in shown], cells, left=sum(column in LEFT for column in shown)
-    )
+    left = sum(column in LEFT for column in shown)
+    yielding = [_heading(column) for column in YIELDING]
+    render.show_table(kind, [_heading(column) for column in shown], cells, left=left, yielding=yielding)
 
 
 def _registered(plural: str) -> Any:

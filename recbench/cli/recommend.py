@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recbench.cli import options, render
+from recbench.data.describe import number_of
 from recbench.errors import RecbenchError, meant, nearest
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def recommend(
         return
     name = f"user {user}" if user is not None else "this history"
     latest = ", ".join(line["title"] or line["raw_id"] for line in past[-3:])
-    render.say(f"{len(past)} events, the latest: {latest}")
+    render.say(f"{number_of(len(past), 'event')}, the latest: {latest}")
     has_titles = any(line["title"] for line in listed)
     rows = [
         [str(place), line["raw_id"], *([line["title"] or ""] if has_titles else []), f"{line['score']:.3f}"]

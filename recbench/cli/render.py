@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,8 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 count = describe.count
+HASH = re.compile("[0-9a-f]{64}")
+"""A sha256; a person needs its first digits."""
 
 
 def show_error(error: RecbenchError) -> None:
@@ -43,6 +46,10 @@ def fact(about: str, name: str, value: object) -> str:
 def _told(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key.replace('_', ' ')} {_told(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return " + ".join(map(_told, value)) or "none"
+    if isinstance(value, str) and HASH.fullmatch(value):
+        return value[:12]
     return f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
@@ -81,6 +88,43 @@ def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str
     for row in rows:
         built.add_row(*[escape(cell) for cell in row])
     return built
+
+
+def show_table(
+    title: str | None,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int = 1,
+    yielding: Sequence[str] = (),
+    else_in: str = "--json has",
+) -> None:
+    """Print a table. Off a terminal, a row is a line; on one too narrow for that, columns of less weight give way.
+
+    Args:
+        yielding: columns that give way, the first one first; those that a table lacks are passed over.
+        else_in: where the missing columns are, for a note on stderr.
+    """
+    kept = list(range(len(columns)))
+    gone: list[str] = []
+
+    def built() -> Table:
+        cells = [[row[place] for place in kept] for row in rows]
+        return table(title, [columns[place] for place in kept], cells, left=sum(place < left for place in kept))
+
+    for name in [name for name in yielding if name in columns] if out.is_terminal else []:
+        if natural_width(built()) <= out.width:
+            break
+        kept.remove(list(columns).index(name))
+        gone.append(name.strip())
+    shown = built()
+    if not out.is_terminal:
+        shown.width = natural_width(shown)
+    out.print(shown)
+    if gone:
+        say(
+            f"{f'{title}: ' if title else ''}no room for {', '.join(gone)}; {else_in} {'them' if len(gone) > 1 else 'it'}"
+        )
 
 
 def natural_width(built: Table) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +35,12 @@ def report(
     from recbench.report.extra import require
 
     require("jinja2", "matplotlib")
+    if output.suffix.lower() not in ("", ".html", ".htm"):
+        raise RecbenchError(
+            f"{output} cannot be the page.",
+            why=f"The page is HTML, and {output.suffix} is the name of something else.",
+            fix=f"--output {shlex.quote(str(output.with_suffix('.html')))}; figures as PDF: --figures DIR",
+        )
     refuse_unwritable(output, "report.html")
     if figures is not None and figures.exists() and not figures.is_dir():
         raise RecbenchError(f"{figures} is a file.", why="Figures go into a folder.", fix="--figures DIR")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +63,7 @@ def _show_run(run: Run) -> None:
     m = run.manifest
     render.out.print(f"[bold]{escape(run.folder.name)}[/]  {m.status}")
     facts = {
-        "system": f"{m.system}, {render.count(m.n_parameters)} parameters, seed {m.seed}",
+        "system": f"{m.system}, {f'{render.count(m.n_parameters)} parameters, ' if m.n_parameters else ''}seed {m.seed}",
         "loss": m.loss,
         "sees": _sees(m.inputs),
         "dataset": f"{m.dataset['name']}, {render.count(m.dataset['users'])} users, {render.count(m.dataset['items'])} items "
@@ -104,16 +105,22 @@ def _speed(m: Manifest) -> str:
 
 def _sees(inputs: Mapping[str, Any]) -> str:
     """``inputs`` of a run in words."""
-    history = "whole histories" if inputs["history"] == "all" else f"the last {inputs['history']} events"
+    from recbench.data.describe import number_of
+
+    last = inputs["history"]
+    history = "whole histories" if last == "all" else f"the last {number_of(last, 'event') if last > 1 else 'event'}"
     if not (times := inputs.get("timestamps")):
         return history
     return f"{history}, and their times" + ("" if times == "history" else " and the target's")
 
 
 def _trained(run: Run) -> str:
+    from recbench.data.describe import number_of
+
     m = run.manifest
     if not m.seconds:
-        return "not yet"
+        done = len(_log(run))
+        return f"{number_of(done, 'epoch')} so far" if done else "not yet"
     stages = ", ".join(f"{name} {render.duration(seconds)}" for name, seconds in m.seconds.items())
     return f"best: {m.kept}; {stages}" if m.kept else stages
 
@@ -148,7 +155,9 @@ def _show_epochs(run: Run) -> None:
         ]
         for line in shown
     ]
-    render.out.print(render.table(None, ["stage", "epoch", *terms, "valid HR@10", "NDCG@10  ", "users/s"], rows))
+    headings = ["stage", "epoch", *terms, "valid HR@10", "NDCG@10  ", "users/s"]
+    yielding = ["users/s", "valid HR@10", *reversed(terms)]
+    render.show_table(None, headings, rows, yielding=yielding, else_in=f"{run.folder / 'log.jsonl'} has")
     render.out.print("* best so far" + (f"; {len(lines)} epochs, not all shown" if len(shown) < len(lines) else ""))
 
 
@@ -162,18 +171,21 @@ def _show_diagnostics(run: Run) -> None:
         names = sorted({name for line in shown.values() for name in line["diagnostics"]}, key=_in_order)
         if not names:
             continue
-        rows = [
-            [name, *(f"{line['diagnostics'].get(name, float('nan')):.4g}" for line in shown.values())] for name in names
-        ]
+        rows = [[name, *(_noted(line["diagnostics"].get(name)) for line in shown.values())] for name in names]
         headings = [f"epoch {epoch}{' (best)' if best and epoch == best[0]['epoch'] else ''}" for epoch in shown]
         render.out.print(render.table(f"diagnostics, stage {stage}", ["", *headings], rows))
     stages = {line["stage"] for line in lines}
     for about, facts in run.manifest.facts.items():
         for name, fact in facts.items():
-            render.out.print(f"  {'stage ' if about in stages else ''}{render.fact(about, name, fact)}")
+            render.out.print(escape(f"  {'stage ' if about in stages else ''}{render.fact(about, name, fact)}"))
+
+
+def _noted(value: float | None) -> str:
+    """Nothing where an epoch noted none, or drew none."""
+    return "" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 def _in_order(name: str) -> tuple[str, int]:
-    """``similarity@10`` behind ``similarity@9``."""
+    """``similarity@10`` behind ``similarity@9``, and ``similarity`` before both."""
     text, _, number = name.partition("@")
-    return text, int(number) if number.isdecimal() else 0
+    return text, int(number) if number.isdecimal() else -1

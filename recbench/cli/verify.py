@@ -54,7 +54,7 @@ def _dataset(path: Path, datasets: Path) -> Path | None:
             f"There is no run and no prepared dataset {path}.",
             why=f"Neither {path} nor {named} is there.",
             fix="recbench list runs, or recbench list datasets",
-            code=Exit.DATA,
+            code=Exit.RUN,
         )
     return next((folder for folder in (path, named) if is_dataset(folder)), None)
 

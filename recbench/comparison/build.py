@@ -194,7 +194,7 @@ def _system(g: Group, places: Sequence[Places], settings: Settings) -> System:
         folders=tuple(str(run.folder) for run in g.runs),
         deterministic=g.deterministic,
         tied=float(np.mean([place.tied(settings.candidates) for place in places])),
-        n_parameters=first.manifest.n_parameters if first.given is None else None,
+        n_parameters=first.manifest.n_parameters or None,  # closed form has none
         ms_per_user=float(np.mean(times)) if times else None,
         training_seconds=float(np.mean(seconds)) if seconds else None,
         peak_memory_mb=max(memory) if memory else None,

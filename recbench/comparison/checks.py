@@ -176,9 +176,11 @@ def _mixed(neural: Sequence[Group]) -> list[str]:
         found.append(f"Mixed training losses, which alone can decide the order. {told}.")
     inputs = {g.label: flat(g.runs[0].manifest.inputs) for g in neural}
     for name in dict.fromkeys(name for seen in inputs.values() for name in seen):
-        values = {label: _plain(seen.get(name)) for label, seen in inputs.items()}
-        if len(set(values.values())) > 1:
-            told = "; ".join(f"{label}: {value}" for label, value in values.items())
+        values: dict[str, list[str]] = defaultdict(list)
+        for label, seen in inputs.items():
+            values[_plain(seen.get(name))].append(label)
+        if len(values) > 1:
+            told = "; ".join(f"{value}: {', '.join(labels)}" for value, labels in values.items())
             found.append(f"Unequal inputs: {name} differs. {told}.")
     return found
 

@@ -159,7 +159,8 @@ def facts(card: Card) -> Iterator[tuple[str, str]]:
     """All that a card says, as a label and a sentence each."""
     yield "source", _source(card.source)
     yield "filters", _filters(card.filters)
-    density = card.interactions / (card.users * card.items)
+    pairs = card.interactions - card.audit["repeated_user_item_events"]
+    density = pairs / (card.users * card.items)
     yield "size", f"{card.interactions / card.users:.2f} events a user, density {_percent(density, 4)}"
     yield from exam(card)
     if "test" in card.oracle:

@@ -144,8 +144,9 @@ def _grid(time: np.ndarray, longest: int) -> int:
 
 def _recbole(dataset: Dataset, folder: Path) -> tuple[str, ...]:
     """``<name>.inter`` and, where there is metadata, ``<name>.item`` with RecBole's typed headers."""
-    folder.mkdir(parents=True, exist_ok=True)
     events, users, items = dataset.interactions(), dataset.users(), dataset.items()
+    _refuse_tabs([*users[columns.RAW_ID], *items[columns.RAW_ID]])
+    folder.mkdir(parents=True, exist_ok=True)
     timed = dataset.card.time_unit is not None
     times = events[columns.TIMESTAMP].to_numpy() if timed else None
     written, moved = increasing(events[columns.USER].to_numpy(), times)
@@ -153,7 +154,6 @@ def _recbole(dataset: Dataset, folder: Path) -> tuple[str, ...]:
     if events[columns.RATING].notna().any():
         cells["rating:float"] = _numbers(events[columns.RATING].to_numpy())
     cells["timestamp:float"] = _numbers(written.astype(np.int64))
-    _refuse_tabs([*users[columns.RAW_ID], *items[columns.RAW_ID]])
     _whole(folder / f"{dataset.name}.inter", _delimited(cells, "\t"))
     described = items[columns.TITLE].notna().any() or items[columns.CATEGORIES].notna().any()
     if described:

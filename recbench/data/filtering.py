@@ -102,10 +102,22 @@ def _filtered(events: Events, rows: np.ndarray, filters: Filters) -> Iterator[tu
         rows = rows[one_of_each(taken(events.user, rows), taken(events.item, rows), time, filters.duplicates)]
         yield f"{filters.duplicates} of each user and item", "--duplicates keep", rows
     if filters.core > 1:
+        before = rows
         kept, rounds = k_core(taken(events.user, rows), taken(events.item, rows), filters.core)
         rows = rows[kept] if rounds else rows
         said = f"{rounds} round{'s' if rounds != 1 else ''}" if rounds else "nothing to drop"
-        yield f"{filters.core}-core, {said}", f"--core {filters.core - 1}, or --core 0 for none", rows
+        weaker = "" if len(rows) else _weaker(events, before, filters.core)
+        yield f"{filters.core}-core, {said}", weaker, rows
+
+
+def _weaker(events: Events, rows: np.ndarray, core: int) -> str:
+    """The largest core that leaves something: cores lie in one another, so it is found by halving."""
+    user, item = taken(events.user, rows), taken(events.item, rows)
+    low, high = 1, core
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if k_core(user, item, middle)[0].any() else (low, middle)
+    return f"--core {low}, or --core 0 for none" if low > 1 else "--core 0"
 
 
 def moment(option: str, text: str) -> int:

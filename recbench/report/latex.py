@@ -199,7 +199,7 @@ def _number(text: str) -> str:
 
 def _words(text: str) -> str:
     """A sentence of ours, with other people's names in it."""
-    escaped = re.sub(r"(^|\s)\+-\s?(?=\d|sd)", r"\1$\\pm$", escape(text))
+    escaped = re.sub(r"(^|[\s(])\+-\s?(?=\d|sd)", r"\1$\\pm$", escape(text))
     escaped = re.sub(r"(?<=\d) (?=\d{3}\b|\\%)", r"\\,", escaped)
     for ours, sign in _SIGNS.items():
         escaped = escaped.replace(ours, sign)

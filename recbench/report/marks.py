@@ -11,10 +11,10 @@ _DECIMALS = 4
 
 
 def marks(values: Sequence[float]) -> list[Mark]:
-    """``best`` for the largest, ``second`` for the next; values equal as printed share a mark. One value alone has none."""
+    """``best`` for the largest, ``second`` for the next; values equal as printed share a mark. Where all are equal none has one."""
     rounded = [round(value, _DECIMALS) for value in values]
     order = sorted(set(rounded), reverse=True)
-    if len(rounded) < 2:
+    if len(order) < 2:
         return [""] * len(rounded)
     names: dict[float, Mark] = dict(zip(order, ("best", "second"), strict=False))  # zip ends at the shorter
     return [names.get(value, "") for value in rounded]

@@ -84,10 +84,10 @@ def users_needed(contrast: Contrast) -> str:
 
 
 def cost(of: Cost, name: str) -> str:
-    """A cost with a mark where it stands on the front; empty where it is not known."""
+    """A cost with a mark where it stands on the front; ``-`` where there is none, or it is not known."""
     value = getattr(of, name)
     if value is None:
-        return ""
+        return "-  "
     told = (
         f"{value:.2f}"
         if name == "ms_per_user"

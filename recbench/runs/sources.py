@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def read(paths: Iterable[Path], *, qrels: Path | None = None, dataset: str | Non
             folders += [] if found else [path]
         elif path.is_file():
             files.append(path)
+        elif not path.exists() and path.suffix.lower() in SUFFIXES:
+            raise _no_file(path)
         else:
             folders.append(path)
     runs = find_folders(folders)
@@ -70,6 +73,17 @@ def read(paths: Iterable[Path], *, qrels: Path | None = None, dataset: str | Non
         if qrels is None or path.resolve() != qrels.resolve():  # a pattern may name it, too
             runs += _file(path, qrels, dataset)
     return runs
+
+
+def _no_file(path: Path) -> RecbenchError:
+    here = [found.name for found in path.parent.glob("*") if found.suffix.lower() in SUFFIXES]
+    near = nearest(path.name, here)
+    return RecbenchError(
+        f"There is no file {path}.",
+        why=f"Tables in {path.parent}/: {', '.join(sorted(here)[:3]) or 'none'}.",
+        fix=f"Did you mean {path.parent / near}?" if near else f"ls {shlex.quote(str(path.parent))}",
+        code=Exit.COMPARISON,
+    )
 
 
 def _holds_runs(folder: Path) -> bool:
@@ -205,7 +219,7 @@ def ids(values: pd.Series[Any], path: Path, what: str) -> pd.Series[Any]:
 
 def _seed(path: Path, seed: Any) -> int:
     if not isinstance(seed, (int, float, np.integer, np.floating)) or pd.isna(seed) or seed != int(seed):
-        raise _unreadable(path, f"The seed {seed!r} is no whole number.")
+        raise _unreadable(path, f"The seed {_plain(pd.Series([seed]))} is no whole number.")
     return int(seed)
 
 
@@ -241,11 +255,16 @@ def _whole(path: Path, values: pd.Series[Any], name: str, *, least: int) -> pd.S
     if wrong.any():
         raise _unreadable(
             path,
-            f"{name} is {values[wrong].iloc[0]!r} in {int(wrong.sum())} of {len(values)} rows; it is a whole number from "
+            f"{name} is {_plain(values[wrong])} in {int(wrong.sum())} of {len(values)} rows; it is a whole number from "
             f"{least}.",
             "Count ranks from 1, leave empty what a list does not hold, and give ties as columns above and tied.",
         )
     return numbers.astype(np.int64)
+
+
+def _plain(values: pd.Series[Any]) -> str:
+    """The first of them as it was written."""
+    return repr(values.tolist()[0])
 
 
 def _candidates(path: Path, rows: pd.DataFrame) -> str | None:
@@ -266,7 +285,7 @@ def _values(path: Path, rows: pd.DataFrame, measured: Sequence[str], kind: str) 
         wrong = ~values.between(0, 1)
         if wrong.any():
             raise _unreadable(
-                path, f"{name} is {rows[name][wrong].iloc[0]!r} in {int(wrong.sum())} rows; it lies in 0 .. 1."
+                path, f"{name} is {_plain(rows[name][wrong])} in {int(wrong.sum())} rows; it lies in 0 .. 1."
             )
         frame[name] = values.astype(np.float64)
     if frame.duplicated([columns.USER, columns.TARGET]).any():

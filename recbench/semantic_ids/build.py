@@ -228,9 +228,19 @@ def _told(dataset: Dataset, vectors: Vectors, settings: IdSettings, seed: int) -
         raise RecbenchError(
             f"Dataset {dataset.name} has too few items for these ids.",
             why=f"{error}.",
-            fix=f"--set ids.codes={max(2, int(vectors.known_N.sum()) // 4)}",
+            fix=_fewer(vectors, settings),
             code=Exit.DATA,
         ) from error
+
+
+def _fewer(vectors: Vectors, settings: IdSettings) -> str:
+    """What to type where there are too few items for so many codes, if anything helps."""
+    n_known = int(vectors.known_N.sum())
+    if n_known >= TOKENISERS.load(settings.method).least_items(2):
+        return f"--set ids.codes={max(2, n_known // 4)}"
+    if settings.features.source == "cooc" or vectors.facts["source"] == "cooc":
+        return "Prepare more data: items need others near them in training, or texts (recbench prepare NAME --metadata FILE)"
+    return "--set features.source=cooc, or prepare the dataset with a file that describes its items: --metadata FILE"
 
 
 def _size(n_items: int) -> int:

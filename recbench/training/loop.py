@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from recbench.data.batching import TrainingRows
 from recbench.data.dataset import Histories, Queries
+from recbench.data.describe import number_of
 from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import Ranks, evaluate
@@ -324,7 +325,7 @@ def _doubts(progress: Progress, settings: Settings, number: int, stage: Stage, o
     if mine and progress.best_epoch is not None and progress.best_epoch == progress.epoch:
         doubts.append(f"{stage.name}: the best epoch is the last ({progress.epoch}): more epochs may be better ({own})")
     elif progress.waited < settings.patience:
-        doubts.append(f"{stage.name}: patience never ran out in {progress.epoch} epochs")
+        doubts.append(f"{stage.name}: patience never ran out in {number_of(progress.epoch, 'epoch')}")
     if number and not mine:
         doubts.append(f"{stage.name}: no epoch was better than the stage before; its weights are not kept")
     if len(progress.losses) > 1 and progress.losses[-1] - progress.losses[-2] > 0.05 * abs(progress.losses[-2]):

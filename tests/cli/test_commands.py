@@ -30,6 +30,11 @@ def home(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     places = ["--datasets", str(home / "datasets"), "--runs", str(home / "runs"), "--quiet"]
     assert run(["train", "--backbone", "sasrec", "--seeds", "0,1", *SMALL, *places]) == 0
     assert run(["train", "--backbone", "markov", *places]) == 0
+    (home / "runs" / "tiny-lru.toml").write_text(
+        '[backbone]\nname = "lru"\nwidth = 8\n[head]\nname = "lares"\ngroup = 4\n'
+    )
+    (home / "runs" / "broken.toml").write_text("x = [\n")
+    (home / "runs" / "latin.toml").write_bytes(b"x = '\xe9'\n")
     return home
 
 
@@ -98,7 +103,15 @@ def failed(args: list[str], capsys: Captured) -> tuple[int, str]:
         ([*DIFFUSE, "--set", "head.levels=1", "--set", "head.schedule=cosine"], 2, "at least 2 levels"),
         (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "0,1"], 2, "between 1 and 1,000"),
         (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "1000000"], 2, "between 1 and 1,000"),
-        (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "1,x"], 2, "cannot be read"),
+        (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "1,x"], 2, "It is whole numbers with commas"),
+        (["prepare", "synthetic", "--set", "users=abc"], 2, "It takes a whole number"),
+        (["prepare", "synthetic", "--set", "users=abc"], 2, "--set users=6000"),
+        (["train", "--backbone", "sasrec", "--config", "runs/tiny-lru.toml"], 2, "fix: --backbone lru"),
+        (["train", "--reason", "pause", "--config", "runs/tiny-lru.toml"], 2, "fix: --reason lares"),
+        (["train", "--backbone", "sasrec", "--config", "runs/broken.toml"], 2, "fix: Mend it there: runs/broken.toml"),
+        (["train", "--backbone", "sasrec", "--config", "runs/latin.toml"], 2, "not UTF-8"),
+        (["report", "runs", "--output", "page.pdf"], 2, "--output page.html"),
+        (["verify", "nowhere"], 4, "no run and no prepared dataset"),
         (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "1,2"], 2, "takes no number of reasoning steps"),
         (["evaluate", "runs/tiny-markov-none-s0", "--steps", "1,2"], 2, "takes no number of reasoning steps"),
         (["evaluate", "runs/tiny-sasrec-none-s0", "--draws", "1"], 2, "2 to 100 of them"),
@@ -196,6 +209,42 @@ def test_show_tells_a_run_and_a_dataset(capsys: Captured) -> None:
     assert "200" in capsys.readouterr().out
     assert run(["show", "runs/tiny-sasrec-none-s0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["seed"] == 0
+
+
+def test_show_tells_how_far_an_unfinished_run_is(home: Path, tmp_path: Path, capsys: Captured) -> None:
+    shutil.copytree(home / "runs" / "tiny-sasrec-none-s0", tmp_path / "cut")
+    manifest = json.loads((tmp_path / "cut" / "run.json").read_text())
+    assert manifest["n_parameters"] > 0
+    manifest |= {"status": "interrupted", "seconds": {}, "metrics": {}, "epochs": 0, "best_epoch": None}
+    (tmp_path / "cut" / "run.json").write_text(json.dumps(manifest))
+    assert run(["show", str(tmp_path / "cut")]) == 0
+    shown = capsys.readouterr().out
+    assert "2 epochs so far" in shown
+    (tmp_path / "cut" / "log.jsonl").unlink()
+    (tmp_path / "cut" / "run.json").write_text(json.dumps(manifest | {"n_parameters": 0}))
+    assert run(["show", str(tmp_path / "cut")]) == 0
+    shown = capsys.readouterr().out
+    assert "not yet" in shown
+    assert "parameters" not in shown
+
+
+def test_a_step_that_an_epoch_did_not_draw_is_blank_and_a_whole_stands_before_its_parts(
+    home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    shutil.copytree(home / "runs" / "tiny-sasrec-none-s0", tmp_path / "run")
+    log = tmp_path / "run" / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines[0]["diagnostics"] = {"depth@0": 0.25, "depth": float("nan")}
+    lines[1]["diagnostics"] = {"depth@10": 0.5, "depth@0": 0.125, "depth": 4.5}
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(["show", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().out
+    assert "nan" not in shown
+    assert [line.split() for line in shown.splitlines() if line.lstrip().startswith("depth")] == [
+        ["depth", "4.5"],
+        ["depth@0", "0.25", "0.125"],
+        ["depth@10", "0.5"],
+    ]
 
 
 def test_evaluate_says_that_the_ranks_agree(capsys: Captured) -> None:

@@ -129,3 +129,25 @@ def test_one_user_is_no_evidence_and_no_size_is_made_of_it(tmp_path: Path, capsy
     assert "One user can show no difference." in captured.out
     assert "Size of the difference" not in captured.out
     assert "Only 1 user:" in captured.err
+
+
+def test_a_suffix_that_says_no_format_is_refused_unless_the_format_is_said(home: Path, capsys: Captured) -> None:
+    assert run(["compare", "--output", "x.foo"]) == 2
+    assert "--output x.md" in capsys.readouterr().err
+    assert not (home / "x.foo").exists()
+    assert run(["compare", "--output", "x.foo", "--format", "csv", "--quiet"]) == 0
+    assert run(["compare", "--output", "x.txt", "--quiet"]) == 0
+    assert "Holm" in (home / "x.txt").read_text()
+
+
+def test_a_wrong_choice_is_answered_in_our_words(home: Path, capsys: Captured) -> None:
+    assert run(["compare", "--format", "foo"]) == 2
+    assert capsys.readouterr().err.startswith("error: Invalid value for '--format': 'foo' is not one of 'table'")
+
+
+def test_a_table_that_is_not_there_is_a_file_that_is_not_there(home: Path, capsys: Captured) -> None:
+    (home / "neg.csv").touch()
+    assert run(["compare", "nope.csv"]) == 5
+    told = capsys.readouterr().err
+    assert "There is no file nope.csv." in told
+    assert "Did you mean neg.csv?" in told

@@ -86,7 +86,7 @@ def test_quiet_prints_nothing_and_builds(capsys: Captured) -> None:
         (["ids", "tiny", "--set", "method.iterations=0"], 2, "at least 1"),
         (["ids", "tiny", "--set", "ids.codes=20000"], 3, "rkmeans with 20000 codes needs 20000 items"),
         (["ids", "tiny", "--set", "features.encoder=./nowhere"], 3, "no sentence encoder"),
-        (["ids", "tiny", "--item", "no-such-item"], 3, "No item 'no-such-item'"),
+        (["ids", "tiny", "--item", "no-such-item"], 2, "No item 'no-such-item'"),
         (["ids", "tiny", "--config", "nowhere.toml"], 2, "cannot be read"),
     ],
 )

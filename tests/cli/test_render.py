@@ -20,3 +20,25 @@ def test_prose_gives_way_to_names_and_numbers(capsys: pytest.CaptureFixture[str]
     terminal.print(render.table(None, ["name", "what", "NDCG@10", "events"], rows, left=2))
     said = capsys.readouterr().out
     assert all(whole in said for whole in ("amazon2018-arts-crafts", "0.1234", "1 097 592", "NDCG@10"))
+
+
+def test_a_hash_is_told_by_its_first_digits_and_a_list_by_its_words() -> None:
+    told = render.fact("align", "anchor", {"fields": ["title", "brand"], "sha256": "ab" * 32, "none": []})
+    assert told == "align, anchor: fields title + brand, sha256 abababababab, none none"
+
+
+def test_columns_of_less_weight_give_way_and_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    headings, row = ["epoch", "one", "two", "NDCG@10", "users/s"], ["1", "0.1" * 5, "0.2" * 5, "0.1234", "100"]
+    for width, kept in ((80, 5), (60, 4), (40, 3)):
+        terminal = Console(highlight=False, soft_wrap=True, force_terminal=True, color_system=None, width=width)
+        monkeypatch.setattr(render, "out", terminal)
+        render.show_table(None, headings, [row], yielding=["absent", "users/s", "two", "one"], else_in="the log has")
+        said = capsys.readouterr()
+        lines = [line for line in said.out.splitlines() if line.strip()]
+        assert max(map(len, lines)) <= width
+        assert len(lines[0].split()) == kept
+        assert said.err == {5: "", 4: "no room for users/s; the log has it\n"}.get(
+            kept, "no room for users/s, two; the log has them\n"
+        )

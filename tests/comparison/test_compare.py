@@ -224,6 +224,12 @@ def test_a_reader_is_warned_of_one_seed_mixed_losses_short_training_and_missing_
         assert words in told
 
 
+def test_unequal_inputs_are_told_by_value(tmp_path: Path) -> None:
+    for head, words in (("none", False), ("pause", False), ("lasar", True)):
+        make_run(tmp_path, "sasrec", places(0.2), head=head, inputs={"history": 50, "text": words})
+    assert "Unequal inputs: text differs. false: sasrec, sasrec+pause; true: sasrec+lasar." in warned(tmp_path)
+
+
 def test_datasets_have_a_table_each(tmp_path: Path) -> None:
     for name in ("beauty", "toys"):
         for backbone in ("markov", "sasrec"):

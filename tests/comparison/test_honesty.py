@@ -19,7 +19,7 @@ from recbench.comparison.costs import costs
 from recbench.comparison.model import System
 from recbench.errors import RecbenchError
 from recbench.evaluation.metrics import parse
-from recbench.report import markdown, tabular, text
+from recbench.report import markdown, tabular, text, words
 from recbench.runs.folder import find
 from recbench.runs.sources import read as read_runs
 from tests.comparison.test_compare import compared, places, refusal, row, shifted, warned
@@ -65,6 +65,17 @@ def test_costs_stand_beside_quality_and_the_front_is_marked(tmp_path: Path) -> N
     assert found["sasrec+lares"].on_front == {"n_parameters": False, "training_seconds": True, "ms_per_user": False}
     assert found["markov"].on_front["ms_per_user"]
     assert "Pareto" in text.render(compared(tmp_path))
+
+
+def test_what_is_closed_form_has_no_parameters_and_no_front_of_them(tmp_path: Path) -> None:
+    make_run(tmp_path, "markov", places(0.1), ms_per_user=0.1)
+    make_run(tmp_path, "sasrec", places(0.3), ms_per_user=2.0, n_parameters=10)
+    (table,) = compared(tmp_path).tables
+    found = {cost.label: cost for cost in table.costs}
+    assert found["markov"].n_parameters is None
+    assert "n_parameters" not in found["markov"].on_front
+    assert words.cost(found["markov"], "n_parameters").strip() == "-"
+    assert words.cost(found["sasrec"], "n_parameters") == "10 ^"
 
 
 def system(label: str, ms: float | None) -> System:

@@ -139,3 +139,12 @@ def test_ids_with_commas_and_quotes_survive_the_amazon_format(tmp_path: Path) ->
     assert test["user_id"].tolist() == ["a,b", "z"]
     assert test["history"].tolist() == ['q"1 c', "c d"]
     assert np.isnan(test["rating"]).all()
+
+
+def test_recbole_that_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    rows = [f'"u\t{u}",i{i},{i}' for u in range(3) for i in range(4)]
+    (tmp_path / "raw.csv").write_text("\n".join(["user,item,timestamp", *rows, ""]))
+    prepare(Request(name="tabs", home=tmp_path, source=tmp_path / "raw.csv", core=0))
+    with pytest.raises(RecbenchError, match="holds a tab"):
+        export(open_dataset("tabs", tmp_path), "recbole", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

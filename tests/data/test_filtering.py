@@ -100,3 +100,11 @@ def _mask(found: np.ndarray, n: int) -> np.ndarray:
     mask = np.zeros(n, dtype=bool)
     mask[found] = True
     return mask
+
+
+def test_the_advised_core_leaves_something_and_the_next_one_nothing() -> None:
+    dense = events([(u, i, 5.0, 1) for u in range(6) for i in range(4)])
+    with pytest.raises(RecbenchError) as error:
+        apply(dense, Filters(core=500))
+    assert error.value.fix == "A weaker filter: --core 4, or --core 0 for none"
+    assert len(apply(dense, Filters(core=4))[0]) == 24

@@ -15,6 +15,7 @@ import pytest
 from recbench import experiment
 from recbench.data.card import Card
 from recbench.data.dataset import open_dataset
+from recbench.data.describe import facts
 from recbench.data.export import export
 from recbench.data.prepare import Request, prepare
 from recbench.errors import Exit, RecbenchError
@@ -364,3 +365,11 @@ def test_what_is_generated_takes_no_file(name: str, source_format: str | None, t
         prepare(request)
     assert error.value.code == Exit.USAGE
     assert f"recbench prepare my-data --source '{tmp_path / 'my events.csv'}'" in error.value.fix
+
+
+def test_density_counts_pairs_of_a_user_and_an_item_once(tmp_path: Path) -> None:
+    rows = [f"u{u},i{i},{day}" for u in range(4) for i in range(3) for day in range(4)]
+    card = made(tmp_path, "user,item,timestamp\n" + "\n".join(rows), "raw.csv")
+    assert card.interactions == 48
+    (size,) = [text for label, text in facts(card) if label == "size"]
+    assert size == "12.00 events a user, density 100.0000 %"

@@ -66,5 +66,5 @@ def test_the_command_says_what_is_wrong_and_exits_with_3(home: Path, capsys: pyt
     assert dataset["holds"] is False
     assert "1 of 7 checks failed" in told.err
     assert "users.parquet: cannot be read" in told.err
-    assert run(["verify", "nothing", "--datasets", str(home)]) == 3
+    assert run(["verify", "nothing", "--datasets", str(home)]) == 4
     assert "no run and no prepared dataset nothing" in capsys.readouterr().err

@@ -16,3 +16,8 @@ def test_what_prints_alike_is_marked_alike() -> None:
 def test_one_system_alone_is_not_the_best_of_anything() -> None:
     assert marks([0.3]) == [""]
     assert marks([]) == []
+
+
+def test_where_all_are_equal_none_is_best() -> None:
+    assert marks([0.1, 0.1, 0.10001]) == ["", "", ""]
+    assert marks([0.1, 0.1, 0.2]) == ["second", "second", "best"]

@@ -270,3 +270,14 @@ def test_quotes_and_words_for_nothing_are_names_in_trec_files(tmp_path: Path) ->
     assert frame["user"].tolist() == ["NA", "q2", "q3", "q4"]
     assert frame["target"].tolist() == ["d1", "null", '"d3', 'd4"']
     assert frame["above"].tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("rank", "words"), [(0, "rank is 0 in"), (8.5, "rank is 8.5 in"), ("x", "rank is 'x' in")])
+def test_a_wrong_value_is_told_as_it_was_written(rank: object, words: str, tmp_path: Path) -> None:
+    assert words in refusal(write(tmp_path / "results.csv", table(rank=rank))).why
+
+
+def test_a_wrong_seed_and_metric_are_told_as_they_were_written(tmp_path: Path) -> None:
+    assert "The seed 1.5 is" in refusal(write(tmp_path / "seed.csv", table(seed=1.5))).why
+    measured = table(**{"ndcg@10": 2.5}).drop(columns="rank")
+    assert "ndcg@10 is 2.5 in" in refusal(write(tmp_path / "metric.csv", measured)).why

@@ -11,6 +11,8 @@ from recbench.errors import Exit, RecbenchError
 LIMIT, SHARE = 10, 0.01
 """How many rows may be left out where nothing was said, and which share of all rows."""
 SHOWN = 3
+FIRST_ROW = 2
+"""The latest line on which the first row of a file stands: behind a header."""
 KEPT = 20
 """Bad rows that are kept word for word; the others are counted."""
 
@@ -25,6 +27,8 @@ class BadRow:
     """Behind ``Line N of FILE``: what is wrong with it."""
     why: str
     """A sentence: what would be right."""
+    fix: str = ""
+    """What mends all such rows at once, where something does."""
 
 
 @dataclass(slots=True)
@@ -73,9 +77,19 @@ class BadRows:
         return RecbenchError(
             f"{first.file} has too many bad rows: {limit}.",
             why=f"{listed[:1].upper()}{listed[1:]}{more}. {first.why}",
-            fix="Mend them, or say how many may be left out, counted in the card: --max-bad-rows N or N%",
+            fix=self._fix(),
             code=Exit.DATA,
         )
+
+    def _fix(self) -> str:
+        """What to do about them; where none of many first rows is good, to leave them out would leave nothing."""
+        first, lines = self.first[0], [row.line for row in self.first]
+        mend = first.fix if all(row.fix == first.fix for row in self.first) else ""
+        if self.n > LIMIT and first.line <= FIRST_ROW and lines == [*range(first.line, first.line + len(lines))]:
+            return (
+                mend or "Mend the file, or say what it is (--source-format, --columns): none of its first rows is good."
+            )
+        return f"{mend or 'Mend them'}, or say how many may be left out, counted in the card: --max-bad-rows N or N%"
 
     def facts(self) -> dict[str, Any]:
         """For the card."""

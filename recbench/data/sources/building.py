@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,7 +17,9 @@ from recbench.data.sources.places import File
 from recbench.data.sources.times import RIGHT, Times
 
 LONGEST_ID = 1_000
+UNREADABLE = "an unreadable"
 WHYS = {
+    "bytes": "Text is read as UTF-8, and these bytes are something else.",
     "id": "An event needs a user and an item, each named by text without line breaks.",
     "rating": "A rating is a number, or empty.",
     "timestamp": f"An event without a time has no place in its user's sequence. {RIGHT}",
@@ -58,7 +61,9 @@ class Builder:
             times, unfit = self._times.read(_without(columns["timestamp"], again))
             wrong |= {at: (what, "timestamp") for at, what in unfit.items()}
         for role, column in ids.items():
-            wrong |= {at: (f"has {what} {role}", "id") for at, what in column.wrong.items()}
+            wrong |= {
+                at: (f"has {what} {role}", "bytes" if what == UNREADABLE else "id") for at, what in column.wrong.items()
+            }
         self._count(wrong, again, lines)
         good = None
         if wrong or len(again):
@@ -89,7 +94,10 @@ class Builder:
             wrong.pop(at, None)
         for at in sorted(wrong):
             what, kind = wrong[at]
-            self._bad.add(BadRow(file=str(self._file), line=int(lines[at]), what=what, why=WHYS[kind]))
+            file, fix = str(self._file), ""
+            if kind == "bytes":
+                fix = f"Convert it: iconv -f LATIN1 -t UTF-8 {shlex.quote(file)} > utf8.csv (or what it is in place of LATIN1)"
+            self._bad.add(BadRow(file=file, line=int(lines[at]), what=what, why=WHYS[kind], fix=fix))
 
     def finish(self, notes: Sequence[str] = (), items: pd.DataFrame | None = None) -> Events:
         """All that was taken.
@@ -170,7 +178,7 @@ def _complaint(raw: str | None) -> str | None:
     if raw is None or not raw or raw.isspace():
         return "no"
     if "\0" in raw:
-        return "an unreadable"
+        return UNREADABLE
     return "an endless" if len(raw) > LONGEST_ID else None
 
 

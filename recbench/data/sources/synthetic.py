@@ -99,13 +99,25 @@ def parse_settings(options: dict[str, Any]) -> Settings:
                 why=f"It takes: {', '.join(kinds)}.",
                 fix=meant(name, kinds) or "Leave it out.",
             )
+    values = {name: _number(name, value, kinds[name]) for name, value in options.items()}
     try:
-        return Settings(**{name: kinds[name](value) for name, value in options.items()})
+        return Settings(**values)
     except (TypeError, ValueError) as error:
         raise RecbenchError(
             f"The synthetic data cannot be generated with {', '.join(f'{k}={v}' for k, v in options.items())}.",
             why=f"{error}.",
             fix="Change that setting, or leave it out for its default.",
+        ) from error
+
+
+def _number(name: str, value: Any, kind: Any) -> Any:
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise RecbenchError(
+            f"{name} of the synthetic data cannot be {value!r}.",
+            why=f"It takes {'a whole number' if kind is int else 'a number'}.",
+            fix=f"--set {name}={next(f.default for f in fields(Settings) if f.name == name)}",
         ) from error
 
 

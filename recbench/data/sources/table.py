@@ -136,6 +136,10 @@ def _places(path: File, cells: list[str], asked: dict[str, str]) -> dict[str, in
         raise _wrong_columns(path, cells, f"has no column that is known to be the {' or the '.join(missing)}", None)
     if len(set(place.values())) < len(place):
         raise _wrong_columns(path, cells, "would give one column two roles", None)
+    twice = [cells[at] for at in place.values() if cells.count(cells[at]) > 1]
+    if twice:
+        fix = "Rename or remove one of them in the first line."
+        raise _wrong_columns(path, cells, f"has {cells.count(twice[0])} columns named {twice[0]!r}", fix)
     return place
 
 

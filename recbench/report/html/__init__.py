@@ -45,7 +45,7 @@ def _environment() -> Environment:
 
 def _signs(text: str) -> str:
     """``+-0.0006`` of a terminal as a page prints it."""
-    return re.sub(r"(^|\s)\+-(?=\d)", "\\1\N{PLUS-MINUS SIGN}", text)
+    return re.sub(r"(^|[\s(])\+-(?=\d)", "\\1\N{PLUS-MINUS SIGN}", text)
 
 
 def _prose(text: str) -> str:

@@ -182,3 +182,25 @@ def test_the_user_is_no_longer_known_when_all_his_rows_are_bad(tmp_path: Path) -
     assert (events.user_ids, events.item_ids) == (["a"], ["b", "c"])
     assert events.user.tolist() == [0, 0]
     assert U not in events.user_ids
+
+
+def test_a_file_that_is_not_utf8_is_answered_with_its_conversion(tmp_path: Path) -> None:
+    path = tmp_path / "latin 1.csv"
+    path.write_bytes(b"user,item\n" + b"".join(f"Ren\u00e9{n},{n}\n".encode("latin-1") for n in range(30)))
+    error = refused(path, "table")
+    assert "UTF-8" in error.why
+    assert f"iconv -f LATIN1 -t UTF-8 '{path}'" in error.fix
+    assert "--max-bad-rows" not in error.fix
+
+
+def test_where_no_first_row_is_good_none_is_advised_to_be_left_out(tmp_path: Path) -> None:
+    path = put(tmp_path, "r.csv", "user,item\n" + ",1\n" * 30)
+    assert "none of its first rows is good" in refused(path, "table").fix
+    path = put(tmp_path, "s.csv", "user,item\na,1\n" + ",1\n" * 30)
+    assert "--max-bad-rows" in refused(path, "table").fix
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    error = refused(put(tmp_path, "r.csv", "user,item,item,x,x\na,b,c,d,e\n"), "table")
+    assert "2 columns named 'item'" in error.what
+    assert triples(read(put(tmp_path, "s.csv", "user,item,x,x\na,b,c,d\n"), "table"))
