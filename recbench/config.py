@@ -215,7 +215,10 @@ def _checked(value: Any, hint: Any, name: str) -> Any:
         if value is None and type(None) in choices:
             return None
         named = [word for choice in choices for word in get_args(choice) if get_origin(choice) is Literal]
-        hint = next(choice for choice in choices if choice is not type(None) and get_origin(choice) is not Literal)
+        others = [choice for choice in choices if choice is not type(None) and get_origin(choice) is not Literal]
+        if not others:
+            return _one_of(value, named, name)
+        hint = others[0]
         a_word = named and isinstance(value, str) and hint is not str
         return _one_of(value, named, name, f"{_words(hint)}, or ") if a_word else _checked(value, hint, name)
     if origin is Literal:

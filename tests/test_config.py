@@ -35,6 +35,7 @@ class Example:
     steps: tuple[int, ...] = ()
     on: bool = False
     weight: float | Literal["auto"] = 1.0
+    mix: Literal["add", "gate"] | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
@@ -86,6 +87,13 @@ def test_a_setting_may_be_a_number_or_a_word() -> None:
     assert build(Example, {"weight": "auto"}, "train").weight == "auto"
     assert refusal({"weight": "aut"}).why == "It is a number, or one of: auto."
     assert refusal({"weight": "aut"}).fix == "--set train.weight=auto"
+
+
+def test_a_choice_may_be_left_open() -> None:
+    assert build(Example, {"mix": "gate"}, "train").mix == "gate"
+    assert build(Example, {}, "train").mix is None
+    assert refusal({"mix": "gat"}).why == "It is one of: add, gate."
+    assert refusal({"mix": 1}).fix.startswith("--set train.mix=")
     assert refusal({"weight": True}).why == "It takes a number."
 
 
