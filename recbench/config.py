@@ -212,15 +212,7 @@ def _checked(value: Any, hint: Any, name: str) -> Any:
     """``value`` as ``hint`` wants it; ints stand for floats, lists for tuples."""
     origin, choices = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in choices:
-            return None
-        named = [word for choice in choices for word in get_args(choice) if get_origin(choice) is Literal]
-        others = [choice for choice in choices if choice is not type(None) and get_origin(choice) is not Literal]
-        if not others:
-            return _one_of(value, named, name)
-        hint = others[0]
-        a_word = named and isinstance(value, str) and hint is not str
-        return _one_of(value, named, name, f"{_words(hint)}, or ") if a_word else _checked(value, hint, name)
+        return _one_kind_of(value, choices, name)
     if origin is Literal:
         return _one_of(value, choices, name)
     if origin is tuple and isinstance(value, list | tuple):
@@ -235,6 +227,18 @@ def _checked(value: Any, hint: Any, name: str) -> Any:
             f"{name} cannot be {value!r}.", why=f"It takes {_words(hint)}.", fix=f"--set {name}={_example(hint)}"
         )
     return value
+
+
+def _one_kind_of(value: Any, kinds: Sequence[Any], name: str) -> Any:
+    """``value`` as one of several kinds wants it: None, a word from a list, or the one kind that is neither."""
+    if value is None and type(None) in kinds:
+        return None
+    named = [word for kind in kinds for word in get_args(kind) if get_origin(kind) is Literal]
+    others = [kind for kind in kinds if kind is not type(None) and get_origin(kind) is not Literal]
+    if not others:
+        return _one_of(value, named, name)
+    a_word = named and isinstance(value, str) and others[0] is not str
+    return _one_of(value, named, name, f"{_words(others[0])}, or ") if a_word else _checked(value, others[0], name)
 
 
 def _one_of(value: Any, choices: Sequence[Any], name: str, or_else: str = "") -> Any:

@@ -52,7 +52,7 @@ def refusal(table: dict[str, object]) -> RecbenchError:
 def test_an_unknown_name_is_answered_with_the_table_and_the_nearest() -> None:
     error = refusal({"epoch": 5})
     assert error.what == "Unknown setting train.epoch."
-    assert error.why == "[train] takes: epochs, rate, kind, note, steps, on, weight."
+    assert error.why == "[train] takes: epochs, rate, kind, note, steps, on, weight, mix."
     assert error.fix == "Did you mean train.epochs?"
 
 

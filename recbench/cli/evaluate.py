@@ -81,6 +81,7 @@ def evaluate(
 
 def _at_steps(run: Run, steps: list[int], device: str, datasets: Path, *, as_json: bool, quiet: bool) -> None:
     """Quality and cost of one trained model at each number of steps, as a table and in the run folder."""
+    from recbench.runs.folder import STEPS, STEPS_TABLE
     from recbench.trained import pick_device, rank_at_steps, steps_table
 
     found = rank_at_steps(run, steps, datasets, pick_device(device))
@@ -109,18 +110,19 @@ def _at_steps(run: Run, steps: list[int], device: str, datasets: Path, *, as_jso
         "steps",
         "valid NDCG@10  ",
         "test HR@10",
-        "NDCG@10",
+        "test NDCG@10",
         "unseen HR@10",
-        "NDCG@10",
+        "unseen NDCG@10",
         "ms a user",
         "one at a time",
         "256 at once",
     ]
-    render.out.print(render.table(_title(run), headings, rows))
+    yielding = ["256 at once", "unseen HR@10", "ms a user", "test HR@10", "unseen NDCG@10", "one at a time"]
+    render.show_table(_title(run), headings, rows, yielding=yielding, else_in=f"{run.folder / STEPS_TABLE} has")
     render.out.print(
         "* best on validation, the number to choose by; times are wall milliseconds a user.\n"
         "best for each: if every user got the best of these, picked by the answer. Chance has such a ceiling, too: --draws\n"
-        f"Ranks of every user at every number of steps: {run.folder / 'steps.parquet'}; this table: {run.folder / 'steps.csv'}"
+        f"Ranks of every user at every number of steps: {run.folder / STEPS}; this table: {run.folder / STEPS_TABLE}"
     )
 
 

@@ -114,7 +114,9 @@ def _grid(material: Material, table: Table) -> Grid:
         heads=(*heads, "on the front of"),
         rows=rows,
         texts=frozenset({7}),
-        notes=("Means over seeds; memory is the most. An empty cell: the run does not say.",),
+        notes=(
+            "Means over seeds; memory is the most. An empty cell: the run does not say; closed form trains no parameters.",
+        ),
         interactive=True,
     )
 
