@@ -38,9 +38,9 @@ def say(text: str) -> None:
     err.print(escape(text))
 
 
-def fact(about: str, name: str, value: object) -> str:
+def fact(name: str, value: object) -> str:
     """Something a stage or a run found out, in one line."""
-    return f"{about}, {name.replace('_', ' ')}: {_told(value)}"
+    return f"{name.replace('_', ' ')}: {_told(value)}"
 
 
 def _told(value: object) -> str:

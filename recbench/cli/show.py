@@ -174,10 +174,18 @@ def _show_diagnostics(run: Run) -> None:
         rows = [[name, *(_noted(line["diagnostics"].get(name)) for line in shown.values())] for name in names]
         headings = [f"epoch {epoch}{' (best)' if best and epoch == best[0]['epoch'] else ''}" for epoch in shown]
         render.out.print(render.table(f"diagnostics, stage {stage}", ["", *headings], rows))
-    stages = {line["stage"] for line in lines}
+    _show_facts(run, {line["stage"] for line in lines})
+
+
+def _show_facts(run: Run, stages: set[str]) -> None:
+    """What stages and the whole run found out, a fact that several stages share once."""
+    found: dict[str, list[str]] = {}
     for about, facts in run.manifest.facts.items():
         for name, fact in facts.items():
-            render.out.print(escape(f"  {'stage ' if about in stages else ''}{render.fact(about, name, fact)}"))
+            found.setdefault(render.fact(name, fact), []).append(about)
+    for told, abouts in found.items():
+        kind = "" if abouts[0] not in stages else "stage " if len(abouts) == 1 else "stages "
+        render.out.print(escape(f"  {kind}{' and '.join(abouts)}, {told}"))
 
 
 def _noted(value: float | None) -> str:

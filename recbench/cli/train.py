@@ -231,9 +231,14 @@ def watching(name: str, quiet: bool) -> Iterator[Any]:
     from recbench.training.loop import Watcher
 
     class Telling(Watcher):
+        def __init__(self) -> None:
+            self.said: set[str] = set()
+
         def found(self, stage: str, facts: dict[str, Any]) -> None:
-            for about, value in facts.items():
-                render.say(f"{name}: {render.fact(stage, about, value)}")
+            for told in (render.fact(about, value) for about, value in facts.items()):
+                if told not in self.said:  # by a stage before
+                    render.say(f"{name}: {stage}, {told}")
+                self.said.add(told)
 
     if quiet or not render.err.is_terminal:
         yield Watcher() if quiet else Telling()

@@ -32,7 +32,8 @@ class Manifest:
     loss: str
     """The training loss and its negatives; ``closed form`` where nothing is trained by gradient."""
     inputs: dict[str, Any]
-    """What the model sees of a history: length; timestamps (False, or whose: ``history``, ``history and target``); text."""
+    """What the model sees of a history: length; timestamps (False, or whose: ``history``, ``history and
+    target``); text: does it, or did a stage of its training, learn from what stands in texts of the items?"""
     argv: list[str]
     versions: dict[str, str]
     git: dict[str, Any]

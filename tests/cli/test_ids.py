@@ -98,3 +98,14 @@ def test_a_mistake_is_answered_with_what_why_fix_and_its_code(
     assert captured.out == ""
     assert words in captured.err
     assert "\nfix: " in captured.err
+
+
+def test_where_no_number_of_codes_is_small_enough_none_is_advised(tmp_path: Path, capsys: Captured) -> None:
+    rows = [f"u{u},i{(u + step) % 3},{step}" for u in range(3) for step in range(3)]
+    (tmp_path / "raw.csv").write_text("\n".join(["user,item,timestamp", *rows, ""]))
+    home = ["--datasets", str(tmp_path)]
+    assert run(["prepare", "few", "--source", str(tmp_path / "raw.csv"), "--core", "0", "--quiet", *home]) == 0
+    assert run(["ids", "few", *home]) == 3
+    told = capsys.readouterr().err
+    assert "there are 0" in told
+    assert "ids.codes" not in told

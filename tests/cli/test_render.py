@@ -23,8 +23,8 @@ def test_prose_gives_way_to_names_and_numbers(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_hash_is_told_by_its_first_digits_and_a_list_by_its_words() -> None:
-    told = render.fact("align", "anchor", {"fields": ["title", "brand"], "sha256": "ab" * 32, "none": []})
-    assert told == "align, anchor: fields title + brand, sha256 abababababab, none none"
+    told = render.fact("anchor", {"fields": ["title", "brand"], "sha256": "ab" * 32, "none": []})
+    assert told == "anchor: fields title + brand, sha256 abababababab, none none"
 
 
 def test_columns_of_less_weight_give_way_and_are_named(

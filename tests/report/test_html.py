@@ -297,3 +297,9 @@ def test_what_the_order_of_ties_is_worth_is_drawn_with_its_numbers(tmp_path: Pat
     assert f"{sum(markov['shuffled']['ndcg@10']) / 2:.4f}" in figure.whole_text
     assert "mean and range over 2 seeds of --ties hash" in figure.whole_text
     assert "markov HR@10" in figure.whole_text
+
+
+def test_a_plus_minus_is_one_sign_wherever_it_stands() -> None:
+    from recbench.report.html import _signs
+
+    assert _signs("0.0416 +-0.0004, same: within +-1.0 % (+-0.0001)") == "0.0416 ±0.0004, same: within ±1.0 % (±0.0001)"
