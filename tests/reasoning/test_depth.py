@@ -1,15 +1,13 @@
-"""The policy of how long to think: bandits it must solve, and what its losses are by hand."""
+"""The policy of how long to think: what its losses come to, its draws, and chains that stop."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from recbench.reasoning.depth import (
     Policy,
-    entropy,
     expected_loss,
     fixed_uniform,
     held,
@@ -18,46 +16,6 @@ from recbench.reasoning.depth import (
     sampled_loss,
 )
 from tests.systems import packed, small_backbone
-
-DEPTHS = torch.arange(1, 9)
-
-
-def learnt(pay: Tensor, *, step_cost: float = 0.0, bonus: float = 0.0, exact: bool = False, steps: int = 600) -> Tensor:
-    """pi after REINFORCE on a bandit that pays ``pay`` a depth, from a uniform start."""
-    torch.manual_seed(0)
-    logits = torch.zeros(8, requires_grad=True)
-    optimizer = torch.optim.Adam([logits], lr=0.05)
-    generator, baseline = torch.Generator().manual_seed(1), 0.0
-    for _ in range(steps):
-        logits_PC = logits.expand(256, 8)
-        drawn = torch.multinomial(logits_PC.detach().softmax(1), 1, generator=generator)[:, 0]
-        if exact:
-            loss = expected_loss(logits_PC, (pay - step_cost * DEPTHS).expand(256, 8))
-        else:
-            loss = sampled_loss(logits_PC, drawn, pay[drawn] - baseline - step_cost * DEPTHS[drawn])
-        optimizer.zero_grad()
-        (loss - bonus * entropy(logits_PC)).backward()
-        optimizer.step()
-        baseline = 0.95 * baseline + 0.05 * float(pay[drawn].mean())
-    return logits.detach().softmax(0)
-
-
-@pytest.mark.parametrize("exact", [False, True])
-def test_the_depth_that_pays_is_found(exact: bool) -> None:
-    pay = torch.full((8,), 0.2)
-    pay[2] = 0.8
-    assert learnt(pay, bonus=0.01, exact=exact)[2] > 0.9
-
-
-@pytest.mark.parametrize("exact", [False, True])
-def test_where_all_depths_pay_the_same_a_cost_alone_leads_to_one_step(exact: bool) -> None:
-    assert learnt(torch.full((8,), 0.5), step_cost=0.05, exact=exact)[0] > 0.9
-
-
-def test_where_all_depths_pay_the_same_cost_and_bonus_alone_set_the_mean() -> None:
-    pi = learnt(torch.full((8,), 0.5), step_cost=0.05, bonus=0.1, steps=1500)
-    assert float((pi * DEPTHS).sum()) == pytest.approx(2.39, abs=0.15)
-    assert indifferent_mean(0.05, 0.1, 1, 8) == pytest.approx(2.39, abs=0.005)
 
 
 @pytest.mark.parametrize(("ratio", "mean"), [(0, 4.50), (0.25, 3.27), (0.5, 2.39), (0.7, 1.96), (1, 1.58), (2, 1.16)])
