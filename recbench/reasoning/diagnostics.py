@@ -12,14 +12,19 @@ from recbench.scoring.base import Score
 
 
 @torch.no_grad()
-def note_similarity(context: Context, z_QKD: Tensor, first: int = 0) -> None:
+def note_similarity(context: Context, z_QKD: Tensor, first: int = 0, steps_Q: Tensor | None = None) -> None:
     """Cosine between successive thoughts, ``similarity@k`` between thought k - 1 and k: near 1, further steps change nothing.
 
     Args:
         first: the number of the first of them. 0: the plain state.
+        steps_Q: steps behind the first that each chain takes; one that has stopped says nothing of later steps. None: all of them.
     """
     for k in range(1, z_QKD.shape[1]):
-        context.note(f"similarity@{first + k}", F.cosine_similarity(z_QKD[:, k - 1], z_QKD[:, k], dim=-1).mean())
+        alike_Q = F.cosine_similarity(z_QKD[:, k - 1], z_QKD[:, k], dim=-1)
+        if steps_Q is not None:
+            alike_Q = alike_Q[steps_Q >= k]
+        if len(alike_Q):
+            context.note(f"similarity@{first + k}", alike_Q.mean())
 
 
 def gradient_share(part: Tensor, rest: Tensor | int, of: Tensor) -> Tensor:

@@ -331,12 +331,13 @@ class LASAR(ReasoningHead):
 
     def note_chain(self, context: Context, x_ND: Tensor, z_PKD: Tensor, n_P: Tensor) -> None:
         """How alike successive thoughts are, how large what is fed is beside the inputs ``x_ND``, and how deep it goes."""
-        note_similarity(context, z_PKD)
+        note_similarity(context, z_PKD, steps_Q=n_P)
         note_depths(context, n_P, self.config.max_depth)
         with torch.no_grad():
             scale = x_ND.float().square().mean().sqrt()
-            for t in range(z_PKD.shape[1] - 1):
-                context.note(f"fed@{t + 1}", self.feed(z_PKD[:, t], t).float().square().mean().sqrt() / scale)
+            for t in range(int(n_P.max())):
+                fed_PD = self.feed(z_PKD[n_P > t, t], t)
+                context.note(f"fed@{t + 1}", fed_PD.float().square().mean().sqrt() / scale)
 
     def _alpha(self, far: Tensor, next_item: Tensor, context: Context) -> float | Tensor:
         """Weight of the anchors' term: as configured, or found at the first step where a thought has an anchor, and kept."""

@@ -238,6 +238,24 @@ def test_what_a_thought_is_fed_is_at_the_scale_of_inputs_or_of_states() -> None:
     assert raw["fed@1"] > 2 * rms["fed@1"]
 
 
+def test_what_thoughts_look_like_is_noted_of_the_chains_that_still_think() -> None:
+    model = system("gru4rec", cuts=0, feed="state")  # whose first thoughts differ
+    batch, context = training_batch(model, USERS), told(model, "align")
+    model.begin(context)
+    z = chain(model.eval(), batch, 6)
+    depths = model.head.anchors(batch, torch.arange(len(batch.at_Q)), context)[1]
+    assert sorted(set(depths.tolist())) == [3, 4, 5, 6]
+    model.losses(batch, context)
+    noted = context.noted()
+    inputs = model.backbone.embed(batch).square().mean().sqrt()
+    for k in range(1, 7):
+        before, now = z[depths >= k, k - 1], z[depths >= k, k]
+        alike = torch.cosine_similarity(before, now, dim=1).mean().item()
+        fed = (model.head.feed(before, k - 1).square().mean().sqrt() / inputs).item()
+        assert (noted[f"similarity@{k}"], noted[f"fed@{k}"]) == pytest.approx((alike, fed), rel=1e-4)
+    assert not {"similarity@7", "fed@7"} & set(noted)
+
+
 def test_who_reads_segments_is_the_model_of_ground_also_after_align() -> None:
     model = system(anchor="backbone", cuts=0)
     batch, every = training_batch(model, USERS), torch.arange(16)
