@@ -64,7 +64,7 @@ class Reinforcement:
         terms = {"grpo": self._listwise(y_PG, new_PGM, n_P)}
         if c.terminal_weight and c.align != "none":
             anchors, _ = head.anchors(self.batch, self.some_P, context)
-            terms["terminal"] = c.terminal_weight * self._terminal(z_PKD[:, -1], anchors)
+            terms["terminal"] = c.terminal_weight * self._terminal(z_PKD[:, -1], anchors, n_P)
         if c.adaptive and c.depth_weight:
             if c.candidates == "top":
                 pay_P = pay(place_in(y_PG == self.y_P[:, None]), c.group, c.group_reward)
@@ -133,12 +133,12 @@ class Reinforcement:
 
     # --- the last thought -------------------------------------------------------------------------------------------
 
-    def _terminal(self, h_PD: Tensor, anchors: Anchors) -> Tensor:
-        """The last thought near the last anchor; targets without any are left out."""
+    def _terminal(self, h_PD: Tensor, anchors: Anchors, n_P: Tensor) -> Tensor:
+        """The last thought near the last anchor; targets without a thought or without an anchor are left out."""
         last_P = (anchors.s_P - 1).clamp_min(0)
         every_P = torch.arange(len(h_PD), device=h_PD.device)
         far_P = self.head.apart(h_PD[:, None], anchors.c_PSX[every_P, last_P][:, None], first=last_P)[:, 0]
-        on_P = anchors.s_P > 0
+        on_P = (anchors.s_P > 0) & (n_P > 0)
         return (far_P * on_P).sum() / on_P.sum().clamp_min(1)
 
     # --- the depth --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,9 +34,9 @@ def exact(**head: object) -> ItemRecommender:
     return model
 
 
-def draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on depths are ``DRAWN``, and the others ``OTHERS``."""
-    turns: Iterator[list[int]] = iter([DRAWN, OTHERS])
+def draws(monkeypatch: pytest.MonkeyPatch, depths: list[int] = DRAWN) -> None:
+    """From now on depths are these, and the others ``OTHERS``."""
+    turns: Iterator[list[int]] = iter([depths, OTHERS])
     monkeypatch.setattr(Reinforcement, "_drawn", lambda *_: torch.tensor(next(turns)))
 
 
@@ -145,3 +146,23 @@ def test_the_last_thought_meets_the_last_anchor(anchor: str, baseline: str, monk
     each = [seen.far(p, n, s - 1) for p, (n, s) in enumerate(zip(DRAWN, seen.segments, strict=True))]
     by_hand = 0.3 * torch.stack(each).mean()
     same(seen.terms()["terminal"], by_hand, mapped(model), model.backbone.item_vectors())
+
+
+def test_targets_without_a_thought_or_without_an_anchor_have_nothing_to_be_near(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = exact(min_depth=0, terminal_weight=0.3)
+    seen = Pieces(model, "rl")
+    depths, segments = [0, 0, 1, *DRAWN[3:]], [3, 3, 0, 0, *seen.segments[4:]]
+    source = model.head._source.of
+    monkeypatch.setattr(model.head._source, "of", lambda *asked: replace(source(*asked), s_P=torch.tensor(segments)))
+    draws(monkeypatch, depths)
+    each = [seen.far(p, depths[p], segments[p] - 1) for p in range(4, 16)]
+    same(seen.terms()["terminal"], 0.3 * torch.stack(each).mean(), mapped(model), model.backbone.item_vectors())
+
+
+def test_a_model_that_never_thinks_is_pulled_to_no_anchor() -> None:
+    model = exact(depth="fixed", fixed_depth=0)
+    term = Pieces(model, "rl").terms()["terminal"]
+    assert term == 0
+    assert not torch.autograd.grad(term, model.backbone.item_vectors())[0].any()
