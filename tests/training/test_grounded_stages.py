@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from recbench.recommender import ItemRecommender
+from recbench.recommender import GeneratorRecommender, ItemRecommender
 from recbench.training.loop import Job, Start, Watcher
 from recbench.training.seeding import seed_everything
 from recbench.training.settings import stage_settings
+from tests.generators.spelled import small
 from tests.interrupted import killed
+from tests.semantic_ids.spelling import random_table
 from tests.systems import CPU, histories, queries, small_system
 from tests.training.test_stages import ITEMS, Killer, Trained, same, users
 
 STAGES = ("ground", "align", "rl")
+DROPOUT = {"dropout": 0.2, "attention_dropout": 0.2}
+SPELT = random_table(ITEMS, (5, 4))
+KILLS = [("ground", 5), ("align", 0), ("align", 6), ("rl", 0), ("rl", 6)]
+Reasoned = ItemRecommender | GeneratorRecommender
 
 
-def fresh(head: str = "lasar", **changes: object) -> ItemRecommender:
+def fresh(head: str = "lasar", backbone: str = "sasrec", **changes: object) -> Reasoned:
     """A small LASAR, always the same one, that has not been taught to think."""
     seed_everything(3)
-    model = small_system("sasrec", head, ITEMS, changes=changes, dropout=0.2, attention_dropout=0.2)
+    if backbone == "sasrec":
+        model = small_system(backbone, head, ITEMS, changes=changes, **DROPOUT)
+    else:
+        model = small(backbone, head, SPELT, DROPOUT | {"width": 16, "inner": 32}, changes, beam=10)
     if head == "lasar":
         model.head.thinks.fill_(False)
     return model
@@ -41,19 +52,32 @@ def job(folder: Path, watcher: Watcher | None = None, head: str = "lasar", **sta
 
 
 @pytest.fixture(scope="module")
-def through(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    trained = Trained(job(tmp_path_factory.mktemp("through")), fresh())
-    assert [line["stage"] for line in trained.log] == ["ground"] * 2 + ["align"] * 4 + ["rl"] * 3
-    assert trained.progress.best_stage >= 1
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """All stages of a backbone in one go."""
+
+    @cache
+    def trained(backbone: str) -> Trained:
+        run = Trained(job(tmp_path_factory.mktemp(backbone)), fresh(backbone=backbone))
+        assert [line["stage"] for line in run.log] == ["ground"] * 2 + ["align"] * 4 + ["rl"] * 3
+        assert run.progress.best_stage >= 1
+        return run
+
     return trained
 
 
-@pytest.mark.parametrize(("stage", "step"), [("ground", 5), ("align", 0), ("align", 6), ("rl", 0), ("rl", 6)])
+@pytest.fixture(scope="module")
+def through(whole: Callable[[str], Trained]) -> Trained:
+    return whole("sasrec")
+
+
+@pytest.mark.parametrize(("stage", "step"), KILLS)
+@pytest.mark.parametrize("backbone", ["sasrec", "sid-lm"])
 def test_killed_in_a_stage_a_resumed_run_ends_with_the_same_numbers(
-    stage: str, step: int, through: Trained, tmp_path: Path
+    backbone: str, stage: str, step: int, whole: Callable[[str], Trained], tmp_path: Path
 ) -> None:
-    assert killed(lambda: Trained(job(tmp_path, Killer(stage, step)), fresh()))
-    same(Trained(job(tmp_path), fresh()), through, STAGES[1:])
+    through = whole(backbone)
+    assert killed(lambda: Trained(job(tmp_path, Killer(stage, step)), fresh(backbone=backbone)))
+    same(Trained(job(tmp_path), fresh(backbone=backbone)), through, STAGES[1:])
 
 
 @pytest.mark.parametrize(("stage", "step"), [("align", 6), ("rl", 6)])
