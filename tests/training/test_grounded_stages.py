@@ -15,7 +15,8 @@ from recbench.recommender import GeneratorRecommender, ItemRecommender
 from recbench.training.loop import Job, Start, Watcher
 from recbench.training.seeding import seed_everything
 from recbench.training.settings import stage_settings
-from tests.generators.spelled import small
+from tests.generators.checkpoints import NEEDED
+from tests.generators.spelled import known, small
 from tests.interrupted import killed
 from tests.semantic_ids.spelling import random_table
 from tests.systems import CPU, histories, queries, small_system
@@ -34,7 +35,7 @@ def fresh(head: str = "lasar", backbone: str = "sasrec", **changes: object) -> R
     if backbone == "sasrec":
         model = small_system(backbone, head, ITEMS, changes=changes, **DROPOUT)
     else:
-        model = small(backbone, head, SPELT, DROPOUT | {"width": 16, "inner": 32}, changes, beam=10)
+        model = small(backbone, head, SPELT, known(backbone, **DROPOUT, width=16, inner=32), changes, beam=10)
     if head == "lasar":
         model.head.thinks.fill_(False)
     return model
@@ -78,6 +79,17 @@ def test_killed_in_a_stage_a_resumed_run_ends_with_the_same_numbers(
     through = whole(backbone)
     assert killed(lambda: Trained(job(tmp_path, Killer(stage, step)), fresh(backbone=backbone)))
     same(Trained(job(tmp_path), fresh(backbone=backbone)), through, STAGES[1:])
+
+
+@NEEDED
+def test_a_pretrained_language_model_goes_through_all_stages(tmp_path: Path) -> None:
+    layout = {"feed": "state", "readout": "end", "align_weight": 0.1}  # that of language models
+    asked = job(tmp_path, align={"learning_rate": 0.003, "epochs": 6})
+    trained = Trained(asked, fresh(backbone="hf-lm", **layout))
+    assert [line["stage"] for line in trained.log] == ["ground"] * 2 + ["align"] * 6 + ["rl"] * 3
+    assert trained.progress.best_stage >= 1
+    assert trained.log[-1]["diagnostics"]["hit_share"] > 0
+    assert (trained.ranks["steps"] >= 1).all()
 
 
 @pytest.mark.parametrize(("stage", "step"), [("align", 6), ("rl", 6)])
