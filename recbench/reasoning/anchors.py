@@ -263,8 +263,8 @@ def source(config: AnchorConfig, backbone: Backbone, context: Context, reader: B
     if config.pool == "text" and kind not in ("text", "encoder"):
         raise RecbenchError(
             f"head.segment_pool is text, but anchors are made of {kind} here.",
-            why=f"What a segment says is titles, brands and categories; {100 * facts['interactions_with_text']:.0f} % of the training "
-            "events are of items that have any.",
+            why=f"What a segment says is titles, brands and categories; {100 * facts['interactions_with_text']:.0f} % of the "
+            "training events are of items that have any.",
             fix="--set head.segment_pool=items, or prepare the dataset with --metadata",
             code=Exit.DATA,
         )

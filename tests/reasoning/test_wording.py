@@ -259,7 +259,7 @@ def test_a_dataset_without_text_has_none_to_write(described: Dataset, kind: str)
     with pytest.raises(RecbenchError, match=r"head\.segment_pool is text, but anchors are made of cooc") as caught:
         worded(described, kind=kind)
     assert caught.value.code == Exit.DATA
-    assert "0% of the training events" in caught.value.why
+    assert "0 % of the training events" in caught.value.why
     assert "segment_pool=items" in caught.value.fix
 
 
