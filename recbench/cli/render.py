@@ -50,6 +50,8 @@ def _told(value: object) -> str:
         return " + ".join(map(_told, value)) or "none"
     if isinstance(value, str) and HASH.fullmatch(value):
         return value[:12]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return count(value)
     return f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 

@@ -22,9 +22,9 @@ def test_prose_gives_way_to_names_and_numbers(capsys: pytest.CaptureFixture[str]
     assert all(whole in said for whole in ("amazon2018-arts-crafts", "0.1234", "1 097 592", "NDCG@10"))
 
 
-def test_a_hash_is_told_by_its_first_digits_and_a_list_by_its_words() -> None:
-    told = render.fact("anchor", {"fields": ["title", "brand"], "sha256": "ab" * 32, "none": []})
-    assert told == "anchor: fields title + brand, sha256 abababababab, none none"
+def test_a_hash_is_told_by_its_first_digits_a_list_by_its_words_and_a_number_in_groups() -> None:
+    told = render.fact("anchor", {"fields": ["title", "brand"], "sha256": "ab" * 32, "none": [], "of": 52015})
+    assert told == f"anchor: fields title + brand, sha256 abababababab, none none, of {render.count(52015)}"
 
 
 def test_columns_of_less_weight_give_way_and_are_named(
