@@ -190,7 +190,7 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
     with _dropout_at(model, settings.dropout):
         while progress.epoch < settings.epochs and progress.waited < settings.patience:
             _run_epoch(_Training(model, optimizer, average, context), job, store, progress)
-    own = f"train.{stage.name}.epochs" if len(names) > 1 else "train.epochs"
+    own = "train.epochs" if stage.name == "train" else f"train.{stage.name}.epochs"
     progress.warnings += _doubts(progress, settings, number, stage, own)
     progress.stage, progress.epoch, progress.waited, progress.losses, progress.current = number + 1, 0, 0, [], ""
     progress.stage_best = None
