@@ -23,11 +23,13 @@ def log_sum_exp(u_ND: Tensor, table_VD: Tensor, tau: float, chunk: int, first: i
 
 
 def softmax_(s_CV: Tensor) -> Tensor:
-    """Scores to probabilities in place; returns each row's log sum exp, (C, 1)."""
+    """Scores to probabilities in place; returns each row's log sum exp, (C, 1).
+
+    The greatest probability is 1 / sum exp(s - max s): never near to underflow, and cheaper than exponentials of our own.
+    """
     most_C1 = s_CV.amax(1, keepdim=True)
-    sum_C1 = s_CV.sub_(most_C1).exp_().sum(1, keepdim=True)
-    s_CV.div_(sum_C1)
-    return sum_C1.log() + most_C1
+    torch.softmax(s_CV, dim=1, out=s_CV)
+    return most_C1 - s_CV.amax(1, keepdim=True).log()
 
 
 class _LogSumExp(torch.autograd.Function):
@@ -37,23 +39,22 @@ class _LogSumExp(torch.autograd.Function):
         lse_N = u_ND.new_empty(len(u_ND))
         for first in range(0, len(u_ND), chunk):
             s_CV = times_transposed(u_ND[first : first + chunk], e_VD).div_(tau)
-            most_C1 = s_CV.amax(1, keepdim=True)
-            lse_N[first : first + chunk] = s_CV.sub_(most_C1).exp_().sum(1).log_() + most_C1[:, 0]
-        ctx.save_for_backward(u_ND, table_VD, lse_N)
+            lse_N[first : first + chunk] = softmax_(s_CV)[:, 0]
+        ctx.save_for_backward(u_ND, table_VD)
         ctx.tau, ctx.chunk, ctx.before = tau, chunk, before
         return lse_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        u_ND, table_VD, lse_N = ctx.saved_tensors
+        u_ND, table_VD = ctx.saved_tensors
         e_VD, upstream_N = table_VD[ctx.before :], grads[0] / ctx.tau
         du_ND = torch.empty_like(u_ND) if ctx.needs_input_grad[0] else None
         de_DV = e_VD.new_zeros(e_VD.shape[::-1]) if ctx.needs_input_grad[1] else None
         e_DV = e_VD.t().contiguous()
         for first in range(0, len(u_ND), ctx.chunk):
             here = slice(first, first + ctx.chunk)
-            p_CV = times_transposed(u_ND[here], e_VD).div_(ctx.tau).sub_(lse_N[here, None]).exp_()
-            p_CV.mul_(upstream_N[here, None])
+            p_CV = times_transposed(u_ND[here], e_VD).div_(ctx.tau)
+            torch.softmax(p_CV, dim=1, out=p_CV).mul_(upstream_N[here, None])
             if du_ND is not None:
                 du_ND[here] = times_transposed(p_CV, e_DV)
             if de_DV is not None:

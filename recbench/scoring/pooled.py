@@ -57,9 +57,11 @@ class _Pooled(torch.autograd.Function):
             added, grads = _mixtures(s_KCV, column_N[here, None], mix_MK)
             loss = loss + added
             if ctx.two_parts:
-                added, grads = (_among_all if form == "code" else _by_pairs)(s_KCV, divergence, grads)
+                added, grad_KCV = (_among_all if form == "code" else _by_pairs)(s_KCV, divergence, grads)
                 apart = apart + added
-            flat_grad = torch.cat(grads)
+            else:
+                grad_KCV = torch.stack(grads)
+            flat_grad = grad_KCV.flatten(0, 1)
             dz_NKD[here] = times_transposed(flat_grad, e_DV).view(K, -1, D).transpose(0, 1)
             de_DV += times_transposed(flat.t().contiguous(), flat_grad.t())
         scale = 1.0 / (tau * N)
@@ -95,8 +97,8 @@ def _mixtures(s_KCV: Tensor, column_C1: Tensor, mix_MK: Tensor) -> tuple[Tensor,
     return total, [torch.zeros_like(s_KCV[0]) if grad is None else grad for grad in grads]
 
 
-def _among_all(s_KCV: Tensor, weight: float, grads: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """weight x sum over rows of the mean over ordered pairs of KL(p_j || sg p_i), and ``grads`` with its gradient added.
+def _among_all(s_KCV: Tensor, weight: float, grads: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """weight x sum over rows of the mean over ordered pairs of KL(p_j || sg p_i), and ``grads`` with its gradient added, (K, C, V).
 
     The log-sum-exps of the states cancel in the sum over pairs, so sum_v p_j [K s_j - sum_i s_i] is all there is. Overwrites s.
     """
@@ -104,29 +106,28 @@ def _among_all(s_KCV: Tensor, weight: float, grads: list[Tensor]) -> tuple[Tenso
     weight = -weight / (K * (K - 1))
     total_CV, q_KCV = s_KCV.sum(0), torch.softmax(s_KCV, dim=-1)
     apart = s_KCV.new_zeros((), dtype=torch.float64)
-    made = []
     for s_CV, q_CV, grad_CV in zip(s_KCV, q_KCV, grads, strict=True):
         near_CV = torch.add(total_CV, s_CV, alpha=-K, out=s_CV)
-        mean_C1 = torch.bmm(q_CV[:, None], near_CV[..., None])[..., 0]
+        mean_C1 = torch.linalg.vecdot(q_CV, near_CV)[:, None]
         apart = apart + mean_C1.double().sum()
-        made.append(torch.addcmul(grad_CV, q_CV, near_CV.sub_(mean_C1), value=weight, out=q_CV))
-    return apart * weight, made
+        torch.addcmul(grad_CV, q_CV, near_CV.sub_(mean_C1), value=weight, out=q_CV)
+    return apart * weight, q_KCV
 
 
-def _by_pairs(s_KCV: Tensor, weight: float, grads: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """weight x sum over rows and pairs i < j of KL(p_i || p_j), both sides with gradient; ``grads`` with that added."""
+def _by_pairs(s_KCV: Tensor, weight: float, grads: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """weight x sum over rows and pairs i < j of KL(p_i || p_j), both sides with gradient; ``grads`` with that added, (K, C, V)."""
     q_KCV = s_KCV.clone()
     lse_KC1 = [softmax_(q_CV) for q_CV in q_KCV]
-    made = [grad_CV.clone() for grad_CV in grads]
+    made_KCV = torch.stack(grads)
     apart = s_KCV.new_zeros((), dtype=torch.float64)
     for i in range(len(s_KCV)):
         for j in range(i + 1, len(s_KCV)):
             far_CV = s_KCV[i] - s_KCV[j]
-            mean_C1 = (q_KCV[i] * far_CV).sum(1, keepdim=True)
+            mean_C1 = torch.linalg.vecdot(q_KCV[i], far_CV)[:, None]
             apart = apart + (mean_C1 - lse_KC1[i] + lse_KC1[j]).double().sum()
-            made[i].addcmul_(q_KCV[i], far_CV.sub_(mean_C1), value=weight)
-            made[j].add_(q_KCV[j], alpha=weight).sub_(q_KCV[i], alpha=weight)
-    return apart * weight, made
+            made_KCV[i].addcmul_(q_KCV[i], far_CV.sub_(mean_C1), value=weight)
+            made_KCV[j].add_(q_KCV[j], alpha=weight).sub_(q_KCV[i], alpha=weight)
+    return apart * weight, made_KCV
 
 
 def _divided(s: Tensor, tau: float) -> Tensor:
