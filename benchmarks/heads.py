@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import torch
 
-from benchmarks.beauty_like import made, system
+from benchmarks.beauty_like import ITEMS, made, system
 from benchmarks.measure import in_turn, show
+from benchmarks.textbook import LENGTH, TextbookLoop, TextbookSASRec
 from recbench.data.batching import Batch, Rows, TrainingRows
 from recbench.reasoning.base import Context
 from recbench.recommender import ItemRecommender
 
 CPU = torch.device("cpu")
-BATCH, LENGTH = 2048, 50
+BATCH = 2048
 COUNTED = {"none": 1.0, "pause": 1.2, "rearec-erl": 3.0, "rearec-prl": 3.4, "lares": 1.8, "diffuse": 4.5}
 """Multiply-adds of a target position over those of ``none``: width 64, 2 layers, 12,101 items, default settings, K = 2.
 
@@ -127,3 +129,24 @@ def main(quick: bool) -> None:
             f"{times['prefix rows'] / times['all']:.1f}x, padded to {LENGTH}: {times['padded prefix rows'] / times['all']:.1f}x"
         )
     show("targets a second, every position at once over one row a prefix", lines)
+    show(
+        f"targets a second over the textbook loop, rows padded to {LENGTH}, {BATCH} a step; a lower bound: its thoughts are free",
+        textbook(trained, prefixes, 1 if quick else 2),
+    )
+
+
+def textbook(trained: dict[str, Trained], prefixes: TrainingRows, rounds: int) -> dict[str, str]:
+    """How many times faster recbench trains a target than the loops of ``benchmarks.textbook``."""
+    batches = list(islice(prefixes.batches(BATCH, np.random.default_rng(0), CPU), 2))
+    loops = {
+        "none": TextbookLoop(TextbookSASRec(ITEMS), "loss", batches),
+        "rearec-erl": TextbookLoop(TextbookSASRec(ITEMS, thoughts=2), "ensemble_loss", batches),
+        "rearec-prl": TextbookLoop(TextbookSASRec(ITEMS, thoughts=2), "progressive_loss", batches),
+        "lares": TextbookLoop(TextbookSASRec(ITEMS, passes=5), "loss", batches),
+    }
+    lines = {}
+    for head, loop in loops.items():
+        times = in_turn({"recbench": trained[head].run, "textbook": loop.run}, rounds)
+        ratio = times["textbook"] / (BATCH * len(batches)) * trained[head].targets / times["recbench"]
+        lines[head] = f"{ratio:.1f}x"
+    return lines

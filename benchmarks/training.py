@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from time import process_time
 
@@ -10,7 +11,7 @@ import torch
 
 from benchmarks.beauty_like import ITEMS, made, neural_backbones, system
 from benchmarks.measure import in_turn, show
-from benchmarks.textbook import TextbookSASRec
+from benchmarks.textbook import TextbookLoop, TextbookSASRec
 from recbench.data.batching import TrainingRows
 from recbench.kernels.products import times_transposed
 from recbench.reasoning.base import Context
@@ -48,23 +49,12 @@ class Epochs:
 def textbook_seconds(epochs: Epochs, steps: int) -> float:
     """CPU seconds of an epoch of the textbook loop, from its first steps."""
     torch.manual_seed(0)
-    model = TextbookSASRec(ITEMS).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    began, taken = 0.0, 0
-    for number, batch in enumerate(epochs.prefixes.batches(BATCH, epochs.order, CPU)):
-        if number == 1:  # the first step is not counted
-            began = process_time()
-        length = torch.from_numpy(batch.rows.lengths)
-        items = torch.zeros(len(batch.rows), 50, dtype=torch.long)
-        items[batch.rows.row_N, batch.rows.position_N] = batch.items_N
-        loss = model.loss(items, length, batch.targets_Q)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        taken = number
-        if number == steps:
-            break
-    return (process_time() - began) / taken * epochs.prefixes.steps(BATCH)
+    batches = epochs.prefixes.batches(BATCH, epochs.order, CPU)
+    model = TextbookSASRec(ITEMS)
+    TextbookLoop(model, "loss", islice(batches, 1)).run()  # the first step is not counted
+    began = process_time()
+    TextbookLoop(model, "loss", islice(batches, steps)).run()
+    return (process_time() - began) / steps * epochs.prefixes.steps(BATCH)
 
 
 def floor(n_targets: int, n_tokens: int) -> None:
