@@ -25,7 +25,7 @@ class DiffuReasonConfig:
     schedule: Schedule = "information"
     """Of the noise."""
     start: float = 1.0
-    """S / J: the level at which refinement takes the hypothesis for a noisy intent."""
+    """S / J, in (0, 1]: the level at which refinement takes the hypothesis for a noisy intent."""
     forward: Forward = "gauss"
     """gauss: the target fades into noise; shift: into the hypothesis; none: no noise, the same network S times (control)."""
     kappa: float = 1.0
@@ -61,7 +61,8 @@ class DiffuReasonConfig:
     grpo_ramp_epochs: int = 0
     """Epochs over which its weight rises from 0."""
     policy: Literal["path", "item"] = "path"
-    """Whose probability: of the path of moves, or of the target under the last prediction."""
+    """Whose probability: of the path of moves, or of the target under the last prediction. The second pushes the target itself down
+    where a path earned little, unless positive_only."""
     explore: float = 1.0
     """r in [0, 1]: share of the posterior's noise in a move; 1 ancestral, 0 none."""
     noise_floor: float = 0.1
@@ -97,7 +98,7 @@ class DiffuReasonConfig:
     drop_condition: float = 0.0
     """Share of rows whose condition is dropped in the denoising terms."""
     guidance: float = 0.0
-    """w at test: (1 + w) with condition - w without."""
+    """w: what ranks goes by (1 + w) with condition - w without, in training as at test. Paths of grpo go without it."""
     self_condition: bool = False
     """The prediction before is a third input."""
     denoiser_dropout: float = 0.1
@@ -115,6 +116,7 @@ class DiffuReasonConfig:
         self._check_ranges()
         self._check_diffusion()
         self._check_reinforcement()
+        self._check_losses()
 
     @property
     def first(self) -> int:
@@ -122,42 +124,54 @@ class DiffuReasonConfig:
         return round(self.start * self.levels)
 
     def _check_ranges(self) -> None:
-        if self.steps < 0 or self.levels < 0:
-            raise ValueError("steps and levels are at least 0.")
-        weights = (
-            self.plain,
-            self.hypothesis,
-            self.refined,
-            self.denoise_mse,
-            self.denoise_ce,
-            self.grpo,
-            self.kl,
-            self.clip,
-        )
-        if min(*weights, self.noise_floor, self.reward_softmax, self.guidance, self.grpo_ramp_epochs) < 0:
-            raise ValueError("weights, clip, noise_floor, guidance and grpo_ramp_epochs are at least 0.")
-        shares = (self.explore, self.test_explore, self.denoise_share, self.mix_weight)
-        if not all(0 <= share <= 1 for share in shares):
-            raise ValueError("explore, test_explore, denoise_share and mix_weight lie in [0, 1].")
-        if not all(0 <= rate < 1 for rate in (self.drop_condition, self.feed_dropout, self.denoiser_dropout)):
-            raise ValueError("drop_condition, feed_dropout and denoiser_dropout lie in [0, 1).")
-        if min(self.grpo_positions, self.reward_cutoff, self.test_samples) < 1:
-            raise ValueError("grpo_positions, reward_cutoff and test_samples are at least 1.")
+        weights = ("plain", "hypothesis", "refined", "denoise_mse", "denoise_ce", "grpo", "reward_softmax", "kl")
+        for name in ("steps", "levels", *weights, "clip", "noise_floor", "guidance", "grpo_ramp_epochs"):
+            value = getattr(self, name)
+            if value < 0:
+                raise ValueError(f"{name} is {value:g}; it is at least 0.")
+        for name in ("grpo_positions", "reward_cutoff", "test_samples"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it is at least 1.")
+        for name in ("explore", "test_explore", "denoise_share", "mix_weight"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value:g}; it lies in [0, 1].")
+        for name in ("drop_condition", "feed_dropout", "denoiser_dropout"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} is {value:g}; it lies in [0, 1).")
 
     def _check_diffusion(self) -> None:
-        if self.levels and not 1 <= self.first <= self.levels:
+        if not 0 < self.start <= 1:
+            raise ValueError(f"start is {self.start:g}; it lies in (0, 1].")
+        if self.levels and not self.first:
             raise ValueError(
-                f"start {self.start:g} of {self.levels} levels is level {self.first}; refinement starts at a level from 1 to "
+                f"start {self.start:g} of {self.levels} levels is level 0; refinement starts at a level from 1 to "
                 f"{self.levels}. Raise start or levels."
             )
         if self.levels == 1 and self.schedule == "cosine" and self.forward != "none":
             raise ValueError("the cosine schedule needs at least 2 levels: its only one would be pure noise.")
-        if not 0 < self.info_low <= self.info_high or self.kappa <= 0:
-            raise ValueError("0 < info_low <= info_high, and kappa is above 0.")
+        if not 0 < self.info_low <= self.info_high:
+            raise ValueError(
+                f"info_low is {self.info_low:g} and info_high {self.info_high:g}; information is above 0 and falls from "
+                "info_high to info_low."
+            )
+        if self.kappa <= 0:
+            raise ValueError(f"kappa is {self.kappa:g}; it is above 0. For no noise at all: forward=none.")
         if self.mix == "learned" and not 0 < self.mix_weight < 1:
-            raise ValueError("a learned mix starts strictly between 0 and 1: at 0 nothing would have a gradient.")
+            raise ValueError(
+                f"mix_weight is {self.mix_weight:g}; where a learned g starts it lies strictly between 0 and 1, as at the "
+                "ends it would have no gradient."
+            )
         if self.guidance and not self.drop_condition:
-            raise ValueError("guidance needs a prediction without condition: train one with drop_condition above 0.")
+            raise ValueError(
+                "guidance leads away from a prediction that is told nothing: train one with drop_condition above 0."
+            )
+        if self.test_explore and self.forward == "none":
+            raise ValueError(
+                f"test_explore is {self.test_explore:g}, and forward=none has no noise to scale: leave one of them."
+            )
         if self.test_samples > 1 and not self.test_explore:
             raise ValueError(
                 f"{self.test_samples} samples at test are all the same without noise: set test_explore above 0."
@@ -171,13 +185,25 @@ class DiffuReasonConfig:
         if not self.levels and self.grpo:
             raise ValueError("grpo rewards refinements, and levels=0 makes none. Set grpo=0, or levels to at least 1.")
         if bool(self.kl) != (self.reference != "none"):
-            raise ValueError("kl and reference go together: a weight needs a reference, and a reference a weight.")
-        if self.grpo and (self.policy == "path" or self.kl) and not self._counts_a_move():
-            raise ValueError("No move of the policy has noise: raise noise_floor or explore, or set policy_start=true.")
+            raise ValueError(
+                f"kl is {self.kl:g} and reference {self.reference}; a weight needs a reference, and a reference a weight."
+            )
         if self.reference == "stage" and self.grpo_when != "after":
             raise ValueError("reference=stage is the model as stage align began: it needs grpo_when=after.")
+        moves = self._moves_with_noise()
+        starts = self.policy_start and self.forward != "none"
+        if self.grpo and self.policy == "path" and not (moves or starts):
+            raise ValueError("No move of a path has noise, so none has a probability: raise noise_floor.")
+        if self.grpo and self.kl and not moves:
+            raise ValueError("kl is over moves with noise, and there is none behind the start: raise noise_floor.")
 
-    def _counts_a_move(self) -> bool:
-        """Has the policy a density? Moves of levels S .. 2 and the start have noise of their own, the last one its floor."""
-        between = self.explore > 0 and self.first > 1
-        return self.noise_floor > 0 or (self.forward != "none" and (self.policy_start or between))
+    def _moves_with_noise(self) -> bool:
+        """Has a move a density? Those of levels S .. 2 by exploration, the last one by its floor."""
+        return self.noise_floor > 0 or (self.forward != "none" and self.explore > 0 and self.first > 1)
+
+    def _check_losses(self) -> None:
+        """Without one, stage ``train`` would run to its end and move nothing."""
+        denoises = self.forward != "none" and self.denoise_share and (self.denoise_mse or self.denoise_ce)
+        reinforces = self.grpo and self.grpo_when == "joint"
+        if not (self.plain or self.hypothesis or (self.levels and (self.refined or denoises or reinforces))):
+            raise ValueError("every loss of stage train weighs 0: raise plain, hypothesis or refined.")
