@@ -39,6 +39,7 @@ def gradient_share(part: Tensor, rest: Tensor | int, of: Tensor) -> Tensor:
 @torch.no_grad()
 def note_leak(context: Context, z_ND: Tensor, t_N: Tensor, y_N: Tensor, score: Score) -> None:
     """``leak@t``: share of noisy targets whose nearest item is the target. Near 1, level t teaches decoding only."""
-    nearest_N = (z_ND @ direction(score.items()).t()).argmax(1) + 1
+    with torch.autocast(z_ND.device.type, enabled=False):  # bfloat16 would take close items for the same
+        nearest_N = (z_ND @ direction(score.items()).t()).argmax(1) + 1
     for t in t_N.unique().tolist():
         context.note(f"leak@{t}", (nearest_N == y_N)[t_N == t].float().mean())

@@ -27,12 +27,13 @@ def ndcg(above: Tensor, tied: Tensor, k: int) -> Tensor:
 
 
 def sampled_probability(u_ND: Tensor, y_N: Tensor, score: Score, generator: torch.Generator) -> Tensor:
-    """Probability of the target among uniform negatives and the items that rank first, (N,)."""
+    """Probability of the target among uniform negatives and the items that rank first, (N,). In float32 at least."""
     n_items = len(score.items())
     negatives = 1 + torch.randint(n_items, (SAMPLED_NEGATIVES,), generator=generator, device=y_N.device)
     others_NC = torch.cat([negatives.expand(len(y_N), -1), score.top(u_ND, min(SAMPLED_TOP, n_items))], dim=1)
-    top_NC = (score.items()[others_NC[:, SAMPLED_NEGATIVES:] - 1] @ u_ND[..., None])[..., 0]
-    logits_NC = torch.cat([u_ND @ score.items()[negatives - 1].t(), top_NC], dim=1)
+    with torch.autocast(u_ND.device.type, enabled=False):
+        top_NC = (score.items()[others_NC[:, SAMPLED_NEGATIVES:] - 1] @ u_ND[..., None])[..., 0]
+        logits_NC = torch.cat([u_ND @ score.items()[negatives - 1].t(), top_NC], dim=1)
     logits_NC = logits_NC.masked_fill(others_NC == y_N[:, None], -torch.inf)
     own_N1 = (u_ND * score.items()[y_N - 1]).sum(1, keepdim=True)
     return torch.cat([own_N1, logits_NC], dim=1).softmax(1)[:, 0]
