@@ -9,6 +9,9 @@ S noise levels by the denoiser (``diffusion.py``); the last prediction, at the h
 refinements of one history form a group, rewarded by where they rank the target (GRPO, Shao et al., arXiv 2402.03300; log
 probability of a path as in DDPO, Black et al., arXiv 2305.13301).
 Loss: plain + hypothesis + refined + denoise_mse + denoise_ce + grpo.
+
+Letters: **N** rows of any kind, **S** moves, **P** positions that are reinforced, **G** refinements of each, **R** = P G of them,
+those of one position side by side. **K** in a shape counts the plain state, too: h_0 .. h_K.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from recbench.data.batching import Batch
 from recbench.reasoning.base import Context, ReasoningHead, Stage, targets
 from recbench.reasoning.chain import Chain
 from recbench.reasoning.contrast import some_of
+from recbench.reasoning.cuts import some_a_row
 from recbench.reasoning.diagnostics import gradient_share, note_leak, note_similarity
 from recbench.reasoning.diffuse_settings import DiffuReasonConfig
 from recbench.reasoning.diffusion import Condition, Denoiser, direction, on_sphere, process
@@ -118,30 +122,26 @@ class DiffuReason(ReasoningHead):
         denoiser, c = denoiser or self._denoiser(), self.config
         thoughts_NKD = h_NKD if c.condition == "all" else h_NKD[:, -1:]
         h_ND = on_sphere(h_NKD[:, -1])
-        if self.null is not None and (dropped_N is not None or c.condition == "none"):
-            nothing = torch.ones(len(h_ND), dtype=torch.bool, device=h_ND.device) if dropped_N is None else dropped_N
-            if c.condition == "none":
-                nothing = torch.ones_like(nothing)
+        if c.condition == "none":
+            dropped_N = _all_of(h_ND)
+        if dropped_N is not None and self.null is not None:
             null_D = on_sphere(self.null)
-            h_ND = torch.where(nothing[:, None], null_D, h_ND)
-            thoughts_NKD = torch.where(nothing[:, None, None], null_D, thoughts_NKD)
+            h_ND = torch.where(dropped_N[:, None], null_D, h_ND)
+            thoughts_NKD = torch.where(dropped_N[:, None, None], null_D, thoughts_NKD)
         return denoiser.condition(h_ND, thoughts_NKD)
 
     def _predict(self, known: Condition) -> Predict:
         """The denoiser under that condition; with guidance, led away from what it says without one."""
         if not self.config.guidance:
             return lambda z_ND, t, before_ND: self._denoiser()(z_ND, t, known, before_ND)
-        nothing, w = self._nothing(known), self.config.guidance
+        nothing = self.condition(known.h_ND[:, None], _all_of(known.h_ND))
+        w = self.config.guidance
 
         def guided(z_ND: Tensor, t: int, before_ND: Tensor | None) -> Tensor:
             clean_ND = self._denoiser()(z_ND, t, known, before_ND)
             return on_sphere((1 + w) * clean_ND - w * self._denoiser()(z_ND, t, nothing, before_ND))
 
         return guided
-
-    def _nothing(self, known: Condition) -> Condition:
-        everywhere = torch.ones(len(known.h_ND), dtype=torch.bool, device=known.h_ND.device)
-        return self.condition(known.h_ND[:, None], everywhere)
 
     def _denoiser(self) -> Denoiser:
         if self.denoiser is None:
@@ -178,14 +178,7 @@ class DiffuReason(ReasoningHead):
 
     def _positions(self, batch: Batch, context: Context) -> Tensor | None:
         """Of each row one of its asked tokens, uniformly; None: all."""
-        if self.config.positions == "all":
-            return None
-        keys = torch.rand(len(batch.at_Q), generator=context.generator, device=batch.at_Q.device)
-        row_Q = batch.row_Q
-        order = torch.argsort(row_Q.double() + keys.double() * 0.999)
-        first = torch.ones(len(order), dtype=torch.bool, device=order.device)
-        first[1:] = row_Q[order][1:] != row_Q[order][:-1]
-        return order[first]
+        return None if self.config.positions == "all" else some_a_row(batch.row_Q, 1, context.generator)
 
     def _supervised(self, h_NKD: Tensor, y_N: Tensor, score: Score, context: Context) -> dict[str, Tensor]:
         """The refined vector's loss, and the denoising losses of noisy targets."""
@@ -330,6 +323,11 @@ class DiffuReason(ReasoningHead):
 def _length(x: Tensor) -> Tensor:
     """|x| along the last axis, kept as an axis of 1; its gradient at 0 is 0."""
     return (x.square().sum(-1, keepdim=True) + 1e-12).sqrt()
+
+
+def _all_of(x_ND: Tensor) -> Tensor:
+    """True for every row, (N,)."""
+    return torch.ones(len(x_ND), dtype=torch.bool, device=x_ND.device)
 
 
 @contextmanager
