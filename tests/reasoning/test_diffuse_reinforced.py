@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from recbench.reasoning.diffuse import DiffuReason
 from recbench.reasoning.diffusion import direction, on_sphere
 from recbench.reasoning.rewards import clipped_loss
 from recbench.recommender import ItemRecommender
+from recbench.scoring.softmax import ItemSoftmax
 from tests.reasoning.refining import (
     ITEMS,
     ROWS,
@@ -269,6 +270,68 @@ def test_probabilities_are_made_in_float32_also_from_coarse_states() -> None:
     assert log_prob_N.isfinite().all()
 
 
+@pytest.mark.parametrize("reward", ["ndcg", "sampled", "random"])
+def test_every_draw_comes_from_the_generator_of_the_epoch(reward: str) -> None:
+    """A resumed run has to draw what an uninterrupted one draws."""
+    settings = {
+        "positions": "one",
+        "drop_condition": 0.3,
+        "self_condition": True,
+        "baseline": "greedy",
+        "reward": reward,
+    }
+    model = system(**settings, grpo_positions=3)
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found.append(losses(model))
+        assert torch.equal(torch.get_rng_state(), before)
+    for name, term in found[0].items():
+        assert torch.equal(term, found[1][name]), name
+
+
+@pytest.mark.parametrize("policy", ["path", "item"])
+@pytest.mark.parametrize("positions", ["all", "one"])
+def test_answers_meet_the_score_at_the_tokens_they_stand_at(
+    positions: str, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spelled item is read off the history as well, so a score told of another token would read another history."""
+    rows = [[1, 2], [3, 4, 5], [6, 7, 8, 9], [10, 11, 12, 13, 14]]
+    model, batch = system(positions=positions, policy=policy, baseline="greedy", grpo_positions=5), packed(rows)
+    asked, calls = {id(model.score): torch.arange(14)}, []
+
+    def at(score: ItemSoftmax, asked_N: Tensor) -> ItemSoftmax:
+        there = copy.copy(score)
+        kept.append(there)
+        asked[id(there)] = asked[id(score)][asked_N]
+        return there
+
+    def watched(name: str) -> None:
+        inner = getattr(ItemSoftmax, name)
+
+        def told(score: ItemSoftmax, u_ND: Tensor, y_N: Tensor, **how: Any) -> Any:
+            calls.append((name, len(u_ND), asked[id(score)], y_N.flatten()))
+            return inner(score, u_ND, y_N, **how)
+
+        monkeypatch.setattr(ItemSoftmax, name, told)
+
+    kept: list[ItemSoftmax] = []
+    monkeypatch.setattr(ItemSoftmax, "at", at)
+    for name in ("loss", "place", "log_prob"):
+        watched(name)
+    model.losses(batch, context())
+    n = 14 if positions == "all" else 4
+    drawn = min(5, n)
+    told = [("loss", 14)] * 2 + [("loss", n), ("loss", max(1, round(n / 4)))]
+    told += [("place", 8 * drawn), ("log_prob", 8 * drawn), ("place", drawn), ("log_prob", drawn)]
+    told += [("log_prob", 8 * drawn)] if policy == "item" else []
+    assert [(name, rows) for name, rows, _, _ in calls] == told
+    for name, rows, at_N, y_N in calls:
+        assert len(at_N) == rows, name
+        assert torch.equal(batch.targets_Q[at_N], y_N), name  # type: ignore[index]
+
+
 # --- rewards and advantages ---------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +384,15 @@ def test_advantages_of_a_group_sum_to_0_and_are_bounded() -> None:
     assert close(advantage_PG, expected)
 
 
+@pytest.mark.parametrize("baseline", ["group", "greedy"])
+def test_no_advantage_is_beyond_5_even_in_a_large_group(baseline: str) -> None:
+    """One hit among 40: 39 / sqrt(40) = 6.2."""
+    model = system(group=40, baseline=baseline, reward="random")
+    reward_PG, y_P = torch.eye(40)[:1].double(), torch.tensor([1])
+    advantage_PG = of(model)._advantage(10 * reward_PG, thoughts(model)[:1], y_P, model.score, context())
+    assert advantage_PG[0, 0] == 5
+
+
 def test_a_group_that_missed_throughout_gives_no_gradient_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     model = system(reward_softmax=0.0)
     monkeypatch.setattr(model.score, "place", lambda u, y, within: (torch.full_like(y, 15), torch.zeros_like(y)))
@@ -329,6 +401,18 @@ def test_a_group_that_missed_throughout_gives_no_gradient_at_all(monkeypatch: py
     assert not reached(model, grpo)
     grads = torch.autograd.grad(grpo, list(model.parameters()), allow_unused=True)
     assert all(grad is None or not grad.any() for grad in grads)
+
+
+def test_a_group_teaches_nothing_where_its_ranks_tie_whatever_its_probabilities(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = system(reward_softmax=0.5)
+    monkeypatch.setattr(model.score, "place", lambda u, y, within: (torch.full_like(y, 15), torch.zeros_like(y)))
+    training = context()
+    model.losses(packed(ROWS), training)
+    noted = training.noted()
+    assert noted["reward_variance"] > 0
+    assert noted["no_signal"] == 1
 
 
 def test_a_drawn_share_of_positions_is_reinforced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,6 +424,17 @@ def test_a_drawn_share_of_positions_is_reinforced(monkeypatch: pytest.MonkeyPatc
     assert not torch.equal(calls[0][1].h_ND, calls[1][1].h_ND)
     groups = calls[0][1].h_ND.view(6, 5, WIDTH)
     assert torch.equal(groups, groups[:, :1].expand_as(groups))
+
+
+def test_a_sampled_reward_is_in_float32_whatever_the_step_runs_in() -> None:
+    model = system(double=False, reward="sampled")
+    u_ND, y_N = torch.randn(ITEMS, WIDTH), torch.arange(1, ITEMS + 1)
+    found = []
+    for coarse in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
+            found.append(of(model)._reward(u_ND, y_N, model.score, context())[0])
+    assert found[1].dtype == torch.float32
+    assert torch.equal(*found)
 
 
 # --- the reference --------------------------------------------------------------------------------------------------------------
@@ -424,6 +519,14 @@ def test_an_averaged_reference_follows_the_denoiser_slowly_and_is_not_trained() 
     assert close(head.averaged.leave.weight, 0.999 * before + 0.001 * live, 1e-12)
     assert not any("averaged" in name for name in reached(model, sum(terms.values())))  # type: ignore[arg-type]
     assert not any(p.requires_grad for p in head.averaged.parameters())
+
+
+def test_an_averaged_reference_has_no_dropout() -> None:
+    model = system(reference="ema", kl=1.0, denoiser_dropout=0.5)
+    of(model).averaged.load_state_dict(of(model).denoiser.state_dict())  # type: ignore[union-attr]
+    training = context()
+    model.train().losses(packed(ROWS), training)
+    assert training.noted()["kl"] == pytest.approx(0, abs=1e-20)
 
 
 def test_a_reference_of_the_stage_has_to_be_there() -> None:

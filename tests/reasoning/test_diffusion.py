@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from recbench.reasoning.diffusion import Denoiser, Process, Schedule, cosine, direction, on_sphere, process
 
@@ -301,6 +302,22 @@ def test_a_prediction_depends_on_level_hypothesis_and_every_thought_and_on_no_ot
     mixed = net(z, torch.tensor([1, 2, 3, 4, 2, 2]), net.condition(h, thoughts))
     torch.testing.assert_close(mixed[[1, 4, 5]], out[[1, 4, 5]], atol=1e-12, rtol=0)
     torch.testing.assert_close(mixed[2:3], net(z, 3, net.condition(h, thoughts))[2:3], atol=1e-12, rtol=0)
+
+
+def test_a_prediction_by_hand() -> None:
+    """RMSNorm(z) and h enter, one attention read of the thoughts, two modulated blocks, a residual to h, length sqrt(D)."""
+    net, h, thoughts, z = denoiser(), on_sphere(normal(6, 8)), normal(6, 3, 8, seed=3), normal(6, 8, seed=4)
+    x = net.enter(torch.cat([F.rms_norm(z, (8,)), h], dim=1))
+    read = F.scaled_dot_product_attention(net.query(x)[:, None], net.key(thoughts), net.value(thoughts))
+    x = x + net.read(read[:, 0])
+    first, _, last = net.time
+    c = last(F.gelu(first(net.waves[3].double()))) + h
+    for block in net.blocks:
+        shift, scale, gate = block.modulate(c).split(8, dim=1)  # type: ignore[operator]
+        y = F.layer_norm(x, (8,)) * (1 + scale) + shift
+        x = x + gate * block.outer(F.gelu(block.inner(y)))  # type: ignore[operator]
+    expected = math.sqrt(8) * F.normalize(h + net.leave(x), dim=1)
+    torch.testing.assert_close(net(z, 3, net.condition(h, thoughts)), expected, atol=1e-9, rtol=0)
 
 
 def test_an_earlier_prediction_is_a_third_input_and_none_of_it_is_zeros() -> None:
