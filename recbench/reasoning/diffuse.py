@@ -41,6 +41,8 @@ from recbench.reasoning.rewards import advantages, clipped_loss, ndcg, note_rewa
 from recbench.scoring.base import Score
 
 REFERENCE_DECAY = 0.999
+LEAST_LIKELY = -1e4
+"""Log-probability of what has none: a NaN loses."""
 LEAK_ROWS, LEAK_EVERY = 32, 10
 
 
@@ -277,6 +279,9 @@ class DiffuReason(ReasoningHead):
         if c.reward == "sampled":
             sampled_N = sampled_probability(u_ND, y_N, score, context.generator)
             return sampled_N, sampled_N
+        if c.reward == "likelihood":
+            likely_N = score.log_prob(u_ND, y_N[:, None]).sum((1, 2)).nan_to_num(nan=LEAST_LIKELY)
+            return likely_N, likely_N
         ranked_N = ndcg(*score.place(u_ND, y_N, within=c.reward_cutoff), c.reward_cutoff)
         if not c.reward_softmax:
             return ranked_N, ranked_N

@@ -71,12 +71,13 @@ class DiffuReasonConfig:
     """The draw of the start counts as a move."""
     log_prob: Literal["mean", "sum"] = "mean"
     """Over dimensions and moves."""
-    reward: Literal["ndcg", "sampled", "random"] = "ndcg"
-    """ndcg over all items; sampled: probability among 512 negatives and the current top 50; random: a control."""
+    reward: Literal["ndcg", "likelihood", "sampled", "random"] = "ndcg"
+    """ndcg over all items; likelihood: log-probability of the target, which where items are spelled spares a beam a refinement;
+    sampled: probability among 512 negatives and the current top 50; random: a control."""
     reward_cutoff: int = 10
     """k of ndcg."""
     reward_softmax: float = 0.05
-    """Weight of the target's probability beside ndcg."""
+    """Weight of the target's probability beside ndcg; other rewards have none."""
     baseline: Literal["group", "greedy"] = "group"
     """What a reward is held against: the group's mean, or that of the noise-free refinement."""
     positive_only: bool = False

@@ -270,7 +270,7 @@ def test_probabilities_are_made_in_float32_also_from_coarse_states() -> None:
     assert log_prob_N.isfinite().all()
 
 
-@pytest.mark.parametrize("reward", ["ndcg", "sampled", "random"])
+@pytest.mark.parametrize("reward", ["ndcg", "likelihood", "sampled", "random"])
 def test_every_draw_comes_from_the_generator_of_the_epoch(reward: str) -> None:
     """A resumed run has to draw what an uninterrupted one draws."""
     settings = {
@@ -583,6 +583,7 @@ def earned(**changes: object) -> tuple[float, float]:
         {"baseline": "greedy"},
         {"positive_only": True},
         {"reward": "sampled"},
+        {"reward": "likelihood"},
         {"policy": "item", "positive_only": True},
     ],
 )

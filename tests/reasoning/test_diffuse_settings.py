@@ -67,6 +67,7 @@ def test_a_weight_scales_its_own_term_and_no_other(name: str) -> None:
         ({}, "head", "_kl"),
         ({"reward_softmax": 0.0}, "score", "log_prob"),
         ({"reward": "random"}, "score", "place"),
+        ({"reward": "likelihood"}, "score", "place"),
     ],
 )
 def test_what_weighs_nothing_is_not_computed(
@@ -443,6 +444,17 @@ def test_a_sampled_reward_is_the_targets_share_among_negatives_and_the_top(monke
         others = [item for item in (*negatives.tolist(), *top) if item != y]
         assert found[n].item() == pytest.approx((scores[y] - torch.logsumexp(scores[[y, *others]], 0)).exp().item())
     assert torch.equal(found, same)
+
+
+def test_a_likelihood_is_the_targets_log_probability_among_all_items() -> None:
+    model = system(reward="likelihood")
+    u_ND, y_N = torch.randn(ITEMS, WIDTH).double(), torch.arange(1, ITEMS + 1)
+    found, same = of(model)._reward(u_ND, y_N, model.score, context())
+    expected = (u_ND @ model.backbone.items.weight[1:].t()).log_softmax(1).diagonal()
+    assert close(found, expected)
+    assert torch.equal(found, same)
+    u_ND[3] = torch.nan
+    assert of(model)._reward(u_ND, y_N, model.score, context())[0].argmin() == 3
 
 
 def test_a_random_reward_knows_nothing_of_the_target() -> None:
