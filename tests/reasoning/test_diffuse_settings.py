@@ -164,6 +164,24 @@ def test_a_shift_starts_at_the_hypothesis_itself(monkeypatch: pytest.MonkeyPatch
         assert [call[1] for call in calls] == [4, 3, 2, 1]
 
 
+def test_the_tokens_of_the_chain_are_as_set() -> None:
+    h_ND = torch.randn(TOKENS, WIDTH).double()
+    chains = {
+        name: of(system(**{name: value})).chain
+        for name, value in (("steps", 2), ("step_embedding", False), ("feed_norm", False), ("feed_dropout", 0.4))
+    }
+    whole = chains["steps"]
+    assert not close(whole.feed(h_ND, 0), whole.feed(h_ND, 1), 1e-3)
+    bare = chains["step_embedding"]
+    assert close(bare.feed(h_ND, 0), bare.feed(h_ND, 1), 0)
+    plain = chains["feed_norm"]
+    assert close(plain.feed(h_ND, 1), h_ND + plain.step_embedding.weight[1], 0)  # type: ignore[union-attr]
+    x_ND = torch.ones(500, WIDTH).double()
+    dropped = chains["feed_dropout"].train().feed(x_ND, 0) == 0
+    assert abs(dropped.double().mean() - 0.4) < 5 * math.sqrt(0.4 * 0.6 / dropped.numel())
+    assert not (whole.train().feed(x_ND, 0) == 0).any()
+
+
 # --- the condition --------------------------------------------------------------------------------------------------------
 
 
@@ -368,6 +386,8 @@ def test_when_reinforcement_is_part_of_the_loss(when: str, stage: str, terms: li
 def test_the_stage_of_its_own_has_epochs_only_where_it_has_something_to_do() -> None:
     def epochs(**changes: Any) -> list[int | None]:
         return [stage.defaults.get("epochs") for stage in DiffuReason.plan(DiffuReason.Config(**changes))]
+
+    assert DiffuReason.plan(DiffuReason.Config(grpo_when="after"))[1].defaults["patience"] == 5
 
     assert epochs() == [None, 0]
     assert [stage.name for stage in DiffuReason.plan(DiffuReason.Config())] == ["train", "align"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,13 @@ ROWS = [[3], [5, 6], [7, 8, 9], [1, 2, 3, 4, 5]]
 
 def context() -> Context:
     return Context("train", torch.Generator().manual_seed(5), None, epoch=1)
+
+
+def test_the_tokens_have_dropout_in_training_alone() -> None:
+    chain = small_head("pause", small_backbone("sasrec"), feed_dropout=0.4).chain
+    dropped = chain.train().feed(torch.ones(500, 8), 0) == 0
+    assert abs(dropped.double().mean() - 0.4) < 5 * math.sqrt(0.4 * 0.6 / dropped.numel())
+    assert (chain.eval().feed(torch.ones(500, 8), 0) != 0).all()
 
 
 def test_two_states_give_the_same_token_and_two_steps_different_ones() -> None:
