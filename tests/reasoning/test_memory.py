@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -11,8 +12,10 @@ from recbench.registry import HEADS
 
 LIMIT_MB = 2048
 """A quarter of the 8 GB that the heads promise to stay below."""
+SETTINGS = {"diffuse": {"group": 16}}
+"""With 2,048 refinements a step to rank all at once breaks the limit (2.4 GB, seen); with the 1,024 of the default it fits."""
 CHILD = """
-import copy, resource, sys
+import copy, json, resource, sys
 import numpy as np, torch
 from recbench.backbones.sasrec import SASRec
 from recbench.data.batching import TrainingRows
@@ -28,7 +31,7 @@ starts = np.arange(0, ROWS * LENGTH, LENGTH)
 histories = Histories(np.arange(ROWS, dtype=np.int32), items, None, starts, starts + LENGTH)
 rows = TrainingRows(histories, max_length=50, window="last", every_position=True)
 head = sys.argv[1]
-model = build("sasrec", SASRec.Config(), head, HEADS.load(head).Config(), ITEMS).train()
+model = build("sasrec", SASRec.Config(), head, HEADS.load(head).Config(**json.loads(sys.argv[2])), ITEMS).train()
 optimizer = torch.optim.Adam(model.parameters(), fused=True)
 for stage in model.stages:
     context = Context(stage.name, torch.Generator().manual_seed(0), rows, epoch=1, steps=1)
@@ -49,7 +52,8 @@ print(rows.n_targets, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 @pytest.mark.parametrize("head", list(HEADS.entries()))
 def test_a_step_over_200_000_items_stays_within_memory(head: str) -> None:
-    told = subprocess.run([sys.executable, "-c", CHILD, head], capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-c", CHILD, head, json.dumps(SETTINGS.get(head, {}))]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     targets, peak_mb = told.split()
     positions_by_items_mb = int(targets) * 200_000 * 4 / 2**20
     assert float(peak_mb) < LIMIT_MB
