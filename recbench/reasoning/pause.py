@@ -1,7 +1,9 @@
 """Pause: as many extra steps as a reasoning head takes, each fed a learned constant. The compute control.
 
-What a head gains over this it owes to what it feeds back, not to more tokens. Compare Goyal et al., "Think before you speak:
-Training Language Models With Pause Tokens", arXiv 2310.02226.
+What a head gains over this it owes to what it feeds back, not to more tokens, as long as pauses do no harm themselves: a
+constant's state has no residual path from the newest item, and on small data that costs more than the tokens bring
+(docs/findings.md). So look at ``none``, too. Compare Goyal et al., "Think before you speak: Training Language Models With Pause
+Tokens", arXiv 2310.02226.
 """
 
 from __future__ import annotations
