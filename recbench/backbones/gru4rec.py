@@ -46,6 +46,8 @@ class GRU4Rec(Backbone):
         """On the item vectors that go in."""
         state_dropout: float = 0.0
         """On the output of each layer."""
+        norm: bool = False
+        """A LayerNorm in front of each layer but the first. Not in the papers: the control of heads that bring norms."""
         initial_sd: float = 0.02
         """Standard deviation of the initial item vectors. Matrices start after Glorot, gate by gate; biases at 0."""
 
@@ -65,7 +67,7 @@ class GRU4Rec(Backbone):
         self.items = nn.Embedding(n_items + 1, config.width, padding_idx=0)
         initialise(self.items, config.initial_sd)
         self.dropout = Dropout(config.dropout)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
+        self.layers = nn.ModuleList(Layer(config, normed=config.norm and i > 0) for i in range(config.n_layers))
 
     def embed(self, batch: Batch) -> Tensor:
         return cast("Tensor", self.dropout(self.items(batch.items_N)))
@@ -104,11 +106,12 @@ class GRU4Rec(Backbone):
 
 
 class Layer(nn.Module):
-    """One GRU (eq. 1 to 4), its projection if it has one, and dropout."""
+    """A norm if it has one, one GRU (eq. 1 to 4), its projection if it has one, and dropout."""
 
-    def __init__(self, config: GRU4Rec.Config) -> None:
+    def __init__(self, config: GRU4Rec.Config, *, normed: bool) -> None:
         super().__init__()
         C = config.hidden or config.width
+        self.norm = nn.LayerNorm(config.width) if normed else None
         self.gru = nn.GRU(config.width, C)
         for name, parameter in self.gru.named_parameters():
             if name.startswith("bias"):
@@ -121,14 +124,17 @@ class Layer(nn.Module):
 
     def forward(self, x_ND: Tensor, order: TimeMajor) -> tuple[Tensor, Tensor]:
         """Output (N, D) and hidden state (N, C) of all tokens, each row from a state of zeros."""
-        packed = PackedSequence(x_ND.index_select(0, order.token_N), order.sizes_T)
+        packed = PackedSequence(self._input(x_ND).index_select(0, order.token_N), order.sizes_T)
         h_NC = self.gru(packed)[0].data.index_select(0, order.place_N)
         return self._output(h_NC), h_NC
 
     def step(self, x_QD: Tensor, h_QC: Tensor) -> tuple[Tensor, Tensor]:
         """Output and hidden state after one more token, for all Q at once."""
-        now_QC = self.gru(x_QD[None], h_QC[None].contiguous())[0][0]
+        now_QC = self.gru(self._input(x_QD)[None], h_QC[None].contiguous())[0][0]
         return self._output(now_QC), now_QC
+
+    def _input(self, x_ND: Tensor) -> Tensor:
+        return x_ND if self.norm is None else cast("Tensor", self.norm(x_ND))
 
     def _output(self, h_NC: Tensor) -> Tensor:
         return cast("Tensor", self.dropout(h_NC if self.projection is None else self.projection(h_NC)))

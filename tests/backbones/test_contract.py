@@ -24,6 +24,7 @@ FORMS: dict[str, dict[str, object]] = {
     "sasrec post-norm, rotary, gated": {"positions": "rotary", "gate": True},
     "sasrec counted from the newest event": {"positions_from": "newest"},
     "gru4rec projected": {"hidden": 5},
+    "gru4rec with norms": {"norm": True},
     "hstu without positions or times": {"positions": False, "time_bias": False},
     "hstu counted from the newest event": {"positions_from": "newest"},
     "bert4rec counted from the blank": {"positions_from": "newest"},

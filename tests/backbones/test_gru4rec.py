@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recbench.backbones.gru4rec import GRU4Rec, Layer
 from recbench.backbones.recurrence import TimeMajor
-from tests.backbones.by_hand import HISTORY, fast, linear, shaken
+from tests.backbones.by_hand import HISTORY, fast, linear, norm, shaken
 from tests.systems import packed, small_backbone
 
 
@@ -17,6 +17,8 @@ def plain(layer: Layer, inputs: list[Tensor]) -> list[Tensor]:
     gru, h, outputs = layer.gru, torch.zeros(layer.gru.hidden_size, dtype=torch.float64), []
     w, u = gru.weight_ih_l0.chunk(3), gru.weight_hh_l0.chunk(3)
     b, c = gru.bias_ih_l0.chunk(3), gru.bias_hh_l0.chunk(3)
+    if layer.norm is not None:
+        inputs = [norm(x, layer.norm, 1e-5) for x in inputs]
     for x in inputs:
         reset = 1 / (1 + torch.exp(-(w[0] @ x + b[0] + u[0] @ h + c[0])))
         keep = 1 / (1 + torch.exp(-(w[1] @ x + b[1] + u[1] @ h + c[1])))
@@ -26,10 +28,11 @@ def plain(layer: Layer, inputs: list[Tensor]) -> list[Tensor]:
     return outputs
 
 
-@pytest.mark.parametrize("hidden", [None, 5])
+@pytest.mark.parametrize(("hidden", "normed"), [(None, False), (5, False), (5, True)])
 @torch.no_grad()
-def test_states_are_those_of_the_equations(hidden: int | None) -> None:
-    backbone = shaken(small_backbone("gru4rec", hidden=hidden))
+def test_states_are_those_of_the_equations(hidden: int | None, normed: bool) -> None:
+    backbone = shaken(small_backbone("gru4rec", hidden=hidden, norm=normed))
+    assert [layer.norm is not None for layer in backbone.layers] == [False, normed]
     x = [backbone.items.weight[item] for item in HISTORY]
     for layer in backbone.layers:
         x = plain(layer, x)
