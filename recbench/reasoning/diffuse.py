@@ -68,6 +68,7 @@ class DiffuReason(ReasoningHead):
         if backbone.spells and config.reward == "sampled":
             raise ValueError("reward is sampled, which scores items by their vectors; this backbone spells its items.")
         c, D = config, backbone.width
+        self.reward = c.reward or ("likelihood" if backbone.spells else "ndcg")
         self.chain = Chain(backbone, c.steps, dropout=c.feed_dropout, step_embedding=c.step_embedding, norm=c.feed_norm)
         self.scalable = c.steps > 0
         self.process = process(
@@ -273,13 +274,13 @@ class DiffuReason(ReasoningHead):
     def _reward(self, u_ND: Tensor, y_N: Tensor, score: Score, context: Context) -> tuple[Tensor, Tensor]:
         """Reward of each vector, (N,), and the part of it that follows from the rank alone."""
         c = self.config
-        if c.reward == "random":
+        if self.reward == "random":
             drawn_N = torch.rand(len(y_N), generator=context.generator, device=y_N.device)
             return drawn_N, drawn_N
-        if c.reward == "sampled":
+        if self.reward == "sampled":
             sampled_N = sampled_probability(u_ND, y_N, score, context.generator)
             return sampled_N, sampled_N
-        if c.reward == "likelihood":
+        if self.reward == "likelihood":
             likely_N = score.log_prob(u_ND, y_N[:, None]).sum((1, 2)).nan_to_num(nan=LEAST_LIKELY)
             return likely_N, likely_N
         ranked_N = ndcg(*score.place(u_ND, y_N, within=c.reward_cutoff), c.reward_cutoff)

@@ -71,9 +71,10 @@ class DiffuReasonConfig:
     """The draw of the start counts as a move."""
     log_prob: Literal["mean", "sum"] = "mean"
     """Over dimensions and moves."""
-    reward: Literal["ndcg", "likelihood", "sampled", "random"] = "ndcg"
+    reward: Literal["ndcg", "likelihood", "sampled", "random"] | None = None
     """ndcg over all items; likelihood: log-probability of the target, which where items are spelled spares a beam a refinement;
-    sampled: probability among 512 negatives and the current top 50; random: a control."""
+    sampled: probability among 512 negatives and the current top 50; random: a control. Unset: likelihood where items are
+    spelled, else ndcg."""
     reward_cutoff: int = 10
     """k of ndcg."""
     reward_softmax: float = 0.05

@@ -26,7 +26,7 @@ from tests.generators.spelled import N_ITEMS, TABLE, small
 from tests.reasoning.looping import random_users
 from tests.run_folders import make_run, ranks
 from tests.semantic_ids.spelling import random_table
-from tests.systems import CPU, queries
+from tests.systems import CPU, queries, small_system
 
 
 def test_a_target_outside_of_the_beam_is_last_and_unseen_lists_are_as_long_as_the_beam() -> None:
@@ -107,6 +107,12 @@ def test_a_reward_that_needs_item_vectors_is_refused_where_items_are_spelled() -
         build("sid-lm", BACKBONES.load("sid-lm").Config(), "diffuse", config, N_ITEMS, "spelling", None, TABLE)
     assert "spells its items" in caught.value.why
     assert caught.value.code == Exit.USAGE
+
+
+def test_refinements_earn_likelihood_where_a_rank_would_take_a_beam() -> None:
+    assert small("sid-lm", "diffuse").head.reward == "likelihood"
+    assert small("sid-lm", "diffuse", settings={"reward": "ndcg"}).head.reward == "ndcg"
+    assert small_system("sasrec", "diffuse").head.reward == "ndcg"
 
 
 def test_a_table_of_other_items_is_refused() -> None:
