@@ -52,9 +52,7 @@ class TextbookSASRec(nn.Module):
         logits = [u_BD @ self.items.weight[1:].T for u_BD in states]
         own_B = torch.arange(len(target_B))
         apart = [F.cross_entropy(other @ u_BD.T, own_B) for u_BD, other in zip(states[1:], others[1:], strict=True)]
-        return (
-            torch.stack([F.cross_entropy(one, target_B - 1) for one in logits]).sum() + 0.1 * torch.stack(apart).mean()
-        )
+        return torch.stack([*(F.cross_entropy(one, target_B - 1) for one in logits), torch.stack(apart).mean()]).sum()
 
     def _states(self, items_BT: Tensor, length_B: Tensor) -> list[Tensor]:
         u_BD = self._state(items_BT, length_B)
