@@ -122,7 +122,7 @@ def read(path: Path, knowledge: ItemKnowledge, rows: TrainingRows) -> Written:
             of use.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines cuts inside a text, too: at U+2028 and others
     except (OSError, UnicodeDecodeError) as error:
         raise RecbenchError(
             f"Rationales {path} cannot be read.", why=str(error), fix="Check head.rationale_file.", code=Exit.DATA

@@ -196,6 +196,13 @@ def test_a_file_of_rationales_that_cannot_be_used_is_refused(
     assert caught.value.code == Exit.DATA
 
 
+def test_a_line_ends_at_a_newline_alone(tiny: Dataset, tmp_path: Path) -> None:
+    """JSON lets a text hold line separators of Unicode as they are, and language models write them."""
+    said = json.loads(line(tiny, 0, "Blue pen.\u2028Blue pen.\x85Blue pen."))
+    wanted = written(tmp_path, json.dumps(said, ensure_ascii=False) + "\r", line(tiny, 1, "Blue pen. Blue pen."))
+    assert anchors_of(tiny, wanted)[1]["rationales"] == 2
+
+
 def test_a_rationale_of_a_held_out_event_is_refused(tiny: Dataset, tmp_path: Path) -> None:
     too_late = line(tiny, 0, "a", position=int(tiny.training().lengths[0]))
     with pytest.raises(RecbenchError, match="would leak it"):
