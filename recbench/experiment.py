@@ -29,7 +29,7 @@ from recbench.runs.folder import Run, folder_name
 from recbench.runs.manifest import NAME as MANIFEST
 from recbench.runs.manifest import Manifest
 from recbench.settings import Resolved
-from recbench.start import start_folder, start_of
+from recbench.start import refuse_other_tensors, start_folder, start_of
 from recbench.statement import begun, found_out, peak_memory_mb, rank_warnings
 from recbench.trained import LATENCY_BATCHES, new_model, threads, write_parquet
 from recbench.training.checkpoint import Progress, Store, write_tensors
@@ -76,6 +76,8 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
         seed_everything(order.seed)
         model = new_model(order.resolved, order.dataset, order.device)
         _refuse_short(order, model)
+        if start is not None and isinstance(model, Trainable):
+            refuse_other_tensors(start, model, order.resolved, order.seed)
         manifest = begun(order.dataset, order.resolved, order.seed, order.device, model, origin, order.trials)
         manifest = replace(manifest, started=_first_started(order.folder) or manifest.started)
         try:

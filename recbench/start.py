@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from recbench.config import differences, in_words, typed
 from recbench.errors import RecbenchError
 from recbench.files import sha256
+from recbench.recommender import Trainable
 from recbench.registry import HEADS
 from recbench.runs import folder as layout
 from recbench.runs.folder import Run
@@ -76,18 +78,47 @@ def _refuse_another_system(run: Run, resolved: Resolved, same_head: bool, first:
         RecbenchError: one of them is another, or the head is and does not begin as that of the run.
     """
     parts = ("backbone", "loss", *IDS)
-    tables = resolve(system_table(run), run.manifest.dataset["family"]).table, resolved.table
-    there, here = ({name: table[name] for name in parts if name in table} for table in tables)
+    before = resolve(system_table(run), run.manifest.dataset["family"])
+    there, here = ({name: one.table[name] for name in parts if name in one.table} for one in (before, resolved))
+    if before.head == resolved.head:
+        lasting = HEADS.load(resolved.head).lasting
+        there["head"], here["head"] = (
+            {name: one.table["head"][name] for name in lasting} for one in (before, resolved)
+        )
     differ = differences(there, here)
     if same_head and not differ:
         return
     fix = f"Train one to start from: recbench train --backbone {resolved.backbone} --reason {resolved.head} --until {first}"
     if same_head and run.manifest.backbone == resolved.backbone:
-        given = [f"--set {name}={typed(old)}" for name, old, _ in differ if old is not None]
-        unset = [name for name, old, _ in differ if old is None]
-        fix = f"Go on with its settings: {' '.join([*given, *(['without', ', '.join(unset)] if unset else [])])}"
+        fix = _with_its_settings(differ)
     raise RecbenchError(
         f"--from {run.folder} holds another system: {run.manifest.system}.",
         why=in_words(differ) if same_head else f"Its head is {run.manifest.head}, here it is {resolved.head}.",
         fix=fix,
     )
+
+
+def refuse_other_tensors(start: Start, model: Trainable, resolved: Resolved, seed: int) -> None:
+    """A head may go on with other settings, but not with some that decide which tensors it has.
+
+    Raises:
+        RecbenchError: the weights are not those of a model with these settings.
+    """
+    there, here = ({name: list(t.shape) for name, t in tensors.items()} for tensors in (start.tensors, model.tensors()))
+    if start.backbone_only or there == here:
+        return
+    run = Run.open(start_folder(str(resolved.start), seed))
+    before = resolve(system_table(run), run.manifest.dataset["family"])
+    differ = differences({"head": before.table["head"]}, {"head": resolved.table["head"]})
+    raise RecbenchError(
+        f"--from {run.folder} holds weights that do not fit these settings.",
+        why=in_words(differ or differences(there, here)),
+        fix=_with_its_settings(differ) if differ else "Train it again.",
+    )
+
+
+def _with_its_settings(differ: list[tuple[str, Any, Any]]) -> str:
+    """What to type to go on as a run began, whose settings ``differ`` (``config.differences``, its own first)."""
+    given = [f"--set {name}={typed(old)}" for name, old, _ in differ if old is not None]
+    unset = [name for name, old, _ in differ if old is None]
+    return f"Go on with its settings: {' '.join([*given, *(['without', ', '.join(unset)] if unset else [])])}"

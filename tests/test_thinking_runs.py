@@ -120,6 +120,35 @@ def test_a_plain_run_is_no_start_where_the_first_stage_has_a_loss_of_its_own(
     assert caught.value.fix.endswith("--reason lasar --until ground")
 
 
+def test_who_holds_targets_back_for_rl_begins_with_a_ground_that_held_them_back(
+    tiny_home: Path, plain: Run, tmp_path: Path
+) -> None:
+    def holding(share: float, runs: Path, **asked: Any) -> Run:
+        settings = ["backbone.inner=16", "train.align.epochs=1", "train.rl.epochs=0"]
+        return run(tiny_home, runs, "sasrec", "lasar", *settings, f"head.rl_holdout={share}", **asked)
+
+    with pytest.raises(RecbenchError, match="holds another system"):
+        holding(0.5, tmp_path, start=str(plain.folder))
+    ground = str(holding(0.5, tmp_path, until="ground").folder)
+    with pytest.raises(RecbenchError, match="holds another system") as caught:
+        holding(0.0, tmp_path / "other", start=ground)
+    assert caught.value.fix == "Go on with its settings: --set head.rl_holdout=0.5"
+    assert holding(0.5, tmp_path / "same", start=ground).manifest.status == "finished"
+
+
+def test_settings_that_change_what_a_head_consists_of_are_no_way_to_go_on(tiny_home: Path, tmp_path: Path) -> None:
+    ground = run(tiny_home, tmp_path, "sasrec", "lasar", "backbone.inner=16", until="ground")
+    for setting, typed in (
+        ("max_depth=6", "max_depth=8"),
+        ("anchor=backbone", "anchor=auto"),
+        ("feed=linear", "feed=rms"),
+    ):
+        asked = ["backbone.inner=16", f"head.{setting}"]
+        with pytest.raises(RecbenchError, match="weights that do not fit these settings") as caught:
+            run(tiny_home, tmp_path, "sasrec", "lasar", *asked, start=str(ground.folder))
+        assert caught.value.fix == f"Go on with its settings: --set head.{typed}"
+
+
 def test_other_heads_do_not_begin_as_a_plain_run(tiny_home: Path, plain: Run, tmp_path: Path) -> None:
     with pytest.raises(RecbenchError, match="Its head is none, here it is lares"):
         run(tiny_home, tmp_path, "sasrec", "lares", "backbone.inner=16", start=str(plain.folder))

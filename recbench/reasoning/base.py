@@ -91,6 +91,8 @@ class ReasoningHead(nn.Module, ABC):
     stages: ClassVar[tuple[Stage, ...]]
     scalable: bool = True
     """Does a number of steps given at test time mean anything? A head that was trained without any says no."""
+    lasting: ClassVar[tuple[str, ...]] = ()
+    """Settings that every stage must have alike: an earlier one has acted on them already."""
     may_skip: ClassVar[bool] = False
     """Can it take no step at all, and is it the plain backbone then?"""
     taken_Q: Tensor | None = None

@@ -59,6 +59,7 @@ class LASAR(ReasoningHead):
 
     Config = LASARConfig
     may_skip = True
+    lasting = ("readout", "ground_codes", "rl_holdout")
 
     stages = (
         Stage("ground"),
@@ -83,7 +84,7 @@ class LASAR(ReasoningHead):
 
     @classmethod
     def begins_as(cls, config: Any) -> Mapping[str, tuple[str, ...]]:
-        plain = not config.ground_codes and config.readout == "last"
+        plain = not config.ground_codes and config.readout == "last" and not config.rl_holdout
         return {"none": ("ground",)} if plain else {}
 
     thinks: Tensor
@@ -129,6 +130,10 @@ class LASAR(ReasoningHead):
         if self.grounded is not None:
             self.grounded.eval()
         return self
+
+    @property
+    def scalable(self) -> bool:  # type: ignore[override] # its weights say whether it was taught to think
+        return bool(self.thinks) and not (self.config.depth == "fixed" and self.config.fixed_depth == 0)
 
     @property
     def rates(self) -> Mapping[str, float]:

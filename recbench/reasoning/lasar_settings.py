@@ -123,6 +123,8 @@ class LASARConfig:
             raise ValueError(f"rationale_file is given and anchor is {self.anchor}; leave out one of the two.")
         if self.anchor == "file" and not self.rationale_file:
             raise ValueError("anchor is file, so rationale_file must name one.")
+        if self.text_encoder and self.anchor == "cooc":
+            raise ValueError("text_encoder is given and anchor is cooc, which reads no text; leave out one of the two.")
         if self.anchor_context == "prompt" and self.anchor != "backbone":
             raise ValueError(
                 f"anchor_context is prompt and anchor is {self.anchor}; only anchor=backbone reads a history."

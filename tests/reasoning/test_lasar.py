@@ -94,6 +94,15 @@ def test_before_it_was_taught_to_think_it_does_not() -> None:
     assert frame.equals(evaluate(plain, queries(USERS), CPU).frame())
 
 
+def test_who_was_never_taught_to_think_takes_no_number_of_steps() -> None:
+    model = system()
+    assert model.head.scalable
+    model.head.thinks.fill_(False)
+    assert not model.head.scalable
+    assert not system(depth="fixed", fixed_depth=0).head.scalable
+    assert system(depth="fixed", fixed_depth=1).head.scalable
+
+
 def test_ground_trains_as_no_head_does() -> None:
     model, plain = system(), small_system("sasrec", "none", 20, **STILL)
     plain.backbone.load_state_dict(model.backbone.state_dict())
@@ -135,10 +144,11 @@ def test_codes_that_ground_teaches_need_a_ground_and_items_that_are_not_spelled(
     assert caught.value.code == Exit.USAGE
 
 
-def test_a_plain_run_is_no_first_stage_where_ground_teaches_codes() -> None:
+def test_a_plain_run_is_no_first_stage_where_ground_teaches_codes_or_holds_targets_back() -> None:
     LASAR = HEADS.load("lasar")
     assert LASAR.begins_as(LASAR.Config()) == {"none": ("ground",)}
     assert LASAR.begins_as(LASAR.Config(ground_codes=0.1)) == {}
+    assert LASAR.begins_as(LASAR.Config(rl_holdout=0.1)) == {}
 
 
 def test_the_policy_decides_and_users_parquet_says_how_long_each_query_thought() -> None:
@@ -277,6 +287,14 @@ def test_who_reads_segments_is_the_model_of_ground_also_after_align() -> None:
     assert all(not p.requires_grad for p in model.head.grounded.parameters())
 
 
+def test_who_reads_segments_drops_nothing_in_training() -> None:
+    model = small_system("sasrec", "lasar", 20, changes={"anchor": "backbone", "cuts": 0}, dropout=0.5)
+    context, batch = told(model, "align"), training_batch(model, USERS)
+    model.begin(context)
+    still, moving = (m.head.anchors(batch, torch.arange(16), context)[0].c_PSX for m in (model.eval(), model.train()))
+    assert torch.equal(still, moving)
+
+
 def test_the_next_item_loss_reaches_the_history_through_the_thoughts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = system(cuts=0, keep_weight=0.0, align_weight=0.0, policy_weight=0.0)
     table = model.backbone.item_vectors()
@@ -291,12 +309,13 @@ def test_the_next_item_loss_reaches_the_history_through_the_thoughts(monkeypatch
     assert not torch.allclose(whole, gradient(), atol=1e-6)
 
 
-def test_the_policys_loss_leaves_the_backbone_alone_unless_told_otherwise() -> None:
+@pytest.mark.parametrize(("stage", "term"), [("align", "policy"), ("rl", "depth")])
+def test_the_policys_loss_leaves_the_backbone_alone_unless_told_otherwise(stage: str, term: str) -> None:
     for detach in (True, False):
         model = system(policy_detach=detach)
-        terms, _ = losses(model, "align")
+        terms, _ = losses(model, stage)
         model.zero_grad()
-        terms["policy"].backward()
+        terms[term].backward()
         touched = any(p.grad is not None and p.grad.any() for p in model.backbone.parameters())
         assert touched != detach
         assert model.head.policy.outer.weight.grad.any()
@@ -370,3 +389,8 @@ def test_every_setting_stands_in_the_table_of_the_docs() -> None:
 
 def test_the_policy_learns_at_its_own_rate() -> None:
     assert system(policy_rate=7.0).rates == {"head.policy.": 7.0}
+
+
+def test_an_encoder_of_texts_is_refused_where_no_text_is_read() -> None:
+    with pytest.raises(ValueError, match="text_encoder is given and anchor is cooc"):
+        system(anchor="cooc", text_encoder="some/encoder")
