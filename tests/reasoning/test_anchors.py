@@ -176,6 +176,19 @@ def test_anchors_do_not_change_with_who_else_is_in_the_batch(kind: str) -> None:
     torch.testing.assert_close(alone.c_PSX[0, :s], every.c_PSX[7, :s], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("settings", [{}, {"use_target": False}, {"kind": "codes", "use_target": False}], ids=str)
+def test_anchors_are_the_same_where_a_step_runs_in_bfloat16(settings: dict[str, object]) -> None:
+    model = small_system("sasrec", "lasar", 20)
+    rows, batch = training_rows(model, USERS), training_batch(model, USERS)
+    found = source(config(**settings), model.backbone, told(rows))
+    every = torch.arange(len(batch.at_Q))
+    whole = found.of(batch, every, rows)
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = found.of(batch, every, rows)
+    assert torch.equal(coarse.c_PSX, whole.c_PSX)
+    assert torch.equal(coarse.s_P, whole.s_P)
+
+
 @pytest.mark.parametrize("kind", ["auto", "backbone"])
 def test_the_last_of_a_few_anchors_is_still_the_target(kind: str) -> None:
     model = small_system("sasrec", "lasar", 20)
@@ -289,6 +302,35 @@ def test_codes_of_more_items_than_are_known_are_refused() -> None:
     with pytest.raises(RecbenchError, match="only 9 items have a vector") as caught:
         source(config(kind="codes", codes=64), model.backbone, told(training_rows(model, USERS)))
     assert caught.value.code == Exit.DATA
+
+
+def test_a_code_is_as_likely_as_it_is_near_to_what_is_left_of_the_target_or_of_the_window() -> None:
+    model = small_system("sasrec", "lasar", 20)
+    rows, batch = training_rows(model, USERS), training_batch(model, USERS)
+    every = torch.arange(len(batch.at_Q))
+    for use_target in (True, False):
+        found = source(config(kind="codes", levels=2, use_target=use_target), model.backbone, told(rows))
+        x_VA, books = found.books.x_VA, found.books.books  # type: ignore[attr-defined]
+        nearest = [[], []]
+        for x_A in x_VA[1:][x_VA[1:].any(1)]:
+            for level, book_CA in enumerate(books):
+                far_C = (x_A - book_CA).square().sum(1)
+                nearest[level].append(float(far_C.min()))
+                x_A = x_A - book_CA[far_C.argmin()]  # noqa: PLW2901 what is left over
+        found = found.of(batch, every, rows)
+        assert found.s_P.tolist() == [2] * len(every)
+        for q in every.tolist():
+            place = int(batch.place_Q[q])  # type: ignore[index]
+            start = int(rows.histories.starts[np.searchsorted(rows.histories.starts, place, side="right") - 1])
+            before = rows.histories.items[start:place]
+            fade = torch.tensor([0.9 ** (len(before) - 1 - i) for i in range(len(before))])
+            liked = torch.nn.functional.normalize(fade @ x_VA[before], dim=0)
+            left = x_VA[rows.histories.items[place]] if use_target else liked
+            for level, book_CA in enumerate(books):
+                far_C = (left - book_CA).square().sum(1)
+                by_hand = -far_C / max(np.mean(nearest[level]), 1e-6)
+                torch.testing.assert_close(found.c_PSX[q, level], by_hand, atol=2e-2, rtol=2e-3)
+                left = left - book_CA[far_C.argmin()]
 
 
 # --- read behind a history ------------------------------------------------------------------------------------------
