@@ -172,16 +172,18 @@ class Reinforcement:
             every_PKD: what each depth would answer; only where several are paid.
         """
         c, context, paid = self.config, self.context, self.head.paid
-        mixed_P = torch.arange(len(n_P), device=n_P.device)
-        if c.shuffle_reward:
-            mixed_P = torch.randperm(len(n_P), generator=context.generator, device=n_P.device)
+        mixed_P = self._mixed(len(n_P)) if c.shuffle_reward else torch.arange(len(n_P), device=n_P.device)
         before = pay_P.mean() if paid.isnan() else paid.clone()
         unit = before.clamp_min(LEAST_UNIT) if c.reward_unit == "relative" else torch.ones_like(before)
         cost = c.step_cost * unit
         if every_PKD is not None and c.depth_baseline == "exact":
             pay_PC = torch.stack([self._pay_at(every_PKD[:, n]) for n in range(c.min_depth, c.max_depth + 1)], 1)
+            if (
+                c.shuffle_reward
+            ):  # among depths, too: that of another answer at the same depth would still tell which depth pays
+                pay_PC = pay_PC.flatten()[self._mixed(pay_PC.numel())].view_as(pay_PC)
             depth_C = torch.arange(c.min_depth, c.max_depth + 1, device=n_P.device)
-            loss = expected_loss(logits_PC, pay_PC[mixed_P] - cost * depth_C)
+            loss = expected_loss(logits_PC, pay_PC - cost * depth_C)
         elif every_PKD is not None:
             other_pay_P = self._pay_at(held(every_PKD, other_P)[:, -1])
             gain_P = pay_P[mixed_P] - other_pay_P[mixed_P] - cost * (n_P - other_P)
@@ -194,6 +196,11 @@ class Reinforcement:
         context.note("depth_pay_before", before)
         context.note("policy_entropy", undecided)
         return loss - c.entropy * unit * undecided
+
+    def _mixed(self, count: int) -> Tensor:
+        """Who is paid whose reward, (count,)."""
+        generator = self.context.generator
+        return torch.randperm(count, generator=generator, device=generator.device)
 
     def _pay_at(self, u_PD: Tensor) -> Tensor:
         """What each answer's list of the best would earn, (P,)."""

@@ -144,6 +144,15 @@ def test_the_depth_that_pays_is_found(baseline: str) -> None:
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
+def test_paid_by_the_rewards_of_others_nobody_learns_which_depth_pays(baseline: str) -> None:
+    pay = torch.full((8,), 0.2)
+    pay[2] = 0.8
+    pi = learnt(pay, depth_baseline=baseline, shuffle_reward=True, step_cost=0.1, entropy=0.2)
+    assert pi.argmax() == 0
+    assert float((pi * DEPTHS).sum()) == pytest.approx(2.39, abs=0.25)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
 def test_where_all_depths_pay_the_same_a_cost_alone_leads_to_one_step(baseline: str) -> None:
     assert learnt(torch.full((8,), 0.5), depth_baseline=baseline, step_cost=0.1, entropy=0.0)[0] > 0.9
 
