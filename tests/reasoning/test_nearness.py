@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recbench.reasoning.nearness import both_ways
+from recbench.reasoning.nearness import apart, both_ways
 from tests.systems import small_system
 
 
@@ -34,6 +34,13 @@ def test_for_small_coordinates_it_is_half_their_variance() -> None:
     a, b = (0.1 * torch.randn(4000, 64, generator=generator, dtype=torch.float64) for _ in range(2))
     half = (a - b).var(1, correction=0).mean() / 2
     assert float(both_ways(a, b).mean() / half) == pytest.approx(1, abs=0.02)
+
+
+def test_thoughts_may_be_held_near_their_anchors_in_other_ways() -> None:
+    a, c = torch.tensor([[[3.0, 4.0], [1.0, 0.0]]]), torch.tensor([[[4.0, 3.0], [0.0, 5.0]]])
+    torch.testing.assert_close(apart(a, c, "cosine", 1.0), torch.tensor([[1 - 24 / 25, 1.0]]))
+    torch.testing.assert_close(apart(a, c, "mse", 1.0), torch.tensor([[1.0, 13.0]]))
+    torch.testing.assert_close(apart(a, c, "kl", 3.0), both_ways(a, c, 3.0))
 
 
 def test_it_stays_in_float32_under_autocast() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recbench.reasoning.base import Context
-from recbench.reasoning.rewards import advantages, hit, ndcg, note_rewards
+from recbench.reasoning.rewards import advantages, hit, ndcg, note_rewards, prefix_rewards
 from recbench.scoring.softmax import ItemSoftmax
 
 RANKS = torch.tensor([1, 2, 3, 10, 11])
@@ -69,6 +69,15 @@ def test_neither_a_constant_scorer_nor_a_diverged_one_earns_anything(reward: obj
     above, tied = score.place(answers, torch.tensor([7, 7]))
     assert (above.tolist(), tied[0].item()) == ([0, 99], 99)
     assert reward(above, tied, 10).tolist() == [0, 0]  # type: ignore[operator]
+
+
+def test_a_wrong_item_is_paid_by_its_leading_right_codes() -> None:
+    own = torch.tensor([[1, 2, 3, 4]])
+    codes = torch.tensor([[[1, 2, 3, 4], [1, 2, 3, 0], [1, 2, 0, 4], [1, 0, 3, 4], [0, 2, 3, 4]]])
+    is_target = torch.tensor([[True, False, False, False, False]])
+    assert prefix_rewards(codes, own, is_target)[0].tolist() == pytest.approx([1, 0.866, 0.707, 0.5, 0])
+    five = torch.tensor([[[1, 2, 3, 4, 0]]]), torch.tensor([[1, 2, 3, 4, 5]])
+    assert prefix_rewards(*five, torch.tensor([[False]])).item() == pytest.approx(0.95)
 
 
 def test_rewards_are_noted_with_their_spread_and_the_share_of_groups_that_teach_nothing() -> None:
