@@ -68,6 +68,7 @@ def _start(run: Run, resolved: Resolved, fingerprint: str) -> Start:
         done,
         backbone_only=plain,
         told_words=bool(m.inputs.get("text")),
+        kept=None if plain else m.best_stage,
     )
 
 

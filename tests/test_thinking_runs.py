@@ -94,6 +94,19 @@ def test_where_thoughts_did_not_help_its_ranks_are_the_plain_ones(plain: Run, ti
     assert any("rl: left out" in warning for warning in spoiled.manifest.warnings)
 
 
+def test_where_thoughts_did_not_help_a_run_that_goes_on_reinforces_none(
+    plain: Run, tiny_home: Path, tmp_path: Path
+) -> None:
+    settings = ["backbone.inner=16", "train.align.learning_rate=5.0", "train.align.epochs=1", "train.rl.epochs=1"]
+    spoiled = run(tiny_home, tmp_path, "sasrec", "lasar", *settings, start=str(plain.folder), until="align")
+    assert spoiled.manifest.best_stage == "ground"
+    rest = run(tiny_home, tmp_path, "sasrec", "lasar", *settings, start=str(spoiled.folder))
+    assert not rest.manifest.stage_epochs
+    assert any("rl: left out" in warning for warning in rest.manifest.warnings)
+    assert rest.manifest.best_stage == "ground"
+    assert all(finding.holds is not False for finding in verify(rest, tiny_home))
+
+
 def test_its_numbers_can_be_verified_and_its_ranks_made_again(thinking: Run, tiny_home: Path) -> None:
     assert all(finding.holds is not False for finding in verify(thinking, tiny_home))
     assert rank_again(thinking, tiny_home, CPU)[1] == 0

@@ -150,7 +150,7 @@ class LASARConfig:
     def _check_ranges(self) -> None:
         if self.group < 2:
             raise ValueError(f"group is {self.group}; advantages compare items of one list, so it takes at least 2.")
-        least_one = (self.window, self.code_levels, self.policy_hidden or 1)
+        least_one = (self.window, self.code_levels, 1 if self.policy_hidden is None else self.policy_hidden)
         if min(least_one) < 1 or self.align_tau <= 0 or self.policy_rate <= 0:
             raise ValueError("window, code_levels and policy_hidden are at least 1, align_tau and policy_rate above 0.")
         weights = [f"{name}_weight" for name in ("keep", "align", "policy", "kl", "terminal", "depth")]

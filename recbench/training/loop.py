@@ -70,6 +70,8 @@ class Start:
     """It is of a head without parameters: those of this one are still untrained."""
     told_words: bool = False
     """Has it learnt from what stands in words of items?"""
+    kept: str | None = None
+    """The stage whose weights these are; None: the last of ``stages``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,8 @@ def _first(model: Trainable, job: Job, store: Store) -> Progress:
         progress.stage, progress.told_words = len(gone), job.start.told_words
         model.restore(model.tensors() | job.start.tensors if job.start.backbone_only else job.start.tensors)
         _, progress.best = _validated(model, job, job.settings[model.stages[progress.stage].name])
-        progress.best_epoch, progress.best_stage = 0, progress.stage - 1
+        kept = job.start.kept
+        progress.best_epoch, progress.best_stage = 0, progress.stage - 1 if kept is None else names.index(kept)
         store.save(progress, None, model.tensors())
     return progress
 

@@ -391,6 +391,12 @@ def test_the_policy_learns_at_its_own_rate() -> None:
     assert system(policy_rate=7.0).rates == {"head.policy.": 7.0}
 
 
+def test_a_policy_has_a_layer_of_some_width() -> None:
+    with pytest.raises(ValueError, match="policy_hidden are at least 1"):
+        system(policy_hidden=0)
+    assert system(policy_hidden=3).head.policy.inner.out_features == 3
+
+
 def test_an_encoder_of_texts_is_refused_where_no_text_is_read() -> None:
     with pytest.raises(ValueError, match="text_encoder is given and anchor is cooc"):
         system(anchor="cooc", text_encoder="some/encoder")
