@@ -232,6 +232,7 @@ def test_lifted_vectors_keep_their_angles_in_the_main_directions() -> None:
     torch.testing.assert_close(turned @ turned.T, unit @ unit.T, atol=1e-5, rtol=0)
     wide = Lift(x, 16)(torch.nn.functional.normalize(x, dim=1))
     assert wide.shape == (50, 16)
+    assert Lift(x, 16).map_AD.any(0).all()  # six directions, turned into all sixteen
     torch.testing.assert_close(wide.var(1, correction=0), torch.ones(50), atol=1e-3, rtol=0)
 
 

@@ -150,6 +150,25 @@ def test_groups_without_the_target_are_fenced_unless_they_are_skipped(monkeypatc
             assert terms["grpo"].item() != pytest.approx(0.5 * noted["kl"], rel=1e-5)
 
 
+def test_where_lists_without_the_target_are_skipped_the_others_share_the_loss() -> None:
+    model = system(group=6, kl_weight=1.0, skip_missed=True, depth="fixed", fixed_depth=2, cuts=0)
+    context, batch = told(model, "rl"), training_batch(model, USERS)
+    model.begin(context)
+    with torch.no_grad():
+        model.backbone.item_vectors().add_(0.3 * torch.randn(21, 8, generator=torch.Generator().manual_seed(1)))
+    every = torch.arange(len(batch.at_Q))
+
+    def loss(some: Tensor) -> tuple[float, float]:
+        step = Reinforcement(model.head, model.backbone, batch, model.score, context, some)
+        return step.losses()["grpo"].item(), context.noted()["hit_share"]
+
+    model.eval()
+    alone = [loss(q[None]) for q in every]
+    hits = [value for value, hit in alone if hit]
+    assert 0 < len(hits) < len(alone)
+    assert loss(every)[0] == pytest.approx(sum(hits) / len(hits), rel=1e-4)
+
+
 def test_a_depth_is_paid_by_the_place_of_the_target() -> None:
     place = torch.tensor([1, 2, 8, 9])
     dcg = [1.0, 1 / np.log2(3), 1 / np.log2(9), 0.0]
