@@ -40,6 +40,8 @@ AT_ONCE = 2048
 """Segments behind their histories that are read at once."""
 COMMONEST = 3
 """Items that stand for a group where a group must be read as a history."""
+LEAST_TAU = 0.05
+"""Of codes as anchors. Where no more items differ than there are codes each is its own code, and log-odds would be without bound."""
 TEXT_WIDTH = 128
 LIFT_SEED = 0
 """Of the frozen map from item vectors to the width of states: the same in every stage."""
@@ -198,13 +200,14 @@ class ReadAnchors(_Templates):
 
 
 class CodeAnchors(_Templates):
-    """Thought l meets the codes of level l of the target (or of the window's mean): -|r_l - C_l|^2 / tau as log-odds."""
+    """Thought l meets the codes of level l of the target (or of the window's mean): -|r_l - C_l|^2 / tau as log-odds, tau the mean of
+    the least of these distances over all items."""
 
     def __init__(self, config: AnchorConfig, items: Items, facts: dict[str, Any]) -> None:
         super().__init__(config, items, facts | {"levels": config.levels, "codes": config.codes})
         self.books = Codebooks(items.x_VA, config.levels, config.codes, "head.anchor is codes", facts["made_of"])
         nearest = [d_NC.amin(1) for d_NC in self.books.distances(self.books.x_VA[self.books.known_V])]
-        self.tau = [float(d_N.mean().clamp_min(1e-6)) for d_N in nearest]
+        self.tau = [float(d_N.mean().clamp_min(LEAST_TAU)) for d_N in nearest]
 
     def of(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> Anchors:
         found = self.segments(batch, some_P, rows)

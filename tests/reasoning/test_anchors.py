@@ -329,9 +329,17 @@ def test_a_code_is_as_likely_as_it_is_near_to_what_is_left_of_the_target_or_of_t
             left = x_VA[rows.histories.items[place]] if use_target else liked
             for level, book_CA in enumerate(books):
                 far_C = (left - book_CA).square().sum(1)
-                by_hand = -far_C / max(np.mean(nearest[level]), 1e-6)
+                by_hand = -far_C / max(np.mean(nearest[level]), 0.05)
                 torch.testing.assert_close(found.c_PSX[q, level], by_hand, atol=2e-2, rtol=2e-3)
                 left = left - book_CA[far_C.argmin()]
+
+
+def test_codes_of_items_that_hardly_differ_are_no_sharper_than_thoughts_can_follow(tiny: Dataset) -> None:
+    model = small_system("sasrec", "lasar", tiny.n_items, changes={"anchor": "codes"})
+    rows, said = rows_of(tiny), Described(tiny, [f"genre{i % 10} kind{i % 4}" for i in range(tiny.n_items)])
+    found = source(config(kind="codes", codes=model.head.codes), model.backbone, told(rows, said))
+    anchors = found.of(next(rows.batches(500, np.random.default_rng(0), CPU)), torch.arange(200), rows)
+    assert model.head.apart(torch.randn(200, 3, 8), anchors.c_PSX, first=0).max() < 40
 
 
 # --- read behind a history ------------------------------------------------------------------------------------------
