@@ -41,7 +41,7 @@ AT_ONCE = 2048
 COMMONEST = 3
 """Items that stand for a group where a group must be read as a history."""
 LEAST_TAU = 0.05
-"""Of codes as anchors. Where no more items differ than there are codes each is its own code, and log-odds would be without bound."""
+"""Of codes as anchors. Where no more items differ than there are codes each is its own code, and log-odds would know no bound."""
 TEXT_WIDTH = 128
 LIFT_SEED = 0
 """Of the frozen map from item vectors to the width of states: the same in every stage."""
@@ -200,8 +200,8 @@ class ReadAnchors(_Templates):
 
 
 class CodeAnchors(_Templates):
-    """Thought l meets the codes of level l of the target (or of the window's mean): -|r_l - C_l|^2 / tau as log-odds, tau the mean of
-    the least of these distances over all items."""
+    """Thought l meets the codes of level l of the target (or of the window's mean): -|r_l - C_l|^2 / tau as log-odds,
+    tau the mean over items of the distance to the nearest."""
 
     def __init__(self, config: AnchorConfig, items: Items, facts: dict[str, Any]) -> None:
         super().__init__(config, items, facts | {"levels": config.levels, "codes": config.codes})
