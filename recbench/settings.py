@@ -123,7 +123,7 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     shipped: Table = {}
     for name in (backbone, head, f"{backbone}+{head}"):
         shipped = merge(shipped, recipe(family, name))
-    table = merge(_fitting(shipped, table), table)
+    asked, table = table, merge(_fitting(shipped, table), table)
     backbone_config: Any = build(backbone_class, _without_name(table, "backbone"), "backbone")
     resolved: Table = {"backbone": {"name": backbone, **as_table(backbone_config)}, "head": {"name": head}}
     until, start = _text(table, "until"), _text(table, "from")
@@ -134,7 +134,13 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     head_config: Any = build(head_class, _without_name(table, "head"), "head")
     loss, loss_config = _loss(backbone, table)
     stages = HEADS.load(head).plan(head_config)
-    train = stage_settings(_training(table), stages)
+    skipped = (
+        {stage.name for stage in HEADS.load(head).stages} - {stage.name for stage in stages} - set(_training(asked))
+    )
+    training = {
+        name: value for name, value in _training(table).items() if name not in skipped
+    }  # a recipe's, unasked for
+    train = stage_settings(training, stages)
     resolved["head"] |= as_table(head_config)
     resolved["loss"] = {"name": loss, **as_table(loss_config)}
     resolved["train"] = _train_table(train)

@@ -294,6 +294,21 @@ def test_a_recipe_of_a_pair_stands_over_those_of_its_two(family: str) -> None:
     assert (typed.head_config.feed, typed.head_config.readout) == ("rms", "end")
 
 
+@pytest.mark.parametrize("family", ["amazon", "synthetic", "generic"])
+@pytest.mark.parametrize("backbone", ["sasrec", "hf-lm"])
+def test_a_recipe_says_nothing_of_a_stage_that_is_left_out_but_a_user_may_not(family: str, backbone: str) -> None:
+    def skipping(stage: str, *more: str) -> Resolved:
+        sets = [f"head.skip=['{stage}']", *(["backbone.path=somewhere"] if backbone == "hf-lm" else []), *more]
+        return resolve(Asked(backbone, "lasar", assignments=parse_assignments(sets)).table(), family)
+
+    short = skipping("rl")
+    assert list(short.train) == ["ground", "align"]
+    assert resolve(short.table, family).table == short.table
+    assert list(skipping("ground").train) == ["align", "rl"]
+    with pytest.raises(RecbenchError, match=r"Unknown setting train\.rl"):
+        skipping("rl", "train.rl.epochs=3")
+
+
 def test_a_config_that_is_neither_a_file_nor_shipped_is_refused() -> None:
     with pytest.raises(RecbenchError) as refused:
         read_config(Path("esasrek"))
