@@ -234,7 +234,7 @@ class LASAR(ReasoningHead):
         some_P = torch.arange(min(SHOWN, len(batch.at_Q)), device=batch.at_Q.device)
         n_P = self._taught(self._source.of(batch, some_P, context.train).s_P, context)
         share_C = torch.bincount(n_P).double() / len(n_P)
-        bits = float(-(share_C * share_C.log2().nan_to_num(0.0, neginf=0.0)).sum())
+        bits = abs(float((share_C * share_C.log2().nan_to_num(0.0, neginf=0.0)).sum()))  # no -0.0
         told = {"targets": len(n_P), "mean": float(n_P.double().mean()), "bits": bits}
         return (
             told
