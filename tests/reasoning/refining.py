@@ -18,6 +18,7 @@ from tests.systems import packed, small_system
 
 ITEMS, WIDTH = 20, 8
 ROWS = [[3, 1], [1, 2, 3], [14, 15, 16, 17], [4, 9, 8, 7, 6], [11, 12, 13, 5, 10]]
+TOKENS = sum(map(len, ROWS))
 
 
 def system(*, awake: bool = True, double: bool = True, **changes: object) -> ItemRecommender:
@@ -62,6 +63,10 @@ def losses(model: ItemRecommender, batch: Batch | None = None, **known: Any) -> 
 def thoughts(model: ItemRecommender, rows: list[list[int]] | None = None) -> Tensor:
     """h_0 .. h_K at every token."""
     return of(model).chain.run(model.backbone, packed(rows or ROWS))
+
+
+def generator(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def rollout(head: DiffuReason, known: Condition, generator: torch.Generator) -> list[Tensor]:

@@ -24,6 +24,7 @@ from tests.reasoning.refining import (
     close,
     context,
     counted,
+    generator,
     losses,
     of,
     path_log_prob,
@@ -35,11 +36,6 @@ from tests.reasoning.refining import (
 from tests.systems import packed, small_backbone
 
 FORWARDS = ["gauss", "shift", "none"]
-TOKENS = 19
-
-
-def generator(seed: int = 1) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def drawn(model: ItemRecommender, seed: int = 1) -> list[Tensor]:
@@ -330,111 +326,6 @@ def test_answers_meet_the_score_at_the_tokens_they_stand_at(
     for name, rows, at_N, y_N in calls:
         assert len(at_N) == rows, name
         assert torch.equal(batch.targets_Q[at_N], y_N), name  # type: ignore[index]
-
-
-# --- rewards and advantages ---------------------------------------------------------------------------------------------------
-
-
-def test_a_reward_is_the_ndcg_of_the_rank_and_a_share_of_the_probability() -> None:
-    """Ranks 1, 2, 10 and 11 of 20; NaN comes last."""
-    model = system(reward_softmax=0.05)
-    u = torch.ones(1, 1).double()
-    scores = torch.cat([torch.zeros(1), torch.linspace(2, 0, ITEMS)]).double()[:, None]  # item j has rank j
-    model.score._table = lambda: scores
-    y_N = torch.tensor([1, 2, 10, 11])
-    reward_N, ranked_N = of(model)._reward(u.expand(4, 1), y_N, model.score, context())
-    torch.testing.assert_close(ranked_N, torch.tensor([1, 0.6309, 0.2891, 0]), atol=1e-4, rtol=0)
-    probability = scores[1:, 0].softmax(0)[y_N - 1]
-    torch.testing.assert_close(reward_N, ranked_N.double() + 0.05 * probability, check_dtype=False)
-    reward_N, ranked_N = of(model)._reward(torch.full((4, 1), torch.nan).double(), y_N, model.score, context())
-    assert not reward_N.any()
-    assert not ranked_N.any()
-
-
-def test_ties_earn_a_collapsed_model_nothing() -> None:
-    model = system(reward_softmax=0.0)
-    reward_N, _ = of(model)._reward(torch.zeros(3, WIDTH).double(), torch.tensor([1, 2, 3]), model.score, context())
-    assert not reward_N.any()
-
-
-def test_the_cutoff_of_the_reward() -> None:
-    model = system(reward_softmax=0.0, reward_cutoff=3)
-    model.score._table = lambda: torch.cat([torch.zeros(1), torch.linspace(2, 0, ITEMS)]).double()[:, None]
-    reward_N, _ = of(model)._reward(torch.ones(4, 1).double(), torch.tensor([1, 3, 4, 10]), model.score, context())
-    torch.testing.assert_close(reward_N, torch.tensor([1, 0.5, 0, 0]))
-
-
-def test_the_vector_that_is_rewarded_has_the_length_of_the_hypothesis(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = system(group=3)
-    calls = counted(monkeypatch, model.head, "_reward")
-    losses(model)
-    lengths = thoughts(model)[:, -1].norm(dim=1).repeat_interleave(3)
-    assert close(calls[0][0].norm(dim=1), lengths)
-
-
-def test_advantages_of_a_group_sum_to_0_and_are_bounded() -> None:
-    model = system(group=8)
-    reward_PG = torch.rand(50, 8).double()
-    reward_PG[0] = torch.eye(8)[0]  # the farthest that one may stand out
-    advantage_PG = of(model)._advantage(reward_PG, torch.empty(0), torch.empty(0), model.score, context())
-    assert close(advantage_PG.sum(1), torch.zeros(50).double(), 1e-12)
-    assert (advantage_PG.abs() <= 7 / math.sqrt(8)).all()
-    assert advantage_PG[0, 0].item() == pytest.approx(7 / math.sqrt(8), rel=1e-3)
-    expected = (reward_PG - reward_PG.mean(1, keepdim=True)) / (reward_PG.std(1, keepdim=True) + 1e-4)
-    assert close(advantage_PG, expected)
-
-
-@pytest.mark.parametrize("baseline", ["group", "greedy"])
-def test_no_advantage_is_beyond_5_even_in_a_large_group(baseline: str) -> None:
-    """One hit among 40: 39 / sqrt(40) = 6.2."""
-    model = system(group=40, baseline=baseline, reward="random")
-    reward_PG, y_P = torch.eye(40)[:1].double(), torch.tensor([1])
-    advantage_PG = of(model)._advantage(10 * reward_PG, thoughts(model)[:1], y_P, model.score, context())
-    assert advantage_PG[0, 0] == 5
-
-
-def test_a_group_that_missed_throughout_gives_no_gradient_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = system(reward_softmax=0.0)
-    monkeypatch.setattr(model.score, "place", lambda u, y, within: (torch.full_like(y, 15), torch.zeros_like(y)))
-    grpo = losses(model)["grpo"]
-    assert grpo.item() == 0
-    assert not reached(model, grpo)
-    grads = torch.autograd.grad(grpo, list(model.parameters()), allow_unused=True)
-    assert all(grad is None or not grad.any() for grad in grads)
-
-
-def test_a_group_teaches_nothing_where_its_ranks_tie_whatever_its_probabilities(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = system(reward_softmax=0.5)
-    monkeypatch.setattr(model.score, "place", lambda u, y, within: (torch.full_like(y, 15), torch.zeros_like(y)))
-    training = context()
-    model.losses(packed(ROWS), training)
-    noted = training.noted()
-    assert noted["reward_variance"] > 0
-    assert noted["no_signal"] == 1
-
-
-def test_a_drawn_share_of_positions_is_reinforced(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = system(grpo_positions=6, group=5)
-    calls = counted(monkeypatch, model.head.moves, "rollout")
-    for seed in (1, 2):
-        losses(model, seed=seed)
-    assert [len(call[1].h_ND) for call in calls] == [30, 30]
-    assert not torch.equal(calls[0][1].h_ND, calls[1][1].h_ND)
-    groups = calls[0][1].h_ND.view(6, 5, WIDTH)
-    assert torch.equal(groups, groups[:, :1].expand_as(groups))
-
-
-def test_a_sampled_reward_is_in_float32_whatever_the_step_runs_in() -> None:
-    model = system(double=False, reward="sampled")
-    u_ND, y_N = torch.randn(ITEMS, WIDTH), torch.arange(1, ITEMS + 1)
-    found = []
-    for coarse in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
-            found.append(of(model)._reward(u_ND, y_N, model.score, context())[0])
-    assert found[1].dtype == torch.float32
-    assert torch.equal(*found)
 
 
 # --- the reference --------------------------------------------------------------------------------------------------------------
