@@ -190,10 +190,14 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = 
     return found
 
 
+def as_typed(value: object) -> str:
+    """A setting's value as ``--set`` takes it; None: unset."""
+    return "unset" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def in_words(differ: Sequence[tuple[str, Any, Any]], most: int = 3) -> str:
     """What ``differences`` found, as a sentence."""
-    sides = [(name, *("unset" if value is None else value for value in pair)) for name, *pair in differ[:most]]
-    named = "; ".join(f"{name}: there {old}, here {new}" for name, old, new in sides)
+    named = "; ".join(f"{name}: there {as_typed(old)}, here {as_typed(new)}" for name, old, new in differ[:most])
     return f"{named}{f' and {len(differ) - most} more' if len(differ) > most else ''}."
 
 

@@ -128,6 +128,7 @@ def test_later_tables_win_in_their_places() -> None:
 def test_differences_name_every_setting_that_differs() -> None:
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2, "d": 4}) == [("a.b", 1, 3), ("d", None, 4)]
     assert in_words([("a.b", 1, 3), ("d", None, 4)]) == "a.b: there 1, here 3; d: there unset, here 4."
+    assert in_words([("a.b", True, False)]) == "a.b: there true, here false."  # as --set takes it
     assert in_words([("a", 1, 2), ("b", 1, 2), ("c", 1, 2)], most=1) == "a: there 1, here 2 and 2 more."
 
 

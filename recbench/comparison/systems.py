@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from recbench.config import as_typed
 from recbench.errors import Exit, RecbenchError, nearest
 from recbench.registry import BACKBONES, HEADS, Registry
 from recbench.runs.folder import Run
@@ -132,8 +133,8 @@ def _difference(those: Sequence[Run], rivals: Sequence[Sequence[Run]]) -> str:
     names = sorted({name for config in configs for name in config})
     differing = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
     mine = configs[next(place for place, other in enumerate(rivals) if other is those)]
-    told = [", ".join(f"{n}={config.get(n, 'unset')}" for n in differing[:_SHOWN_SETTINGS]) for config in configs]
-    text = ", ".join(f"{n}={mine.get(n, 'unset')}" for n in differing[:_SHOWN_SETTINGS])
+    told = [", ".join(f"{n}={as_typed(config.get(n))}" for n in differing[:_SHOWN_SETTINGS]) for config in configs]
+    text = ", ".join(f"{n}={as_typed(mine.get(n))}" for n in differing[:_SHOWN_SETTINGS])
     if text and told.count(text) == 1:
         return text
     return f"config {those[0].manifest.config_sha256[:8]}"

@@ -131,6 +131,13 @@ def test_systems_of_one_name_are_told_apart_by_the_settings_that_differ(tmp_path
     assert labels == {"sasrec (train.learning_rate=0.001)", "sasrec (train.learning_rate=0.01)"}
 
 
+def test_the_settings_in_a_name_are_written_as_they_are_typed(tmp_path: Path) -> None:
+    make_run(tmp_path, "gru4rec", places(0.1), config="[backbone]\nnorm = true\n", folder="a")
+    make_run(tmp_path, "gru4rec", places(0.2), folder="b")
+    (table,) = compared(tmp_path).tables
+    assert {s.label for s in table.systems} == {"gru4rec (backbone.norm=true)", "gru4rec (backbone.norm=unset)"}
+
+
 def test_a_head_is_held_against_its_own_backbone_without_one(tmp_path: Path) -> None:
     make_run(tmp_path, "markov", places(0.3))
     make_run(tmp_path, "sasrec", places(0.1))
