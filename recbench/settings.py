@@ -134,13 +134,9 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     head_config: Any = build(head_class, _without_name(table, "head"), "head")
     loss, loss_config = _loss(backbone, table)
     stages = HEADS.load(head).plan(head_config)
-    skipped = (
-        {stage.name for stage in HEADS.load(head).stages} - {stage.name for stage in stages} - set(_training(asked))
-    )
-    training = {
-        name: value for name, value in _training(table).items() if name not in skipped
-    }  # a recipe's, unasked for
-    train = stage_settings(training, stages)
+    left_out = {stage.name for stage in HEADS.load(head).stages} - {stage.name for stage in stages}
+    unasked = left_out - set(_training(asked))  # what a recipe says of them
+    train = stage_settings({name: value for name, value in _training(table).items() if name not in unasked}, stages)
     resolved["head"] |= as_table(head_config)
     resolved["loss"] = {"name": loss, **as_table(loss_config)}
     resolved["train"] = _train_table(train)

@@ -231,8 +231,8 @@ class Lift:
         self.mean_A = unit_NA.mean(0).to(x_NA.dtype)
         rank = min(width, x_NA.shape[1])
         _, directions_AA = torch.linalg.eigh((unit_NA - unit_NA.mean(0)).T @ (unit_NA - unit_NA.mean(0)))
-        turned_RD = _rotation(width)[:rank].to(x_NA.device)
-        self.map_AD = (directions_AA[:, -rank:] @ turned_RD).to(x_NA.dtype)
+        main_AR = _pointed(directions_AA[:, -rank:])
+        self.map_AD = (main_AR @ _rotation(width)[:rank].to(x_NA.device)).to(x_NA.dtype)
         self.width = width
 
     def __call__(self, x_PSA: Tensor) -> Tensor:
@@ -245,11 +245,15 @@ def _mixed(one: Tensor, other: Tensor) -> Tensor:
         return one @ other
 
 
+def _pointed(columns_DD: Tensor) -> Tensor:
+    """Each column with its largest entry above 0: libraries of linear algebra give either sign, and anchors must not tell which."""
+    return columns_DD * columns_DD.gather(0, columns_DD.abs().argmax(0, keepdim=True)).sign()
+
+
 def _rotation(width: int) -> Tensor:
     """The same orthogonal matrix on every machine, (D, D) float64: drawn on the host."""
-    return torch.linalg.qr(
-        torch.randn(width, width, generator=torch.Generator().manual_seed(LIFT_SEED), dtype=torch.float64)
-    )[0]
+    drawn_DD = torch.randn(width, width, generator=torch.Generator().manual_seed(LIFT_SEED), dtype=torch.float64)
+    return _pointed(torch.linalg.qr(drawn_DD)[0])
 
 
 def source(config: AnchorConfig, backbone: Backbone, context: Context, reader: Backbone | None = None) -> Source:

@@ -178,9 +178,7 @@ class Reinforcement:
         cost = c.step_cost * unit
         if every_PKD is not None and c.depth_baseline == "exact":
             pay_PC = torch.stack([self._pay_at(every_PKD[:, n]) for n in range(c.min_depth, c.max_depth + 1)], 1)
-            if (
-                c.shuffle_reward
-            ):  # among depths, too: that of another answer at the same depth would still tell which depth pays
+            if c.shuffle_reward:  # among depths, too, or another answer would still tell which of them pays
                 pay_PC = pay_PC.flatten()[self._mixed(pay_PC.numel())].view_as(pay_PC)
             depth_C = torch.arange(c.min_depth, c.max_depth + 1, device=n_P.device)
             loss = expected_loss(logits_PC, pay_PC - cost * depth_C)

@@ -236,6 +236,16 @@ def test_lifted_vectors_keep_their_angles_in_the_main_directions() -> None:
     torch.testing.assert_close(wide.var(1, correction=0), torch.ones(50), atol=1e-3, rtol=0)
 
 
+def test_lifted_vectors_do_not_tell_which_sign_a_library_gives_its_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    before, eigh, qr = Lift(x, 16).map_AD, torch.linalg.eigh, torch.linalg.qr
+    monkeypatch.setattr(
+        torch.linalg, "eigh", lambda a: (eigh(a)[0], eigh(a)[1] * torch.tensor([1.0, -1, 1, -1, -1, 1]))
+    )
+    monkeypatch.setattr(torch.linalg, "qr", lambda a: (-qr(a)[0], -qr(a)[1]))
+    torch.testing.assert_close(Lift(x, 16).map_AD, before)
+
+
 # --- where anchors come from ----------------------------------------------------------------------------------------
 
 
