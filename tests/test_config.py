@@ -213,20 +213,6 @@ def test_a_setting_out_of_range_is_named_in_what_to_type() -> None:
     assert "--set head.levels=VALUE or --set head.start=VALUE" in str(error.value.fix)
 
 
-@pytest.mark.parametrize("setting", ["monitor=hr@10", "monitor_candidates=unseen"])
-def test_stages_that_are_held_against_each_other_pick_weights_by_one_metric(setting: str) -> None:
-    def monitored(*where: str) -> Resolved:
-        sets = [f"{table}.{setting}" for table in where]
-        return resolve(Asked("sasrec", "lasar", assignments=parse_assignments(sets)).table(), "generic")
-
-    with pytest.raises(RecbenchError, match="by different metrics") as error:
-        monitored("train.align")
-    assert error.value.why.startswith(
-        "A stage is kept if it is better than those before it; ground: ndcg@10 of all, align: "
-    )
-    assert monitored("train").train == monitored("train.ground", "train.align", "train.rl").train
-
-
 @pytest.mark.parametrize(
     ("asked", "words"),
     [

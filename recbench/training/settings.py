@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from recbench.config import build
 from recbench.data.batching import Window
-from recbench.errors import RecbenchError
 from recbench.evaluation.metrics import parse
 from recbench.reasoning.base import Stage
 
@@ -79,15 +78,11 @@ class Settings:
 
 
 def stage_settings(table: Mapping[str, Any], stages: Sequence[Stage]) -> dict[str, Settings]:
-    """Settings of each stage: ``[train]``, over it what the stage itself is known to need, over that ``[train.<stage>]``.
-
-    Raises:
-        RecbenchError: an unknown or wrong setting, or stages that pick weights by different metrics.
-    """
+    """Settings of each stage: ``[train]``, over it what the stage itself is known to need, over that ``[train.<stage>]``."""
     names = [stage.name for stage in stages]
     shared = {key: value for key, value in table.items() if not (key in names and isinstance(value, Mapping))}
     build(Settings, shared, "train")
-    found = {
+    return {
         stage.name: build(
             Settings,
             {**shared, **stage.defaults, **(own if isinstance(own := table.get(stage.name), Mapping) else {})},
@@ -95,11 +90,3 @@ def stage_settings(table: Mapping[str, Any], stages: Sequence[Stage]) -> dict[st
         )
         for stage in stages
     }
-    picked_by = {name: f"{s.monitor} of {s.monitor_candidates}" for name, s in found.items()}
-    if len(set(picked_by.values())) > 1:
-        raise RecbenchError(
-            "Stages of one run pick their weights by different metrics.",
-            why=f"A stage is kept if it is better than those before it; {', '.join(map(': '.join, picked_by.items()))} items.",
-            fix="Set it for all: --set train.monitor=ndcg@10",
-        )
-    return found
