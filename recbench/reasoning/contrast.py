@@ -7,15 +7,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbench.data.batching import Batch
+from recbench.scoring.precision import whole
 
 
 def info_nce(x_AD: Tensor, y_AD: Tensor, tau: float, hidden_AA: Tensor | None = None) -> Tensor:
     """Mean of -log softmax(x_a . y_j / tau)[a] over rows a; 0 for a single row (van den Oord et al., arXiv 1807.03748, eq. 4).
 
+    In float32 at least.
+
     Args:
         hidden_AA: True where j may not be a negative of a; its diagonal is ignored.
     """
-    logits_AA = x_AD @ y_AD.t() / tau
+    with torch.autocast(x_AD.device.type, enabled=False):
+        logits_AA = whole(x_AD) @ whole(y_AD).t() / tau
     if hidden_AA is not None:
         own = torch.eye(len(x_AD), dtype=torch.bool, device=x_AD.device)
         logits_AA = logits_AA.masked_fill(hidden_AA & ~own, -torch.inf)

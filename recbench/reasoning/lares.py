@@ -30,6 +30,7 @@ from recbench.reasoning.diagnostics import note_similarity
 from recbench.reasoning.lares_settings import LARESConfig
 from recbench.reasoning.rewards import advantages, hit, k3, ndcg, note_rewards
 from recbench.scoring.base import Score
+from recbench.scoring.precision import whole
 
 FILTER_BATCH = 2048
 
@@ -251,7 +252,7 @@ class LARES(ReasoningHead):
         """Mean of both directions of the contrast between two views of the anchors."""
         c = self.config
         if c.similarity == "cos":
-            x_AD, y_AD = F.normalize(x_AD, dim=1), F.normalize(y_AD, dim=1)
+            x_AD, y_AD = F.normalize(whole(x_AD), dim=1), F.normalize(whole(y_AD), dim=1)
         hidden_AA = torch.zeros(len(x_AD), len(x_AD), dtype=torch.bool, device=x_AD.device)
         if c.mask_same_user:
             own, other = users

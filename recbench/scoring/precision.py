@@ -13,16 +13,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def whole(x: Tensor) -> Tensor:
+    """In float32 where it was coarser."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def in_whole_precision(
     method: Callable[Concatenate[Any, Tensor, P], R],
 ) -> Callable[Concatenate[Any, Tensor, P], R]:
     """A method of a score that leaves autocast while it runs, and takes its first tensor in float32 where that was coarser."""
 
     @wraps(method)
-    def whole(self: Any, u: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+    def outside(self: Any, u: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
         if not torch.is_autocast_enabled(u.device.type):
             return method(self, u, *args, **kwargs)
         with torch.autocast(u.device.type, enabled=False):
-            return method(self, u.float() if u.dtype in (torch.bfloat16, torch.float16) else u, *args, **kwargs)
+            return method(self, whole(u), *args, **kwargs)
 
-    return whole  # type: ignore[return-value] # mypy takes self and u for keywords
+    return outside  # type: ignore[return-value] # mypy takes self and u for keywords

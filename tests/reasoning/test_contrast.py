@@ -30,6 +30,21 @@ def test_a_hidden_partner_is_no_negative_and_the_own_one_is_never_hidden() -> No
     assert info_nce(X, Y, 1.0, torch.ones(2, 2, dtype=torch.bool)).item() == 0
 
 
+def test_it_stays_in_float32_where_the_encoder_runs_in_bfloat16() -> None:
+    """Value and gradient: products of states of length sqrt(64), to 8 bits, would be wrong by tenths."""
+    x, y = torch.randn(2, 50, 64, generator=torch.Generator().manual_seed(1))
+    for views in ((x, y), (x.bfloat16(), y.bfloat16())):
+        found = []
+        for coarse in (False, True):
+            one, other = (view.detach().float() if not coarse else view.detach() for view in views)
+            one.requires_grad_()
+            with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
+                loss = info_nce(one, other, 1.0)
+            found.append((loss, torch.autograd.grad(loss, one)[0].to(views[0].dtype)))
+        assert torch.equal(found[0][0], found[1][0])
+        assert torch.equal(found[0][1], found[1][1])
+
+
 def test_a_single_row_costs_nothing() -> None:
     assert info_nce(X[:1], Y[:1], 1.0).item() == 0
 

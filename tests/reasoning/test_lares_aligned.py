@@ -210,6 +210,15 @@ def test_cosines_know_no_length() -> None:
     torch.testing.assert_close(alike, (info_nce(x, y, 1.0) + info_nce(y, x, 1.0)) / 2)
 
 
+def test_cosines_are_taken_in_float32_where_the_encoder_runs_in_bfloat16() -> None:
+    head = system(similarity="cos", contrast_tau=0.07).head
+    x, y = torch.randn(2, 6, 8, generator=generator()).bfloat16()
+    users, targets = (torch.arange(6), torch.arange(6, 12)), torch.arange(6)
+    expected = head._aligned(x.float(), y.float(), users, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(head._aligned(x, y, users, targets), expected)
+
+
 def test_alignment_weights_rise_over_their_epochs() -> None:
     rows = training(PAIRS)
     values = []
