@@ -107,9 +107,10 @@ class LARES(ReasoningHead):
     def _mixed(self, z_ND: Tensor, h_ND: Tensor) -> Tensor:
         if self.join is not None:
             return torch.as_tensor(self.join(torch.cat([z_ND, h_ND], dim=1)))
-        if self.gate is not None and self.mix == "gate":
-            return torch.lerp(h_ND, z_ND * (_size(h_ND) / _size(z_ND)), self.gate)
         if self.gate is not None:
+            z_ND, h_ND = whole(z_ND), whole(h_ND)  # in bfloat16 one of them may be coarser, and lerp takes equals alone
+            if self.mix == "gate":
+                return torch.lerp(h_ND, z_ND * (_size(h_ND) / _size(z_ND)), self.gate)
             return torch.lerp(h_ND, z_ND, self.gate.sigmoid())
         return z_ND if self.mix == "state" else (z_ND + h_ND) / 2
 

@@ -182,6 +182,17 @@ def test_a_gate_begins_as_the_plain_network_whatever_the_number_of_steps() -> No
     assert not head.refined(backbone, batch, torch.zeros_like(z), h).isnan().any()  # start=zero
 
 
+@pytest.mark.parametrize("mix", ["add", "linear", "concat", "gate"])
+def test_a_coarser_history_is_mixed_with_noise_in_float32(mix: str) -> None:
+    """Under bfloat16 layers that do not end in a norm give states coarser than the noise."""
+    model, batch = system(mix=mix), packed(ROWS)
+    z, h = torch.randn(2, batch.rows.n_tokens, 8, generator=generator())
+    for one, other in ((z, h.bfloat16()), (z.bfloat16(), h), (z.bfloat16(), h.bfloat16())):
+        with torch.autocast("cpu", torch.bfloat16):
+            coarse = model.head.refined(model.backbone, batch, one, other)
+        torch.testing.assert_close(coarse.float(), model.head.refined(model.backbone, batch, z, h), atol=0.1, rtol=0)
+
+
 def test_the_history_is_normalised_where_layers_do_not_end_in_their_norm() -> None:
     model, batch = system().eval(), packed(ROWS)
     assert not model.head.settled
