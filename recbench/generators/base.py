@@ -51,6 +51,8 @@ class _Kept:
 
     batch: Batch
     grad: bool
+    x_ND: Tensor | None = None
+    """What ``embed`` last made of it: a whole pass over anything else is not one over the histories."""
     memory: Any = None
 
 
@@ -82,6 +84,10 @@ class Generator(Backbone):
     """Tokens of each item; row 0 is padding."""
 
     # --- what a subclass says ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def inputs(self, batch: Batch) -> Tensor:
+        """``embed``."""
 
     @abstractmethod
     def run(
@@ -121,6 +127,12 @@ class Generator(Backbone):
 
     # --- what follows from it ---------------------------------------------------------------------------------------
 
+    def embed(self, batch: Batch) -> Tensor:
+        x_ND, kept = self.inputs(batch), self._kept
+        if kept is not None and kept.batch is batch:
+            kept.x_ND = x_ND
+        return x_ND
+
     def encode(
         self,
         x_ND: Tensor,
@@ -132,7 +144,7 @@ class Generator(Backbone):
         remember: bool = False,
     ) -> Encoded:
         kept, whole = self._kept, start == 0 and stop in (None, self.n_layers)
-        keep = whole and kept is not None and kept.batch is batch and kept.memory is None
+        keep = whole and kept is not None and kept.x_ND is x_ND and kept.memory is None
         keep = keep and kept is not None and torch.is_grad_enabled() == kept.grad
         found = self.run(x_ND, batch, start, stop, at_Q, remember=remember or keep)
         if kept is not None and keep:
@@ -141,7 +153,8 @@ class Generator(Backbone):
 
     @contextlib.contextmanager
     def about(self, batch: Batch) -> Iterator[None]:
-        """While it lasts ``recall`` is about this batch; its first whole pass, whoever makes it, is kept and read by all."""
+        """While it lasts ``recall`` is about this batch; the first whole pass over what ``embed`` made of it, whoever makes it,
+        is kept and read by all."""
         before, self._kept = self._kept, _Kept(batch, torch.is_grad_enabled())
         try:
             yield

@@ -163,7 +163,7 @@ class HfLM(Generator):
     def layout(self, batch: Batch) -> Layout:
         return Layout(batch.rows.stretched(self.levels + 1, len(self.words_I)), self._behind(batch, batch.at_Q))
 
-    def embed(self, batch: Batch) -> Tensor:
+    def inputs(self, batch: Batch) -> Tensor:
         rows, device = self.layout(batch).rows, batch.items_N.device
         codes_NM = torch.nn.functional.pad(self.tokens_VM[batch.items_N], (0, 1), value=BEGIN)
         last_N = self._behind(batch, torch.arange(len(batch.items_N), device=device))

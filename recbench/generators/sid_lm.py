@@ -98,7 +98,7 @@ class SidLM(Generator):
     def layout(self, batch: Batch) -> Layout:
         return Layout(batch.rows.stretched(self.levels + 1, 1), self._behind(batch, batch.at_Q))
 
-    def embed(self, batch: Batch) -> Tensor:
+    def inputs(self, batch: Batch) -> Tensor:
         return self.over_codes.embed(self._codes(batch))
 
     def run(

@@ -157,7 +157,7 @@ class Tiger(Generator):
         rows = batch.rows.stretched(self._times, self._more)
         return Layout(rows, rows.last_B[batch.row_Q])
 
-    def embed(self, batch: Batch) -> Tensor:
+    def inputs(self, batch: Batch) -> Tensor:
         return cast("Tensor", self.dropout(self.tokens(self._codes(batch))))
 
     def _codes(self, batch: Batch) -> Tensor:
