@@ -49,6 +49,7 @@ class Context:
     """Frozen copy of the recommender as the stage began; None in the first stage."""
     epoch: int = 0
     step: int = 0
+    """Of the stage, from 1; each epoch counts from where ``steps`` says, also where rows too long to share one leave it fewer."""
     epochs: int = 0
     steps: int = 0
     """Steps of one epoch."""

@@ -178,7 +178,6 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
     model.begin(context)
     progress.told_words |= job.items is not None and job.items.told_words
     context.steps = (context.train or rows).steps(settings.batch_size)
-    context.step = progress.epoch * context.steps
     if context.facts:
         progress.facts[stage.name] = context.facts
         job.watcher.found(stage.name, context.facts)
@@ -272,7 +271,7 @@ def _train_epoch(training: _Training, job: Job, stage: int) -> dict[str, float]:
     if rows is None:
         raise ValueError("training needs rows")
     for number, batch in enumerate(rows.batches(settings.batch_size, order, job.device)):
-        context.step += 1
+        context.step = (context.epoch - 1) * context.steps + number + 1
         context.negatives = step_generator(job.seed, stage, context.epoch, number, job.device)
         with stepping(settings, job.device):
             losses = model.losses(batch, context)
@@ -284,7 +283,7 @@ def _train_epoch(training: _Training, job: Job, stage: int) -> dict[str, float]:
         if settings.clip_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         _refuse_divergence(total, losses, context, steps)
-        set_rate(optimizer, settings, (context.epoch - 1) * context.steps + number + 1, context.epochs * context.steps)
+        set_rate(optimizer, settings, context.step, context.epochs * context.steps)
         optimizer.step()
         if training.average is not None:
             training.average.step()

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from recbench.data.batching import Batch
 from recbench.data.dataset import Histories, Queries
 from recbench.evaluation.evaluate import evaluate
-from recbench.reasoning.base import Stage
+from recbench.reasoning.base import Context, Stage
 from recbench.recommender import ItemRecommender
 from recbench.training.checkpoint import Progress, Store
 from recbench.training.loop import Job, Watcher, fit
@@ -97,6 +98,29 @@ def test_a_stage_that_only_harms_is_reported_and_not_kept(tmp_path: Path) -> Non
     assert any("no epoch was better than the stage before" in doubt for doubt in progress.warnings)
     assert evaluate(model, asked, CPU).means(["ndcg@10"])["ndcg@10"] == pytest.approx(progress.best)
     assert progress.best_stage == 0
+
+
+class Opening(ItemRecommender):  # type: ignore[misc] # a test may extend a final class
+    """Notes which of its steps open an epoch."""
+
+    opened: list[tuple[int, bool]]
+
+    def losses(self, batch: Batch, context: Context) -> dict[str, torch.Tensor]:
+        self.opened.append((context.epoch, context.opens_epoch))
+        return super().losses(batch, context)
+
+
+def test_the_first_step_opens_each_epoch_also_where_one_row_fills_several(tmp_path: Path) -> None:
+    """6 rows of 11 targets, 4 a step: 16 steps by their number, and 6 batches."""
+    plain = small_system("sasrec", "none", ITEMS)
+    model = Opening(plain.backbone, plain.head)
+    model.opened = []
+    rows = [(row * 4)[:12] for row in noise(6, 1)]
+    settings = stage_settings({"epochs": 3, "batch_size": 4}, model.stages)
+    fit(model, Job(histories(rows), queries(rows), settings, 0, CPU, tmp_path, Watcher()), Store(tmp_path / "state"))
+    assert len(model.opened) == 3 * 6
+    assert [epoch for epoch, opens in model.opened if opens] == [1, 2, 3]
+    assert all(opens for _, opens in model.opened[::6])
 
 
 def test_a_nan_model_ranks_every_target_last() -> None:
