@@ -36,6 +36,7 @@ from recbench.training.checkpoint import Progress, Store, write_tensors
 from recbench.training.loop import Job, Start, Watcher, fit
 from recbench.training.precision import refuse_unfit
 from recbench.training.seeding import seed_everything
+from recbench.training.settings import refuse_two_measures
 
 METRICS = tuple(f"{family}@{k}" for k in (5, 10, 20) for family in ("hr", "ndcg", "mrr"))
 TOP = 50
@@ -71,6 +72,7 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
     if (done := _already_there(order)) is not None:
         return done, True
     refuse_unfit(order.resolved.train, order.device)
+    refuse_two_measures(order.resolved.train)
     start, origin = start_of(order.resolved, order.seed, order.dataset.card.fingerprint)
     with _own(order.folder), _told_in_words(order.folder):
         seed_everything(order.seed)

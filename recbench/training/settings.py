@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from recbench.config import build
 from recbench.data.batching import Window
+from recbench.errors import RecbenchError
 from recbench.evaluation.metrics import parse
 from recbench.reasoning.base import Stage
 
@@ -90,3 +91,22 @@ def stage_settings(table: Mapping[str, Any], stages: Sequence[Stage]) -> dict[st
         )
         for stage in stages
     }
+
+
+def refuse_two_measures(train: Mapping[str, Settings]) -> None:
+    """Stages that are picked by different metrics: whether one is better than the one before could not be said.
+
+    Raises:
+        RecbenchError: there are some.
+    """
+    for name in ("monitor", "monitor_candidates"):
+        by_stage = {stage: getattr(settings, name) for stage, settings in train.items()}
+        first, *others = by_stage.values()
+        other = next((value for value in others if value != first), None)
+        if other is not None:
+            raise RecbenchError(
+                f"train.{name} is the same in all stages of a run.",
+                why=f"Weights of a stage are kept if they are better than those before; here it is "
+                f"{', '.join(f'{value} in {stage}' for stage, value in by_stage.items())}.",
+                fix=f"--set train.{name}={other}",
+            )

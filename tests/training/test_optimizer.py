@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from recbench.errors import RecbenchError
 from recbench.reasoning.base import Stage
 from recbench.training.checkpoint import Store, read_tensors
 from recbench.training.loop import fit
 from recbench.training.optimizer import optimizer_of, set_rate, share_at
-from recbench.training.settings import Settings, stage_settings
+from recbench.training.settings import Settings, refuse_two_measures, stage_settings
 from tests.systems import CPU
 from tests.training.test_average import EPOCHS, Killed, KilledError, job, run, system
 
@@ -115,3 +116,13 @@ def test_a_stage_may_have_a_schedule_of_its_own() -> None:
     stages = (Stage("one"), Stage("two"))
     found = stage_settings({"schedule": "cosine", "two": {"schedule": "constant"}}, stages)
     assert [found[stage.name].scheduled for stage in stages] == [True, False]
+
+
+@pytest.mark.parametrize(("name", "value"), [("monitor", "hr@10"), ("monitor_candidates", "unseen")])
+def test_stages_that_are_picked_by_different_measures_are_refused(name: str, value: str) -> None:
+    stages = (Stage("one"), Stage("two"))
+    refuse_two_measures(stage_settings({name: value}, stages))
+    with pytest.raises(RecbenchError, match=f"train.{name} is the same") as refused:
+        refuse_two_measures(stage_settings({"two": {name: value}}, stages))
+    assert f"{value} in two" in refused.value.why
+    assert refused.value.fix == f"--set train.{name}={value}"
