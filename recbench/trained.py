@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from recbench.evaluation.evaluate import Ranks, evaluate, seen_of
 from recbench.evaluation.latency import latency
 from recbench.files import replacing, sha256
 from recbench.generators.base import table_in
+from recbench.kernels.dropout import dropout_at
 from recbench.recommender import Ask, Reasoned, Recommender, Trainable, build
 from recbench.runs import folder as layout
 from recbench.runs.folder import Run
@@ -168,7 +170,8 @@ def rank_at_steps(run: Run, steps: Sequence[int], datasets: Path, device: torch.
 
 
 def rank_with_dropout(run: Run, draws: int, datasets: Path, device: torch.device) -> list[Ranks]:
-    """The test part ranked that often with dropout as in training, by seeds 0, 1, ..: what chance alone changes.
+    """The test part ranked that often with dropout as in the stage whose weights were kept, by seeds 0, 1, ..: what chance alone
+    changes.
 
     Raises:
         RecbenchError: fewer than two draws, or too many; a system that has no dropout.
@@ -180,18 +183,26 @@ def rank_with_dropout(run: Run, draws: int, datasets: Path, device: torch.device
             fix="--draws 3",
         )
     model, dataset = load(run, datasets, device)
-    if not isinstance(model, nn.Module) or not any(m.p for m in model.modules() if isinstance(m, nn.Dropout)):
-        raise RecbenchError(
-            f"{run.manifest.system} draws nothing.",
-            why="It has no dropout, so that all rankings would be the same.",
-            fix=f"Leave --draws out: recbench evaluate {shlex.quote(str(run.folder))}",
-        )
-    found = []
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        for draw in range(draws):
-            torch.manual_seed(draw)
-            found.append(evaluate(model, dataset.queries("test"), device, dropout=True))
+    with dropout_at(model, _rate(run)) if isinstance(model, nn.Module) else contextlib.nullcontext():
+        if not isinstance(model, nn.Module) or not any(m.p for m in model.modules() if isinstance(m, nn.Dropout)):
+            raise RecbenchError(
+                f"{run.manifest.system} draws nothing.",
+                why="It has no dropout, or was trained without it, so that all rankings would be the same.",
+                fix=f"Leave --draws out: recbench evaluate {shlex.quote(str(run.folder))}",
+            )
+        found = []
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for draw in range(draws):
+                torch.manual_seed(draw)
+                found.append(evaluate(model, dataset.queries("test"), device, dropout=True))
     return found
+
+
+def _rate(run: Run) -> float | None:
+    """``train.dropout`` of the stage whose weights were kept, of the last one where the run is too old to say."""
+    m = run.manifest
+    train = resolve(system_table(run), m.dataset["family"]).train
+    return train[m.best_stage or m.stages[-1]].dropout
 
 
 def steps_table(found: Sequence[AtSteps], names: Sequence[str] = ("hr@10", "ndcg@10")) -> pd.DataFrame:

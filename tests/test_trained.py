@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 
 from recbench import experiment, trained
 from recbench.config import merge, parse_assignments
@@ -64,6 +65,11 @@ def first_stage(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
 
 def log(of: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (of.folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_two_stages_that_are_picked_by_two_metrics_are_refused(tiny_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecbenchError, match=r"train\.monitor is the same in all stages"):
+        run(tiny_home, tmp_path, "train.rpt.monitor=hr@10")
 
 
 def test_a_run_of_one_stage_says_so(first_stage: Run, whole: Run) -> None:
@@ -145,6 +151,32 @@ def test_any_number_of_steps_is_ranked_and_written(whole: Run, tiny_home: Path) 
     assert table["steps"].tolist() == [1, 4, 6]
     assert table["test_ndcg@10"][1] == pytest.approx(whole.manifest.metrics["test"]["ndcg@10"])
     assert (table[["ms_per_user", "latency_ms_batch_1", "latency_ms_batch_256"]] > 0).all(axis=None)
+
+
+@pytest.mark.parametrize(("stage", "rate"), [("spt", 0.2), ("rpt", 0.1), (None, 0.1)])
+def test_draws_take_the_dropout_that_the_kept_weights_were_trained_with(
+    stage: str | None, rate: float, whole: Run, tiny_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe's in stage spt, that of the stage's own settings in rpt; a run too old to say which counts as of its last."""
+    rates = set()
+
+    def evaluating(model: nn.Module, *_: object, dropout: bool) -> None:
+        assert dropout
+        rates.update(module.p for module in model.modules() if isinstance(module, nn.Dropout))
+
+    monkeypatch.setattr(trained, "evaluate", evaluating)
+    trained.rank_with_dropout(replace(whole, manifest=replace(whole.manifest, best_stage=stage)), 2, tiny_home, CPU)
+    assert rates == {rate}
+
+
+def test_draws_follow_train_dropout(tiny_home: Path, tmp_path: Path) -> None:
+    off = ["backbone.dropout=0", "backbone.attention_dropout=0", "train.epochs=1"]
+    none = run(tiny_home, tmp_path / "off", *off, until="spt")
+    with pytest.raises(RecbenchError, match="draws nothing"):
+        trained.rank_with_dropout(none, 2, tiny_home, CPU)
+    some = run(tiny_home, tmp_path / "on", *off, "train.dropout=0.5", until="spt")
+    one, other = trained.rank_with_dropout(some, 2, tiny_home, CPU)
+    assert (one.above != other.above).any()
 
 
 def test_a_run_tells_what_one_user_costs_and_what_its_stages_found(whole: Run, tiny_home: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +18,19 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         return drop(x, self.p) if self.training else x
+
+
+@contextlib.contextmanager
+def dropout_at(model: nn.Module, rate: float | None) -> Iterator[None]:
+    """Every dropout of a model at ``rate`` while this lasts; None: as configured."""
+    configured = [(module, module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
+    for module, _ in configured:
+        module.p = module.p if rate is None else rate
+    try:
+        yield
+    finally:
+        for module, own in configured:
+            module.p = own
 
 
 def drop(x: Tensor, rate: float) -> Tensor:

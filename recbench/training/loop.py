@@ -6,14 +6,14 @@ import contextlib
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbench.data.batching import TrainingRows
 from recbench.data.dataset import Histories, Queries
@@ -22,6 +22,7 @@ from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import Ranks, evaluate
 from recbench.evaluation.metrics import parse
+from recbench.kernels.dropout import dropout_at
 from recbench.reasoning.base import Context, Reasoner, Stage
 from recbench.recommender import Trainable
 from recbench.training.average import Average
@@ -189,7 +190,7 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
         if average is not None:
             average.restore(saved)
     job.watcher.stage(stage.name, settings.epochs)
-    with _dropout_at(model, settings.dropout):
+    with dropout_at(model, settings.dropout):
         while progress.epoch < settings.epochs and progress.waited < settings.patience:
             _run_epoch(_Training(model, optimizer, average, context), job, store, progress)
     own = "train.epochs" if stage.name == "train" else f"train.{stage.name}.epochs"
@@ -292,19 +293,6 @@ def _train_epoch(training: _Training, job: Job, stage: int) -> dict[str, float]:
         steps += 1
         job.watcher.step(steps, context.steps, sums["total"] / steps)
     return {name: value / max(1, steps) for name, value in sums.items()}
-
-
-@contextlib.contextmanager
-def _dropout_at(model: Trainable, rate: float | None) -> Iterator[None]:
-    """Every dropout at ``rate`` while this lasts; None: as configured."""
-    configured = [(module, module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
-    for module, _ in configured:
-        module.p = module.p if rate is None else rate
-    try:
-        yield
-    finally:
-        for module, own in configured:
-            module.p = own
 
 
 def _refuse_divergence(total: Tensor, losses: dict[str, Tensor], context: Context, step: int) -> None:
