@@ -66,6 +66,8 @@ def test_positions_of_one_user_are_no_negatives_of_each_other_on_either_side() -
     torch.testing.assert_close(head._aligned(x, y, users, targets), expected)
     everyone = (info_nce(x, y, 1.0) + info_nce(y, x, 1.0)) / 2
     torch.testing.assert_close(system(mask_same_user=False).head._aligned(x, y, users, targets), everyone)
+    one_partner = (torch.tensor([1, 2, 4]), torch.tensor([3, 3, 5]))
+    torch.testing.assert_close(head._aligned(x, y, one_partner, targets), expected)
     equal_targets = torch.tensor([6, 6, 8])
     torch.testing.assert_close(
         system(mask_same_user=False, mask_same_target=True).head._aligned(x, y, users, equal_targets), expected
@@ -198,6 +200,21 @@ def test_a_partner_of_the_same_user_is_no_negative() -> None:
         terms = model.head.losses(model.backbone, whole(rows), model.score, context(model, rows))
         assert (terms["tla"].item() == 0) == zero
         assert terms["sla"].item() != 0
+
+
+def test_every_anchor_is_told_the_user_of_its_own_partner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets 10 to 15 stand twice each; partners come sorted by length, anchors by user."""
+    rows = training([[1, 2, 3, 4, 10], [5, 11, 12], [6, 10], [7, 8, 9, 13, 14], [16, 11], [17, 18, 19, 12, 15], [20, 13],
+                     [3, 5, 14], [2, 15]])  # fmt: skip
+    model, told = system(sla=0, **FIXED), []
+    monkeypatch.setattr(model.head, "_aligned", lambda x, y, users, target: told.append((users, target)) or x.sum())
+    model.head.losses(model.backbone, whole(rows), model.score, context(model, rows))
+    (((own, other), target),) = told
+    items, user = rows.histories.items, np.repeat(rows.histories.users, rows.histories.lengths)
+    for item in range(10, 16):
+        (anchors,) = (target == item).nonzero(as_tuple=True)
+        both = set(user[items == item].tolist())
+        assert {(own[a].item(), other[a].item()) for a in anchors} == {tuple(both), tuple(both)[::-1]}
 
 
 def test_cosines_know_no_length() -> None:
