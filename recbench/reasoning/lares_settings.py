@@ -97,6 +97,10 @@ class LARESConfig:
             raise ValueError(
                 f"group is {self.group}; advantages compare attempts at one target, so it takes at least 2."
             )
+        if self.test_draws > 1 and (self.mix == "state" or "zero" in (self.start, self.test_start)):
+            raise ValueError(
+                f"test_draws is {self.test_draws}, but without noise at test (start, test_start or mix) all draws are the same."
+            )
         if self.contrast_tau <= 0:
             raise ValueError(f"contrast_tau is {self.contrast_tau:g}; a temperature is above 0.")
         least_zero = ("tla", "sla", "kl_weight", "start_scale", "start_sd", "exit_tolerance")

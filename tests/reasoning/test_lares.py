@@ -461,6 +461,7 @@ def test_a_backbone_without_a_layer_left_for_the_core_is_refused() -> None:
     [
         {"group": 1}, {"mean_steps": 0}, {"test_steps": 0}, {"anchors": 0}, {"rpt_steps": 0}, {"contrast_tau": 0},
         {"pre_layers": -1}, {"backprop_steps": 0}, {"filter_top": -1}, {"filter_draws": 0}, {"tla": -0.1},
+        {"test_draws": 2, "start": "zero"}, {"test_draws": 2, "test_start": "zero"}, {"test_draws": 2, "mix": "state"},
         {"sla": -0.1}, {"kl_weight": -1}, {"start_sd": -1}, {"exit_tolerance": -0.1}, {"align_ramp_epochs": -1},
     ],
 )  # fmt: skip
