@@ -409,7 +409,7 @@ def note_changes(context: Context, z_AKD: Tensor, user_A: Tensor) -> None:
 
 
 def note_ratio(context: Context, difference_GP: Tensor) -> None:
-    """``ratio_low``, ``ratio_high``: p / q of policy and reference at the last thought, 5th and 95th percentile.
+    """``ratio_low``, ``ratio_high``: p / q of policy and reference at the last thought that is scored, 5th and 95th percentile.
 
     Args:
         difference_GP: log p - log q.
