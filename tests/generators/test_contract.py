@@ -74,7 +74,9 @@ def test_without_a_thought_it_is_the_plain_model(name: str) -> None:
 
 @pytest.mark.parametrize("pre_layers", [0, 1])
 @pytest.mark.parametrize("name", GENERATORS)
-def test_codes_read_the_histories_and_not_what_a_loop_over_all_layers_makes_of_noise(name: str, pre_layers: int) -> None:
+def test_codes_read_the_histories_and_not_what_a_loop_over_all_layers_makes_of_noise(
+    name: str, pre_layers: int
+) -> None:
     model, batch = small(name, "lares", settings={"pre_layers": pre_layers}).eval(), packed(ROWS, at=[0, 2, 5, 10])
     with torch.no_grad():
         with model.backbone.about(batch):
