@@ -80,8 +80,8 @@ def beam_search(speller: Speller, tree: PrefixTree, width: int, norm: Norm = FUL
     """The ``width`` most probable paths that a beam of that width finds, as items.
 
     Beams only ever stand on nodes of the tree and are expanded by its branches, so what does not exist is never spelled, and what
-    has probability 0 is not returned. Equal scores go to the lower path. Where items share a path, all of a found path are given,
-    with equal scores, and rows may be longer than ``width``. A width of all leaves is the exact ranking.
+    has probability 0 or NaN is not returned. Equal scores go to the lower path. Where items share a path, all of a found path are
+    given, with equal scores, and rows may be longer than ``width``. A width of all leaves is the exact ranking.
 
     Raises:
         ValueError: a width below 1.
@@ -99,6 +99,8 @@ def beam_search(speller: Speller, tree: PrefixTree, width: int, norm: Norm = FUL
         kept = _best(score_E, user_R[found.row_E], n_users, width)
         parent_R, code_R = found.row_E[kept], found.code_E[kept]
         user_R, node_R, score_R = user_R[parent_R], found.child_E[kept], score_E[kept]
+        if not len(node_R):  # every beam is dead: the model has diverged
+            break
         if level + 1 < len(tree):
             state, logits_RC = speller.step(state, parent_R, code_R, level + 1)
     return _as_items(tree, user_R, node_R, score_R, n_users)
@@ -216,13 +218,13 @@ def _one_a_row(log_p_E: Tensor, row_E: Tensor, n_rows: int, generator: torch.Gen
 
 
 def _as_items(tree: PrefixTree, user_R: Tensor, leaf_R: Tensor, score_R: Tensor, n_users: int) -> Beams:
-    """Rows of leaves as a rectangle of items."""
+    """Rows of leaves as a rectangle of items, at least one wide."""
     first_R = tree.leaf_starts[leaf_R]
     row_E, at_E = spans(first_R, tree.leaf_starts[leaf_R + 1] - first_R)
     user_E = user_R[row_E]
     counts_B = torch.bincount(user_E, minlength=n_users)
     within_E = torch.arange(len(user_E), device=user_E.device) - (counts_B.cumsum(0) - counts_B)[user_E]
-    shape = (n_users, int(counts_B.max()) if len(user_E) else 0)
+    shape = (n_users, max(1, int(counts_B.max())))
     items_BW = torch.full(shape, NONE, device=leaf_R.device)
     scores_BW = torch.full(shape, -torch.inf, device=leaf_R.device, dtype=score_R.dtype)
     items_BW[user_E, within_E] = tree.leaf_items[at_E]

@@ -72,6 +72,17 @@ def test_a_model_that_finds_all_items_alike_gets_its_share_of_chance() -> None:
     assert ranks.means(["hr@10"])["hr@10"] == pytest.approx(10 / N_ITEMS)
 
 
+@pytest.mark.parametrize("name", ["sid-lm", "tiger"])
+def test_a_model_that_has_diverged_finds_nothing_and_is_ranked_last(name: str) -> None:
+    model = small(name, beam=5)
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, float("nan"))
+    ranks = evaluate(model, queries([[1, 2, 3, 4], [5, 6, 7]]), CPU, top=3)
+    assert ranks.n_nan == 2
+    assert ranks.above.tolist() == [N_ITEMS - 1] * 2
+    assert not ranks.top_items.any()
+
+
 def test_a_run_whose_beam_is_narrower_than_its_metrics_is_refused_before_it_trains(
     tiny_home: Path, tmp_path: Path
 ) -> None:
