@@ -156,12 +156,8 @@ class Spelling(Score):
         return -self.log_prob(u_ND, target_N[:, None], tau=tau, frozen=frozen).sum((1, 2)).mean()
 
     def first_loss(self, u_ND: Tensor, target_N: Tensor, *, tau: float = 1.0) -> Tensor:
-        logits_NC = self.generator.read(u_ND, 0) / tau
-        if self.norm.constrained:
-            exists_C = torch.zeros(logits_NC.shape[1], dtype=torch.bool, device=logits_NC.device)
-            exists_C[self.generator.tree.codes[0]] = True
-            logits_NC = logits_NC.masked_fill(~exists_C, -torch.inf)
-        return F.cross_entropy(logits_NC, self._codes(target_N)[:, 0])
+        may, place_N = self._first_codes(target_N)
+        return F.cross_entropy(self.generator.read(u_ND, 0)[:, may] / tau, place_N)
 
     def pooled(
         self,
@@ -177,10 +173,10 @@ class Spelling(Score):
         loss = torch.stack([self.loss(u_ND, target_N, tau=tau) for u_ND in mixed]).sum()
         if not divergence or z_NKD.shape[1] == 1:
             return loss, loss.new_zeros(())
-        reading_CD = self.generator.reading(0)
-        table = torch.cat([reading_CD.new_zeros(1, reading_CD.shape[1]), reading_CD])
-        none_0K, code_N = mix_MK[:0], self._codes(target_N)[:, 0] + 1
-        nothing, apart = pooled_loss(z_NKD, table, code_N, none_0K, tau, divergence, form, POOLED_ROWS)
+        may, place_N = self._first_codes(target_N)
+        reading_CD = self.generator.reading(0)[may]
+        table, none_0K = torch.cat([reading_CD.new_zeros(1, reading_CD.shape[1]), reading_CD]), mix_MK[:0]
+        nothing, apart = pooled_loss(z_NKD, table, place_N + 1, none_0K, tau, divergence, form, POOLED_ROWS)
         return loss + nothing, apart
 
     def log_prob(self, u_ND: Tensor, items_NG: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
@@ -246,6 +242,14 @@ class Spelling(Score):
             raise ValueError(f"{len(u_ND)} answers stand at {len(at_N)} asked tokens; say where by Score.at")
         order_N = at_N.argsort(stable=True)
         return Answers(self.generator, recalled, u_ND[order_N], at_N[order_N], frozen=frozen), order_N
+
+    def _first_codes(self, items_N: Tensor) -> tuple[Tensor | slice, Tensor]:
+        """The first codes among which probabilities sum to 1, and the place of each item's own among them, (N,)."""
+        code_N = self._codes(items_N)[:, 0].contiguous()
+        if not self.norm.constrained:
+            return slice(None), code_N
+        legal = self.generator.tree.codes[0]  # ascending
+        return legal, torch.searchsorted(legal, code_N)
 
     def _codes(self, items_N: Tensor) -> Tensor:
         return self.generator.codes[items_N].long()

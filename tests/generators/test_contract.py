@@ -21,7 +21,7 @@ from recbench.training.checkpoint import Store
 from recbench.training.loop import Job, Watcher, fit
 from recbench.training.seeding import seed_everything
 from recbench.training.settings import stage_settings
-from tests.generators.spelled import GENERATORS, N_ITEMS, ROWS, exact, known, small, told
+from tests.generators.spelled import GENERATORS, N_ITEMS, ROWS, TABLE, exact, known, small, told
 from tests.reasoning.test_anchors import reads_rows_of_both
 from tests.reasoning.test_heads import USERS
 from tests.systems import CPU, histories, packed, queries, training_batch
@@ -124,6 +124,28 @@ def test_log_probabilities_of_given_items_are_those_of_the_exact_search(name: st
         first = model.score.first_loss(u_ND, items_NG[0, : len(ROWS)])
         own = model.score.log_prob(u_ND, items_NG[0, : len(ROWS), None])[:, 0, 0]
         torch.testing.assert_close(first, -own.mean(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("normalise", ["level", "legal"])
+def test_first_codes_that_no_item_has_count_only_where_the_whole_level_does(normalise: str) -> None:
+    first, *others = TABLE.level_sizes
+    model = small("sid-lm", table=replace(TABLE, level_sizes=(first + 1, *others)), normalise=normalise).eval()
+    batch, target = packed(ROWS, at=[0, 2, 5, 10]), torch.tensor([3, 1, 7, 12])
+    z_NKD = torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(4))
+
+    def found() -> list[torch.Tensor]:
+        with model.backbone.about(batch), torch.no_grad():
+            apart = model.score.pooled(z_NKD, target, mix_MK=torch.ones(1, 3) / 3, divergence=1.0)[1]
+            own = model.score.log_prob(z_NKD[:, 0], target[:, None])[:, 0, 0]
+            short = model.score.first_loss(z_NKD[:, 0], target)
+            torch.testing.assert_close(short, -own.mean())
+            return [short, apart]
+
+    before = found()
+    with torch.no_grad():
+        model.backbone.reading(0)[first] += 3
+    for old, new in zip(before, found(), strict=True):
+        assert torch.equal(old, new) == (normalise == "legal")
 
 
 def test_the_loss_over_codes_that_lead_to_an_item_has_the_gradient_of_its_differences() -> None:
