@@ -62,6 +62,8 @@ class BSARec(WindowBackbone):
                 raise ValueError(f"width {self.width} is not a multiple of n_heads {self.n_heads}.")
             if not 0 <= self.alpha <= 1:
                 raise ValueError(f"alpha is {self.alpha:g}; a share lies in [0, 1].")
+            if self.initial_sd <= 0:
+                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
             if not (0 <= self.dropout < 1 and 0 <= self.attention_dropout < 1):
                 raise ValueError("dropout and attention_dropout lie in [0, 1).")
 

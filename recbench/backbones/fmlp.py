@@ -49,6 +49,8 @@ class FMLP(WindowBackbone):
         def __post_init__(self) -> None:
             if min(self.width, self.n_layers, self.inner, self.max_length) < 1:
                 raise ValueError("width, n_layers, inner and max_length are at least 1.")
+            if self.initial_sd <= 0:
+                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
             if not 0 <= self.dropout < 1:
                 raise ValueError("dropout lies in [0, 1).")
 

@@ -56,6 +56,8 @@ class GRU4Rec(Backbone):
                 raise ValueError("width, n_layers and max_length are at least 1.")
             if self.hidden is not None and self.hidden < 1:
                 raise ValueError(f"hidden is {self.hidden}; it is at least 1, or unset.")
+            if self.initial_sd <= 0:
+                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
             if not (0 <= self.dropout < 1 and 0 <= self.state_dropout < 1):
                 raise ValueError("dropout and state_dropout lie in [0, 1).")
 

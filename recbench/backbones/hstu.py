@@ -109,6 +109,8 @@ class HSTU(Backbone):
                 raise ValueError(f"width {self.width} is not a multiple of n_heads {self.n_heads}.")
             if self.divisor is not None and self.divisor < 1:
                 raise ValueError(f"divisor is {self.divisor}; it is at least 1, or unset.")
+            if self.initial_sd <= 0:
+                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
             if not (0 <= self.dropout < 1 and 0 <= self.attention_dropout < 1):
                 raise ValueError("dropout and attention_dropout lie in [0, 1).")
 

@@ -61,6 +61,8 @@ class LRU(Backbone):
         def __post_init__(self) -> None:
             if min(self.width, self.n_layers, self.channels, self.inner, self.max_length) < 1:
                 raise ValueError("width, n_layers, channels, inner and max_length are at least 1.")
+            if self.initial_sd <= 0:
+                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
             if not 0 <= self.dropout < 1:
                 raise ValueError(f"dropout is {self.dropout:g}; it lies in [0, 1).")
             if not 0 < self.r_min < self.r_max < 1:

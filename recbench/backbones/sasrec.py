@@ -86,6 +86,8 @@ class SASRec(Backbone):
                 raise ValueError("width, n_layers, n_heads, inner and max_length are at least 1.")
             if self.width % self.n_heads:
                 raise ValueError(f"width {self.width} is not a multiple of n_heads {self.n_heads}.")
+            if self.initial_sd <= 0:
+                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
             if not (0 <= self.dropout < 1 and 0 <= self.attention_dropout < 1):
                 raise ValueError("dropout and attention_dropout lie in [0, 1).")
             if self.positions == "rotary" and self.width // self.n_heads % 2:

@@ -111,6 +111,8 @@ class Tiger(Generator):
                 )
             if not 0 <= self.dropout < 1:
                 raise ValueError("dropout lies in [0, 1).")
+            if self.initial_scale <= 0:
+                raise ValueError(f"initial_scale is {self.initial_scale:g}; it is above 0.")
             if self.user_tokens < 0:
                 raise ValueError("user_tokens is at least 0.")
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from recbench.data.batching import Batch
+from recbench.registry import BACKBONES as REGISTERED
 from tests.systems import (
     day,
     neural_backbones,
@@ -216,3 +217,10 @@ def test_prefix_rows_and_their_thoughts_are_the_same_one_at_a_time(name: str) ->
 def test_a_row_is_asked_for_at_its_newest_token_only(name: str) -> None:
     batch = training_batch(small_system(name), [[3, 4], [5, 6, 7], [1, 2, 3, 4, 5, 6]])
     assert batch.at_Q.tolist() == batch.rows.last_B.tolist()
+
+
+@pytest.mark.parametrize("name", [*neural_backbones(), "sid-lm"])
+@pytest.mark.parametrize("sd", [0.0, -0.02])
+def test_initial_weights_without_any_spread_are_refused(name: str, sd: float) -> None:
+    with pytest.raises(ValueError, match=f"initial_sd is {sd:g}; it is above 0"):
+        REGISTERED.load(name).Config(initial_sd=sd)

@@ -288,6 +288,7 @@ def test_every_weight_gets_a_gradient() -> None:
         ({"decoder_layers": 0}, "at least 1"),
         ({"dropout": 1.0}, r"\[0, 1\)"),
         ({"user_tokens": -1}, "user_tokens"),
+        ({"initial_scale": -0.1}, "initial_scale"),
     ],
 )
 def test_nonsense_is_refused(setting: dict[str, object], says: str) -> None:
