@@ -235,7 +235,7 @@ def _refuse_short(order: Order, model: Recommender) -> None:
         raise RecbenchError(
             f"A beam of {model.rank_cutoff} is too narrow for {longest}.",
             why="Targets outside of the beam count as last, so metrics beyond its width would be too low.",
-            fix=f"--set loss.beam={TOP}",
+            fix=f"--set loss.beam={max(TOP, parse(longest).k)}",
         )
 
 

@@ -283,7 +283,12 @@ class GeneratorRecommender(Reasoned):
     def restore(self, tensors: dict[str, Tensor]) -> None:
         kept = table_in(tensors)
         if kept is None or not np.array_equal(kept.codes_VM, self.backbone.table.codes_VM):
-            raise ValueError("these weights spell items by other ids than this model")
+            raise RecbenchError(
+                "These weights spell items by other ids than the dataset's table has.",
+                why="Its settings are the same, but it was built anew since, on another machine or by other versions.",
+                fix="Put the dataset's folder ids/ back as it was, or train the run again that the weights are of.",
+                code=Exit.RUN,
+            )
         super().restore(tensors)
 
     def steps_taken(self, rows: slice) -> Tensor | None:  # noqa: ARG002 the last answers are those of these rows

@@ -83,15 +83,22 @@ def test_a_model_that_has_diverged_finds_nothing_and_is_ranked_last(name: str) -
     assert not ranks.top_items.any()
 
 
+@pytest.mark.parametrize(
+    ("settings", "refused", "fix"),
+    [
+        (["loss.beam=10"], "A beam of 10 is too narrow", "--set loss.beam=50"),
+        (["train.monitor=ndcg@70"], "A beam of 50 is too narrow for ndcg@70", "--set loss.beam=70"),
+    ],
+)
 def test_a_run_whose_beam_is_narrower_than_its_metrics_is_refused_before_it_trains(
-    tiny_home: Path, tmp_path: Path
+    settings: list[str], refused: str, fix: str, tiny_home: Path, tmp_path: Path
 ) -> None:
-    table = Asked("sid-lm", assignments=parse_assignments(["loss.beam=10", "backbone.width=8"])).table()
+    table = Asked("sid-lm", assignments=parse_assignments([*settings, "backbone.width=8"])).table()
     dataset = open_dataset("tiny", tiny_home)
     order = Order(dataset, resolve(table, dataset.card.family), 0, tmp_path, CPU, False)
-    with pytest.raises(RecbenchError, match="A beam of 10 is too narrow") as caught:
+    with pytest.raises(RecbenchError, match=refused) as caught:
         experiment.run(order, Watcher())
-    assert caught.value.fix == "--set loss.beam=50"
+    assert caught.value.fix == fix
     assert caught.value.code == Exit.USAGE
     assert not list(tmp_path.rglob("log.jsonl"))
 
@@ -108,8 +115,9 @@ def test_metrics_beyond_the_beam_are_refused(tmp_path: Path) -> None:
 
 def test_weights_of_other_ids_are_refused() -> None:
     model, other = small("sid-lm"), small("sid-lm", table=random_table(N_ITEMS, (3, 4)))
-    with pytest.raises(ValueError, match=r"other ids"):
+    with pytest.raises(RecbenchError, match=r"other ids") as caught:
         other.restore(model.tensors())
+    assert caught.value.code == Exit.RUN
 
 
 def test_a_reward_that_needs_item_vectors_is_refused_where_items_are_spelled() -> None:
