@@ -42,6 +42,16 @@ def test_a_target_outside_of_the_beam_is_last_and_unseen_lists_are_as_long_as_th
         assert np.array_equal(a, np.where(inside, b, candidates - 1))
 
 
+@pytest.mark.parametrize(("within", "width"), [(None, 8), (3, 4), (6, 6)])
+def test_training_selects_by_a_beam_of_its_own_that_reaches_as_far_as_its_metrics(
+    within: int | None, width: int
+) -> None:
+    asked = queries(random_users(20, 5))
+    found = evaluate(small("sid-lm", beam=8, select_beam=4), asked, CPU, within=within).frame()
+    assert found.equals(evaluate(small("sid-lm", beam=width), asked, CPU).frame())
+    assert not found.equals(evaluate(small("sid-lm", beam=width + 1), asked, CPU).frame())
+
+
 @pytest.mark.parametrize("search", [{"scoring": "exact"}, {"beam": 19}, {"beam": 6}], ids=str)
 @pytest.mark.parametrize("name", ["sid-lm", "tiger"])
 def test_items_that_share_their_codes_tie(name: str, search: dict[str, object]) -> None:
