@@ -276,7 +276,7 @@ def _told(error: Exception, folder: Path) -> Exception:
         return RecbenchError(
             f"Memory ran out for {folder}.",
             why=str(error).partition("\n")[0] or type(error).__name__,
-            fix="Smaller steps: --set train.batch_size=256; or scores of fewer items: --set loss.name=sampled-softmax",
+            fix="Smaller steps: --set train.batch_size=256; where a model scores every item, also --set loss.name=sampled-softmax",
             code=Exit.RUN,
         )
     return error
