@@ -100,13 +100,11 @@ def refuse_two_measures(train: Mapping[str, Settings]) -> None:
         RecbenchError: there are some.
     """
     for name in ("monitor", "monitor_candidates"):
-        by_stage = {stage: getattr(settings, name) for stage, settings in train.items()}
-        first, *others = by_stage.values()
-        other = next((value for value in others if value != first), None)
-        if other is not None:
+        values = [getattr(settings, name) for settings in train.values()]
+        if len(set(values)) > 1:
             raise RecbenchError(
                 f"train.{name} is the same in all stages of a run.",
                 why=f"Weights of a stage are kept if they are better than those before; here it is "
-                f"{', '.join(f'{value} in {stage}' for stage, value in by_stage.items())}.",
-                fix=f"--set train.{name}={other}",
+                f"{', '.join(f'{value} in {stage}' for stage, value in zip(train, values, strict=True))}.",
+                fix=f"--set train.{name}={values[-1]}",
             )

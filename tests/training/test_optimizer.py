@@ -121,6 +121,7 @@ def test_a_stage_may_have_a_schedule_of_its_own() -> None:
 @pytest.mark.parametrize(("name", "value"), [("monitor", "hr@10"), ("monitor_candidates", "unseen")])
 def test_stages_that_are_picked_by_different_measures_are_refused(name: str, value: str) -> None:
     stages = (Stage("one"), Stage("two"))
+    refuse_two_measures({})  # closed form
     refuse_two_measures(stage_settings({name: value}, stages))
     with pytest.raises(RecbenchError, match=f"train.{name} is the same") as refused:
         refuse_two_measures(stage_settings({"two": {name: value}}, stages))
