@@ -364,6 +364,25 @@ def test_with_a_tolerance_neighbours_change_nothing_either() -> None:
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=0)
 
 
+def test_a_change_is_a_share_of_the_state_before() -> None:
+    """Noise is about three times as long as a state behind a norm, so a first step changes it by less than 1.5 times its length."""
+    model, (_, batch) = system(exit_tolerance=1.5).eval(), last_batch(ROWS, 12)
+    model.head.think(model.backbone, batch, 4)
+    assert model.head.taken_Q.tolist() == [1, 1, 1, 1]
+
+
+def test_of_several_noise_tables_the_longest_chain_counts() -> None:
+    model, (_, batch) = system(exit_tolerance=0.1, test_draws=3).eval(), last_batch(random_users(40, 6), 12)
+    one, each = system(exit_tolerance=0.1).eval(), []
+    for table in model.head.table:
+        one.head.table.copy_(table[None])
+        one.head.think(one.backbone, batch, 8)
+        each.append(one.head.taken_Q)
+    model.head.think(model.backbone, batch, 8)
+    assert torch.equal(model.head.taken_Q, torch.stack(each).amax(0))
+    assert not torch.equal(model.head.taken_Q, each[-1])
+
+
 def test_users_of_a_run_with_a_tolerance_have_their_steps_and_no_step_is_no_choice() -> None:
     model = system(exit_tolerance=0.1).eval()
     asked = queries(random_users(30, 6))
