@@ -43,7 +43,7 @@ def fresh(head: str = "lasar", backbone: str = "sasrec", **changes: object) -> R
 
 def job(folder: Path, watcher: Watcher | None = None, head: str = "lasar", **stages: dict[str, Any]) -> Job:
     table = {"batch_size": 100, "learning_rate": 0.01, "patience": 9, "epochs": 2}
-    align = {"epochs": 4, "learning_rate": 0.01, **stages.get("align", {})}
+    align = {"epochs": 4, "learning_rate": 0.02, **stages.get("align", {})}
     rl = {"epochs": 3, "learning_rate": 0.002, "batch_size": 100, **stages.get("rl", {})}
     later = {"align": align, "rl": rl} if head == "lasar" else {}
     settings = stage_settings(table | later, fresh(head).stages)
