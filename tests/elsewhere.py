@@ -3,7 +3,7 @@
 What is made for, or moved to, ``cuda`` inside ``Elsewhere`` is a ``Far``. A ``Far`` meets no tensor of the host, is not read by
 numpy, is drawn by no generator of the host, and indexes nothing there: the same errors that torch raises with a GPU. So a
 run inside shows whether everything lies where it has to, branches for GPUs are taken, and numbers can be held against the
-host's. Not shown: kernels, precision, speed.
+host's. Not shown: kernels, precision, speed, and what a backward pass of our own mixes, where torch adds zeros of the host.
 """
 
 from __future__ import annotations
