@@ -176,7 +176,7 @@ def _entry(line: str, where: str) -> tuple[str, int, str | list[str]]:
         said = entry["segments"] if "segments" in entry else entry["text"]
         texts = said if isinstance(said, list) else [said]
         why = "position is a whole number; text is text, segments a list of texts, not empty."
-        if isinstance(position, int) and texts and all(isinstance(text, str) and text.strip() for text in texts):
+        if type(position) is int and texts and all(isinstance(text, str) and text.strip() for text in texts):
             return user, position, said
     except json.JSONDecodeError:
         pass
