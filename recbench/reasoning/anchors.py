@@ -27,6 +27,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.reasoning.base import Context
 from recbench.reasoning.codebooks import Codebooks
 from recbench.reasoning.segments import INTENT, NAMES, Segments, merged, next_groups, place_of, segments, window_of
+from recbench.scoring.precision import product
 from recbench.semantic_ids.kmeans import kmeans, unit
 
 Kind = Literal["auto", "text", "cooc", "backbone", "codes", "file"]
@@ -126,7 +127,7 @@ class _Templates(Source):
 
     def vectors(self, found: Segments) -> Tensor:
         """Unit vectors of the segments, zeros where one is empty, (P, S, A)."""
-        x_PSA = _mixed(found.weight_PSE, self.items.x_VA[found.items_PE])
+        x_PSA = product(found.weight_PSE, self.items.x_VA[found.items_PE])
         x_PSA[:, INTENT] = self.items.of_group_CA[found.group_P]
         return F.normalize(x_PSA, dim=2)
 
@@ -216,7 +217,7 @@ class CodeAnchors(_Templates):
             x_PA = x_VA[found.items_PE[:, -1]]
         else:
             weight_P1E = found.weight_PSE[:, NAMES.index("preference")][:, None]
-            x_PA = F.normalize(_mixed(weight_P1E, x_VA[found.items_PE]), dim=2)[:, 0]
+            x_PA = F.normalize(product(weight_P1E, x_VA[found.items_PE]), dim=2)[:, 0]
         s_P = (x_PA.square().sum(1) > 0) * self.config.levels
         parts = [-distance / tau for distance, tau in zip(self.books.distances(x_PA), self.tau, strict=True)]
         return Anchors(torch.stack(parts, 1), s_P)
@@ -236,13 +237,7 @@ class Lift:
         self.width = width
 
     def __call__(self, x_PSA: Tensor) -> Tensor:
-        return F.layer_norm(_mixed(x_PSA - self.mean_A, self.map_AD), (self.width,))
-
-
-def _mixed(one: Tensor, other: Tensor) -> Tensor:
-    """The matrix product in float32: bfloat16 would move anchors, and tip labels, where a step of training runs in it."""
-    with torch.autocast(one.device.type, enabled=False):
-        return one @ other
+        return F.layer_norm(product(x_PSA - self.mean_A, self.map_AD), (self.width,))
 
 
 def _pointed(columns_DD: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbench.data.batching import Batch
-from recbench.scoring.precision import whole
+from recbench.scoring.precision import product
 
 
 def info_nce(x_AD: Tensor, y_AD: Tensor, tau: float, hidden_AA: Tensor | None = None) -> Tensor:
@@ -18,8 +18,7 @@ def info_nce(x_AD: Tensor, y_AD: Tensor, tau: float, hidden_AA: Tensor | None = 
     Args:
         hidden_AA: True where j may not be a negative of a; its diagonal is ignored.
     """
-    with torch.autocast(x_AD.device.type, enabled=False):
-        logits_AA = whole(x_AD) @ whole(y_AD).t() / tau
+    logits_AA = product(x_AD, y_AD.t()) / tau
     if hidden_AA is not None:
         own = torch.eye(len(x_AD), dtype=torch.bool, device=x_AD.device)
         logits_AA = logits_AA.masked_fill(hidden_AA & ~own, -torch.inf)

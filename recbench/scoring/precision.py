@@ -18,6 +18,12 @@ def whole(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def product(one: Tensor, other: Tensor) -> Tensor:
+    """The matrix product in float32 at least, whatever a step of training runs in."""
+    with torch.autocast(one.device.type, enabled=False):
+        return whole(one) @ whole(other)
+
+
 def in_whole_precision(
     method: Callable[Concatenate[Any, Tensor, P], R],
 ) -> Callable[Concatenate[Any, Tensor, P], R]:
