@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from recbench.backbones.base import Backbone, Encoded
 from recbench.data.batching import Batch
 from recbench.generators.past import Path
+from recbench.scoring.precision import product
 from recbench.semantic_ids.table import SemanticIds, table_of
 from recbench.semantic_ids.tree import PrefixTree
 
@@ -184,9 +185,7 @@ class Generator(Backbone):
     def read(self, h_RD: Tensor, level: int, *, frozen: bool = False) -> Tensor:
         """Logits of the codes of ``level``, (R, C), in float32 or better."""
         weight_CD = self.reading(level)
-        with torch.autocast(h_RD.device.type, enabled=False):
-            h_RD = h_RD.float() if h_RD.dtype in (torch.bfloat16, torch.float16) else h_RD
-            return h_RD @ (weight_CD.detach() if frozen else weight_CD).t()
+        return product(h_RD, (weight_CD.detach() if frozen else weight_CD).t())
 
     def item_vectors(self) -> Tensor:
         """The sum of an item's code vectors. It does not rank; heads that need a vector for an item take it."""

@@ -28,6 +28,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.generators.pretrained import Tokenizer
 from recbench.generators.spelling import Answers
 from recbench.scoring.log_sum_exp import log_sum_exp
+from recbench.scoring.precision import whole
 from recbench.semantic_ids.table import BEGIN, END
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def word_loss(h_ND: Tensor, words_VD: Tensor, end_D: Tensor, word_N: Tensor) -> 
     """
     V = len(words_VD)
     with torch.autocast(h_ND.device.type, enabled=False):
-        h_ND = h_ND.float() if h_ND.dtype in (torch.bfloat16, torch.float16) else h_ND
+        h_ND = whole(h_ND)
         budget = LOGIT_BYTES.get(h_ND.device.type, LOGIT_BYTES["cuda"])
         chunk = max(1, budget // (h_ND.element_size() * V))
         end_N = h_ND @ end_D

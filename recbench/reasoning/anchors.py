@@ -27,7 +27,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.reasoning.base import Context
 from recbench.reasoning.codebooks import Codebooks
 from recbench.reasoning.segments import INTENT, NAMES, Segments, merged, next_groups, place_of, segments, window_of
-from recbench.scoring.precision import product
+from recbench.scoring.precision import product, whole
 from recbench.semantic_ids.kmeans import kmeans, unit
 
 Kind = Literal["auto", "text", "cooc", "backbone", "codes", "file"]
@@ -195,8 +195,9 @@ class ReadAnchors(_Templates):
         reader = self.reader
         size = len(read) if before is None else AT_ONCE
         for chosen, batch in query_batches(histories, reader.max_length, size, device, closed=reader.closed):
-            h_RD = reader.encode(reader.embed(batch), batch, at_Q=batch.at_Q).h_QD
-            out[torch.from_numpy(np.array(read)[chosen]).to(device)] = h_RD.float()
+            with torch.autocast(device.type, enabled=False):
+                h_RD = reader.encode(reader.embed(batch), batch, at_Q=batch.at_Q).h_QD
+            out[torch.from_numpy(np.array(read)[chosen]).to(device)] = whole(h_RD)
         return out.view(P, S, -1)
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from recbench.data.batching import Batch, TrainingRows
 from recbench.data.dataset import Histories, ranges
+from recbench.scoring.precision import product
 
 EVIDENCE, THEMES = 3, 3
 """Newest items that are evidence; themes at most."""
@@ -177,5 +178,4 @@ def joined(x_PSA: Tensor, part_PS: Tensor, most: int) -> Tensor:
 def summed(x_PSA: Tensor, part_PS: Tensor) -> Tensor:
     """The sum of each part; zeros behind the last one, (P, S, A)."""
     part_S = torch.arange(part_PS.shape[1], device=part_PS.device)
-    with torch.autocast(x_PSA.device.type, enabled=False):
-        return (part_PS[:, None] == part_S[:, None]).to(x_PSA.dtype) @ x_PSA
+    return product((part_PS[:, None] == part_S[:, None]).to(x_PSA.dtype), x_PSA)

@@ -176,11 +176,13 @@ def test_anchors_do_not_change_with_who_else_is_in_the_batch(kind: str) -> None:
     torch.testing.assert_close(alone.c_PSX[0, :s], every.c_PSX[7, :s], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("settings", [{}, {"use_target": False}, {"kind": "codes", "use_target": False}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"use_target": False}, {"kind": "codes", "use_target": False}, {"kind": "backbone"}], ids=str
+)
 def test_anchors_are_the_same_where_a_step_runs_in_bfloat16(settings: dict[str, object]) -> None:
     model = small_system("sasrec", "lasar", 20)
     rows, batch = training_rows(model, USERS), training_batch(model, USERS)
-    found = source(config(**settings), model.backbone, told(rows))
+    found = source(config(**settings), model.backbone, told(rows), model.eval().backbone)
     every = torch.arange(len(batch.at_Q))
     whole = found.of(batch, every, rows)
     with torch.autocast("cpu", torch.bfloat16):
