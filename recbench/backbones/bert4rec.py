@@ -28,6 +28,7 @@ from recbench.backbones.packing import Seen
 from recbench.backbones.postnorm import EPS, Attention, FeedForward
 from recbench.data.batching import BLANK, Batch, Rows
 from recbench.kernels.dropout import Dropout
+from recbench.limits import above, at_least, below_one, goes_into
 
 
 @dataclass(slots=True)
@@ -77,14 +78,10 @@ class BERT4Rec(Backbone):
         """Share of a history that cloze blanks, the paper's rho; without effect on prefixes."""
 
         def __post_init__(self) -> None:
-            if min(self.width, self.n_layers, self.n_heads, self.inner, self.max_length) < 1:
-                raise ValueError("width, n_layers, n_heads, inner and max_length are at least 1.")
-            if self.width % self.n_heads:
-                raise ValueError(f"width {self.width} is not a multiple of n_heads {self.n_heads}.")
-            if self.initial_sd <= 0:
-                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
-            if not (0 <= self.dropout < 1 and 0 <= self.attention_dropout < 1):
-                raise ValueError("dropout and attention_dropout lie in [0, 1).")
+            at_least(1, self, "width", "n_layers", "n_heads", "inner", "max_length")
+            goes_into("n_heads", "width", self)
+            above(0, self, "initial_sd")
+            below_one(self, "dropout", "attention_dropout")
             if not 0 < self.blanked <= 1:
                 raise ValueError(f"blanked is {self.blanked:g}; a share that is filled in lies in (0, 1].")
 

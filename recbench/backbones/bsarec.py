@@ -24,6 +24,7 @@ from recbench.backbones.postnorm import EPS, Attention, FeedForward
 from recbench.backbones.windows import WindowBackbone
 from recbench.data.batching import Rows
 from recbench.kernels.dropout import Dropout
+from recbench.limits import above, at_least, below_one, goes_into, shares
 
 
 @final
@@ -56,16 +57,11 @@ class BSARec(WindowBackbone):
         """Standard deviation of initial weights; biases start at 0, the square root of beta at N(0, 1)."""
 
         def __post_init__(self) -> None:
-            if min(self.width, self.n_layers, self.n_heads, self.inner, self.max_length, self.c) < 1:
-                raise ValueError("width, n_layers, n_heads, inner, max_length and c are at least 1.")
-            if self.width % self.n_heads:
-                raise ValueError(f"width {self.width} is not a multiple of n_heads {self.n_heads}.")
-            if not 0 <= self.alpha <= 1:
-                raise ValueError(f"alpha is {self.alpha:g}; a share lies in [0, 1].")
-            if self.initial_sd <= 0:
-                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
-            if not (0 <= self.dropout < 1 and 0 <= self.attention_dropout < 1):
-                raise ValueError("dropout and attention_dropout lie in [0, 1).")
+            at_least(1, self, "width", "n_layers", "n_heads", "inner", "max_length", "c")
+            goes_into("n_heads", "width", self)
+            above(0, self, "initial_sd")
+            shares(self, "alpha")
+            below_one(self, "dropout", "attention_dropout")
 
     def __init__(self, config: Config, n_items: int) -> None:
         super().__init__(config, n_items, (Block(config) for _ in range(config.n_layers)))

@@ -23,6 +23,7 @@ from recbench.backbones.postnorm import EPS, FeedForward
 from recbench.backbones.windows import WindowBackbone
 from recbench.data.batching import Rows
 from recbench.kernels.dropout import Dropout
+from recbench.limits import above, at_least, below_one
 
 
 @final
@@ -47,12 +48,9 @@ class FMLP(WindowBackbone):
         """Standard deviation of all initial weights; biases start at 0."""
 
         def __post_init__(self) -> None:
-            if min(self.width, self.n_layers, self.inner, self.max_length) < 1:
-                raise ValueError("width, n_layers, inner and max_length are at least 1.")
-            if self.initial_sd <= 0:
-                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
-            if not 0 <= self.dropout < 1:
-                raise ValueError("dropout lies in [0, 1).")
+            at_least(1, self, "width", "n_layers", "inner", "max_length")
+            above(0, self, "initial_sd")
+            below_one(self, "dropout")
 
     def __init__(self, config: Config, n_items: int) -> None:
         super().__init__(config, n_items, (Block(config) for _ in range(config.n_layers)))

@@ -21,6 +21,7 @@ from recbench.backbones.initial import initialise
 from recbench.backbones.recurrence import Chains, TimeMajor
 from recbench.data.batching import Batch
 from recbench.kernels.dropout import Dropout
+from recbench.limits import above, at_least, below_one
 
 
 @final
@@ -52,14 +53,9 @@ class GRU4Rec(Backbone):
         """Standard deviation of the initial item vectors. Matrices start after Glorot, gate by gate; biases at 0."""
 
         def __post_init__(self) -> None:
-            if min(self.width, self.n_layers, self.max_length) < 1:
-                raise ValueError("width, n_layers and max_length are at least 1.")
-            if self.hidden is not None and self.hidden < 1:
-                raise ValueError(f"hidden is {self.hidden}; it is at least 1, or unset.")
-            if self.initial_sd <= 0:
-                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
-            if not (0 <= self.dropout < 1 and 0 <= self.state_dropout < 1):
-                raise ValueError("dropout and state_dropout lie in [0, 1).")
+            at_least(1, self, "width", "n_layers", "hidden", "max_length")
+            above(0, self, "initial_sd")
+            below_one(self, "dropout", "state_dropout")
 
     def __init__(self, config: Config, n_items: int) -> None:
         super().__init__()

@@ -25,6 +25,7 @@ from recbench.backbones.initial import initialise
 from recbench.backbones.packing import Asked, Places, Seen, Weigh, asked_layout, rectangles, tokens
 from recbench.data.batching import Batch, Rows
 from recbench.kernels.dropout import Dropout, drop
+from recbench.limits import above, at_least, below_one, goes_into
 
 EPS = 1e-6
 TIME_STEP = 0.301
@@ -103,16 +104,10 @@ class HSTU(Backbone):
         """Standard deviation of initial item vectors, projections and biases."""
 
         def __post_init__(self) -> None:
-            if min(self.width, self.n_layers, self.n_heads, self.max_length, self.time_buckets) < 1:
-                raise ValueError("width, n_layers, n_heads, max_length and time_buckets are at least 1.")
-            if self.width % self.n_heads:
-                raise ValueError(f"width {self.width} is not a multiple of n_heads {self.n_heads}.")
-            if self.divisor is not None and self.divisor < 1:
-                raise ValueError(f"divisor is {self.divisor}; it is at least 1, or unset.")
-            if self.initial_sd <= 0:
-                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
-            if not (0 <= self.dropout < 1 and 0 <= self.attention_dropout < 1):
-                raise ValueError("dropout and attention_dropout lie in [0, 1).")
+            at_least(1, self, "width", "n_layers", "n_heads", "max_length", "time_buckets", "divisor")
+            goes_into("n_heads", "width", self)
+            above(0, self, "initial_sd")
+            below_one(self, "dropout", "attention_dropout")
 
     def __init__(self, config: Config, n_items: int) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ from recbench.backbones.recurrence import Chains
 from recbench.data.batching import Batch
 from recbench.kernels.dropout import Dropout
 from recbench.kernels.scan import Shifts, scan, shifts
+from recbench.limits import above, at_least, below_one
 
 
 @final
@@ -59,12 +60,9 @@ class LRU(Backbone):
         """Standard deviation of initial item vectors and matrices; biases start at 0."""
 
         def __post_init__(self) -> None:
-            if min(self.width, self.n_layers, self.channels, self.inner, self.max_length) < 1:
-                raise ValueError("width, n_layers, channels, inner and max_length are at least 1.")
-            if self.initial_sd <= 0:
-                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
-            if not 0 <= self.dropout < 1:
-                raise ValueError(f"dropout is {self.dropout:g}; it lies in [0, 1).")
+            at_least(1, self, "width", "n_layers", "channels", "inner", "max_length")
+            above(0, self, "initial_sd")
+            below_one(self, "dropout")
             if not 0 < self.r_min < self.r_max < 1:
                 raise ValueError(f"r_min {self.r_min:g} and r_max {self.r_max:g}: 0 < r_min < r_max < 1.")
 

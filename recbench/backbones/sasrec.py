@@ -26,6 +26,7 @@ from recbench.backbones.initial import initialise
 from recbench.backbones.packing import Attending, Places, Seen, asked_layout, causal, over_buckets, softmax
 from recbench.data.batching import Batch, Rows
 from recbench.kernels.dropout import Dropout
+from recbench.limits import above, at_least, below_one, goes_into
 
 ROTARY_BASE = 10_000.0
 
@@ -82,14 +83,10 @@ class SASRec(Backbone):
         """swiglu: silu of one projection times another, without biases."""
 
         def __post_init__(self) -> None:
-            if min(self.width, self.n_layers, self.n_heads, self.inner, self.max_length) < 1:
-                raise ValueError("width, n_layers, n_heads, inner and max_length are at least 1.")
-            if self.width % self.n_heads:
-                raise ValueError(f"width {self.width} is not a multiple of n_heads {self.n_heads}.")
-            if self.initial_sd <= 0:
-                raise ValueError(f"initial_sd is {self.initial_sd:g}; it is above 0.")
-            if not (0 <= self.dropout < 1 and 0 <= self.attention_dropout < 1):
-                raise ValueError("dropout and attention_dropout lie in [0, 1).")
+            at_least(1, self, "width", "n_layers", "n_heads", "inner", "max_length")
+            goes_into("n_heads", "width", self)
+            above(0, self, "initial_sd")
+            below_one(self, "dropout", "attention_dropout")
             if self.positions == "rotary" and self.width // self.n_heads % 2:
                 raise ValueError(
                     f"rotary positions turn pairs of numbers, so the width of a head, here {self.width // self.n_heads}, "

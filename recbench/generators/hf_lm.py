@@ -29,6 +29,7 @@ from recbench.generators.past import Path, length, longer, repeated
 from recbench.generators.pretrained import Keys, KeyValue, Opened, through, train_only
 from recbench.generators.text_tasks import NEXT_ITEM, SAY_WORDS, WORDING, TextTasks
 from recbench.kernels.dropout import Dropout
+from recbench.limits import above, at_least, below_one
 from recbench.semantic_ids.table import BEGIN, END, SemanticIds
 
 
@@ -100,23 +101,16 @@ class HfLM(Generator):
 
         def __post_init__(self) -> None:
             self._check_tasks()
-            if self.max_length < 1 or self.lora_rank < 1:
-                raise ValueError("max_length and lora_rank are at least 1.")
-            if not 0 <= self.dropout < 1:
-                raise ValueError("dropout lies in [0, 1).")
-            if self.noise < 0 or self.lora_alpha < 1:
-                raise ValueError("noise is at least 0 and lora_alpha at least 1.")
+            at_least(1, self, "max_length", "lora_rank", "lora_alpha", "task_rows", "title_tokens")
+            at_least(0, self, "noise")
+            above(0, self, *(f"{name}_weight" for name in WORDING))
+            below_one(self, "dropout")
 
         def _check_tasks(self) -> None:
             unknown = [name for name in self.tasks if name not in (NEXT_ITEM, *WORDING)]
             if unknown or NEXT_ITEM not in self.tasks:
                 wrong = f"tasks names {unknown[0]}" if unknown else f"tasks leaves out {NEXT_ITEM}"
                 raise ValueError(f"{wrong}; it takes {NEXT_ITEM}, always, and any of {', '.join(WORDING)}.")
-            if self.task_rows < 1 or self.title_tokens < 1:
-                raise ValueError("task_rows and title_tokens are at least 1.")
-            for weight in (f"{name}_weight" for name in WORDING):
-                if getattr(self, weight) <= 0:
-                    raise ValueError(f"{weight} is above 0.")
 
     words_I: Tensor
     """Tokens of the instruction, as the model counts them."""

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from recbench.data.batching import Batch
 from recbench.generators.base import Generator, Recalled
 from recbench.generators.past import Path
+from recbench.limits import at_least
 from recbench.scoring.base import Divergence, Score
 from recbench.scoring.counting import count
 from recbench.scoring.pooled import pooled_loss
@@ -117,8 +118,7 @@ class Spelling(Score):
         """Codes of a path are probable among all of their level, or among those that lead to an item: in losses and searches."""
 
         def __post_init__(self) -> None:
-            if self.beam < 1 or self.select_beam < 1:
-                raise ValueError(f"beam is {self.beam} and select_beam {self.select_beam}; both are at least 1.")
+            at_least(1, self, "beam", "select_beam")
 
     def __init__(self, generator: Generator, config: Config | None = None) -> None:
         self.generator = generator

@@ -34,6 +34,7 @@ from recbench.data.batching import Batch, Rows
 from recbench.generators.base import Generator, Recalled, Seats
 from recbench.generators.past import Branch, Past, Path, length
 from recbench.kernels.dropout import Dropout, drop
+from recbench.limits import above, at_least, below_one
 from recbench.semantic_ids.table import BEGIN, END, SemanticIds
 
 BUCKETS, FAR = 32, 128
@@ -104,17 +105,12 @@ class Tiger(Generator):
         """Users are hashed to so many tokens in front of the history; 0: none."""
 
         def __post_init__(self) -> None:
-            sizes = (self.width, self.encoder_layers, self.decoder_layers, self.n_heads, self.head_width)
-            if min(*sizes, self.inner, self.max_length) < 1:
-                raise ValueError(
-                    "width, encoder_layers, decoder_layers, n_heads, head_width, inner and max_length are at least 1."
-                )
-            if not 0 <= self.dropout < 1:
-                raise ValueError("dropout lies in [0, 1).")
-            if self.initial_scale <= 0:
-                raise ValueError(f"initial_scale is {self.initial_scale:g}; it is above 0.")
-            if self.user_tokens < 0:
-                raise ValueError("user_tokens is at least 0.")
+            at_least(
+                1, self, "width", "encoder_layers", "decoder_layers", "n_heads", "head_width", "inner", "max_length"
+            )
+            at_least(0, self, "user_tokens")
+            above(0, self, "initial_scale")
+            below_one(self, "dropout")
 
     def __init__(self, config: Config, table: SemanticIds) -> None:
         super().__init__(table, config.width)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from recbench.limits import above, at_least
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LARESConfig:
@@ -88,11 +90,13 @@ class LARESConfig:
     """At test a row stops once a step changes its asked state by less than this share; 0: never."""
 
     def __post_init__(self) -> None:
-        least_one = ("mean_steps", "test_steps", "test_draws", "anchors", "filter_draws")
-        for name in (*least_one, "rpt_positions", "rpt_steps", "reward_k", "backprop_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it is at least 1.")
+        at_least(
+            1, self, "mean_steps", "test_steps", "test_draws", "anchors", "filter_draws", "reward_k", "backprop_steps"
+        )
+        at_least(1, self, "rpt_positions", "rpt_steps")
+        at_least(0, self, "tla", "sla", "kl_weight", "start_scale", "start_sd", "exit_tolerance")
+        at_least(0, self, "pre_layers", "filter_top", "align_ramp_epochs")
+        above(0, self, "contrast_tau")
         if self.group < 2:
             raise ValueError(
                 f"group is {self.group}; advantages compare attempts at one target, so it takes at least 2."
@@ -101,10 +105,3 @@ class LARESConfig:
             raise ValueError(
                 f"test_draws is {self.test_draws}, but without noise at test (start, test_start or mix) all draws are the same."
             )
-        if self.contrast_tau <= 0:
-            raise ValueError(f"contrast_tau is {self.contrast_tau:g}; a temperature is above 0.")
-        least_zero = ("tla", "sla", "kl_weight", "start_scale", "start_sd", "exit_tolerance")
-        for name in (*least_zero, "pre_layers", "filter_top", "align_ramp_epochs"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"{name} is {value:g}; it is at least 0.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from recbench.limits import above, at_least, below_one
 from recbench.reasoning.anchors import Kind, Pool, Reading
 from recbench.reasoning.depth import Pay
 from recbench.reasoning.feed import Fed
@@ -136,12 +137,10 @@ class LASARConfig:
             )
 
     def _check_depth(self) -> None:
-        if self.max_depth < 1 or not 0 <= self.min_depth <= self.max_depth:
-            raise ValueError("max_depth is at least 1, and min_depth lies between 0 and it.")
-        if self.fixed_depth < 0:
-            raise ValueError(f"fixed_depth is {self.fixed_depth}; it is at least 0 (0: the plain model).")
-        if self.cuts < 0:
-            raise ValueError(f"cuts is {self.cuts}; it is a number of positions, or 0 for all.")
+        at_least(1, self, "max_depth")
+        at_least(0, self, "min_depth", "fixed_depth", "cuts")
+        if self.min_depth > self.max_depth:
+            raise ValueError(f"min_depth is {self.min_depth}; it is at most max_depth, {self.max_depth}.")
         if set(self.skip) - {"ground", "rl"}:
             raise ValueError("skip takes ground and rl; without align there is nothing of LASAR left.")
         if "ground" in self.skip and self.ground_codes:
@@ -150,13 +149,10 @@ class LASARConfig:
     def _check_ranges(self) -> None:
         if self.group < 2:
             raise ValueError(f"group is {self.group}; advantages compare items of one list, so it takes at least 2.")
-        least_one = (self.window, self.code_levels, 1 if self.policy_hidden is None else self.policy_hidden)
-        if min(least_one) < 1 or self.align_tau <= 0 or self.policy_rate <= 0:
-            raise ValueError("window, code_levels and policy_hidden are at least 1, align_tau and policy_rate above 0.")
-        weights = [f"{name}_weight" for name in ("keep", "align", "policy", "kl", "terminal", "depth")]
-        for name in (*weights, "ground_codes", "step_cost", "entropy", "clip"):
-            value = getattr(self, name)
-            if value != "auto" and value < 0:
-                raise ValueError(f"{name} is {value:g}; it is at least 0.")
-        if not all(0 <= share < 1 for share in (self.label_smoothing, self.ema, self.rl_holdout)):
-            raise ValueError("label_smoothing, ema and rl_holdout lie in [0, 1).")
+        at_least(1, self, "window", "code_levels", "policy_hidden")
+        above(0, self, "align_tau", "policy_rate")
+        at_least(0, self, *(f"{name}_weight" for name in ("keep", "policy", "kl", "terminal", "depth")))
+        at_least(0, self, "ground_codes", "step_cost", "entropy", "clip")
+        if self.align_weight != "auto":
+            at_least(0, self, "align_weight")
+        below_one(self, "label_smoothing", "ema", "rl_holdout")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch
+from recbench.limits import below_one
 from recbench.reasoning.base import Context, ReasoningHead, Stage, targets
 from recbench.reasoning.chain import Chain
 from recbench.reasoning.diagnostics import note_similarity
@@ -39,8 +40,7 @@ class Pause(ReasoningHead):
         def __post_init__(self) -> None:
             if self.steps < 1:
                 raise ValueError(f"steps is {self.steps}; a pause takes at least 1. Without any it is --reason none.")
-            if not 0 <= self.feed_dropout < 1:
-                raise ValueError(f"feed_dropout is {self.feed_dropout:g}; it lies in [0, 1).")
+            below_one(self, "feed_dropout")
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__(config, backbone)

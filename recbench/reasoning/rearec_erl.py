@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch
+from recbench.limits import above, at_least, below_one
 from recbench.reasoning.base import Context, ReasoningHead, Stage, targets
 from recbench.reasoning.chain import Chain
 from recbench.reasoning.diagnostics import note_similarity
@@ -51,14 +52,9 @@ class ReaRecERL(ReasoningHead):
         """On the tokens."""
 
         def __post_init__(self) -> None:
-            if self.steps < 0:
-                raise ValueError(f"steps is {self.steps}; it is at least 0 (0: the plain model).")
-            if self.tau <= 0:
-                raise ValueError(f"tau is {self.tau:g}; a temperature is above 0.")
-            if self.diversity < 0:
-                raise ValueError(f"diversity is {self.diversity:g}; a weight is at least 0.")
-            if not 0 <= self.feed_dropout < 1:
-                raise ValueError(f"feed_dropout is {self.feed_dropout:g}; it lies in [0, 1).")
+            at_least(0, self, "steps", "diversity")
+            above(0, self, "tau")
+            below_one(self, "feed_dropout")
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__(config, backbone)

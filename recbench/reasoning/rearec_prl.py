@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recbench.backbones.base import Backbone
 from recbench.data.batching import Batch
+from recbench.limits import above, at_least, below_one
 from recbench.reasoning.base import Context, ReasoningHead, Stage, targets
 from recbench.reasoning.chain import Chain
 from recbench.reasoning.contrast import equal, info_nce, some_of, user_of
@@ -66,19 +67,10 @@ class ReaRecPRL(ReasoningHead):
         """On the tokens."""
 
         def __post_init__(self) -> None:
-            if self.steps < 0:
-                raise ValueError(f"steps is {self.steps}; it is at least 0 (0: the plain model).")
-            for name in ("tau", "alpha", "contrast_tau"):
-                value = getattr(self, name)
-                if value is not None and value <= 0:
-                    raise ValueError(f"{name} is {value:g}; a temperature or a ratio of two is above 0.")
-            for name in ("step_weight", "contrast", "noise", "warmup_epochs"):
-                if getattr(self, name) < 0:
-                    raise ValueError(f"{name} is {getattr(self, name):g}; it is at least 0.")
-            if self.contrast_rows < 1:
-                raise ValueError(f"contrast_rows is {self.contrast_rows}; it is at least 1.")
-            if not 0 <= self.feed_dropout < 1:
-                raise ValueError(f"feed_dropout is {self.feed_dropout:g}; it lies in [0, 1).")
+            at_least(0, self, "steps", "step_weight", "contrast", "noise", "warmup_epochs")
+            at_least(1, self, "contrast_rows")
+            above(0, self, "tau", "alpha", "contrast_tau")
+            below_one(self, "feed_dropout")
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__(config, backbone)

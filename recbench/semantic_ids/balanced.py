@@ -8,6 +8,7 @@ from typing import final
 
 import numpy as np
 
+from recbench.limits import at_least
 from recbench.semantic_ids import sinkhorn
 from recbench.semantic_ids.base import Quantised, Tokeniser
 from recbench.semantic_ids.kmeans import residual_kmeans
@@ -28,8 +29,7 @@ class BalancedKMeans(Tokeniser):
         """Rounds of assignment and means a level at most."""
 
         def __post_init__(self) -> None:
-            if self.iterations < 1:
-                raise ValueError(f"iterations is {self.iterations}; at least 1")
+            at_least(1, self, "iterations")
 
     config: Config
 

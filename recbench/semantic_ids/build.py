@@ -22,6 +22,7 @@ from recbench.data.replacement import taking_the_place_of
 from recbench.data.vectors import VectorConfig, Vectors, fingerprint, item_vectors
 from recbench.errors import Exit, RecbenchError
 from recbench.files import sha256, write_text
+from recbench.limits import above, at_least
 from recbench.registry import TOKENISERS
 from recbench.semantic_ids.base import Quantised
 from recbench.semantic_ids.kmeans import squared_distances
@@ -56,16 +57,12 @@ class IdConfig:
     """Passes of ``sinkhorn`` over all groups at most."""
 
     def __post_init__(self) -> None:
-        if self.levels < 1:
-            raise ValueError(f"levels is {self.levels}; at least 1")
+        at_least(1, self, "levels", "sinkhorn_rounds")
+        above(0, self, "sinkhorn_eps")
         if self.codes < 0 or self.codes == 1 or self.codes > np.iinfo(np.int16).max:
             raise ValueError(f"codes is {self.codes}; it is 2 to 32767, or 0 for a number that fits the catalogue")
         if not 1 <= self.max_suffix <= np.iinfo(np.int16).max:
             raise ValueError(f"max_suffix is {self.max_suffix}; it is 1 to 32767")
-        if self.sinkhorn_eps <= 0 or self.sinkhorn_rounds < 1:
-            raise ValueError(
-                f"sinkhorn_eps is {self.sinkhorn_eps} and sinkhorn_rounds {self.sinkhorn_rounds}; both are above 0"
-            )
 
 
 @dataclass(frozen=True, slots=True)

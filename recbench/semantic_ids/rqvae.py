@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbench.limits import above, at_least
 from recbench.semantic_ids.base import Quantised, Tokeniser
 from recbench.semantic_ids.kmeans import residual_kmeans
 from recbench.semantic_ids.sinkhorn import spread
@@ -61,14 +62,9 @@ class RQVAE(Tokeniser):
         """Above 0: the last level's codes are spread by Sinkhorn in training, as LC-Rec does with .003."""
 
         def __post_init__(self) -> None:
-            for name in ("width", "epochs", "patience", "batch_size"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name} is {getattr(self, name)}; at least 1")
-            if self.sinkhorn_eps < 0 or self.beta < 0 or self.learning_rate <= 0 or self.weight_decay < 0:
-                raise ValueError(
-                    "sinkhorn_eps, beta and weight_decay are not below 0 and learning_rate is above 0; they are "
-                    f"{self.sinkhorn_eps}, {self.beta}, {self.weight_decay}, {self.learning_rate}"
-                )
+            at_least(1, self, "width", "epochs", "patience", "batch_size")
+            at_least(0, self, "sinkhorn_eps", "beta", "weight_decay")
+            above(0, self, "learning_rate")
             if any(width < 1 for width in self.hidden):
                 raise ValueError(f"hidden is {self.hidden}; every width is at least 1")
 

@@ -10,6 +10,7 @@ from recbench.config import build
 from recbench.data.batching import Window
 from recbench.errors import RecbenchError
 from recbench.evaluation.metrics import parse
+from recbench.limits import above, at_least, below_one
 from recbench.reasoning.base import Stage
 
 MOST_THREADS = 1024
@@ -56,20 +57,14 @@ class Settings:
     """CPU threads of one operation; 0 leaves it to torch. On few cores small tensors run fastest on one; run seeds side by side."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.patience < 1 or self.batch_size < 1 or self.threads < 0:
-            raise ValueError("epochs and threads are at least 0, patience and batch_size at least 1.")
+        at_least(0, self, "epochs", "threads", "weight_decay", "clip_norm", "warmup_steps", "hold_steps")
+        at_least(1, self, "patience", "batch_size")
+        above(0, self, "learning_rate")
+        below_one(self, "ema", "dropout")
         if self.threads > MOST_THREADS:
             raise ValueError(f"threads is {self.threads}; more than {MOST_THREADS} take a process down.")
-        if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip_norm < 0:
-            raise ValueError("learning_rate is above 0, weight_decay and clip_norm are not below it.")
-        if self.warmup_steps < 0 or self.hold_steps < 0:
-            raise ValueError("warmup_steps and hold_steps are at least 0.")
         if self.hold_steps and self.schedule == "constant":
             raise ValueError("hold_steps puts off a fall, and schedule=constant has none.")
-        if not 0 <= self.ema < 1:
-            raise ValueError("ema lies in [0, 1).")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ValueError("dropout lies in [0, 1).")
         parse(self.monitor)
 
     @property

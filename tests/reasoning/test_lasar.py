@@ -392,7 +392,7 @@ def test_the_policy_learns_at_its_own_rate() -> None:
 
 
 def test_a_policy_has_a_layer_of_some_width() -> None:
-    with pytest.raises(ValueError, match="policy_hidden are at least 1"):
+    with pytest.raises(ValueError, match="policy_hidden is 0; it is at least 1"):
         system(policy_hidden=0)
     assert system(policy_hidden=3).head.policy.inner.out_features == 3
 
