@@ -28,6 +28,7 @@ TIED_UNSEEN = "tied_unseen"
 POSITION = "position"
 SCORE = "score"
 STEPS = "steps"
+BEAM = "beam"
 
 SYSTEM = "system"
 DATASET = "dataset"

@@ -280,6 +280,11 @@ class GeneratorRecommender(Reasoned):
         if c.scoring == "beam" and c.beam < backbone.n_items:
             self.rank_cutoff = c.beam
 
+    def with_beam(self, width: int) -> GeneratorRecommender:
+        """The same model, ranking by a beam of that width; one as wide as the catalogue is exact."""
+        config = replace(self.score.config, scoring="beam", beam=width)
+        return GeneratorRecommender(self.backbone, self.head, Spelling(self.backbone, config))
+
     def restore(self, tensors: dict[str, Tensor]) -> None:
         kept = table_in(tensors)
         if kept is None or not np.array_equal(kept.codes_VM, self.backbone.table.codes_VM):

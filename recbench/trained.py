@@ -22,8 +22,9 @@ from recbench.evaluation.evaluate import Ranks, evaluate, seen_of
 from recbench.evaluation.latency import latency
 from recbench.files import replacing, sha256
 from recbench.generators.base import table_in
+from recbench.generators.spelling import LEAST_BEAM
 from recbench.kernels.dropout import dropout_at
-from recbench.recommender import Ask, Reasoned, Recommender, Trainable, build
+from recbench.recommender import Ask, GeneratorRecommender, Reasoned, Recommender, Trainable, build
 from recbench.runs import folder as layout
 from recbench.runs.folder import Run
 from recbench.semantic_ids.build import semantic_ids
@@ -119,10 +120,11 @@ def rank_again(run: Run, datasets: Path, device: torch.device) -> tuple[Ranks, i
 
 
 @dataclass(frozen=True, slots=True)
-class AtSteps:
-    """One model ranked with one number of reasoning steps."""
+class Again:
+    """One model ranked in one of several ways."""
 
-    steps: int
+    at: int
+    """The number of reasoning steps, or the width of the beam."""
     valid: Ranks
     test: Ranks
     latency_ms: dict[int, float]
@@ -134,7 +136,7 @@ class AtSteps:
         return 1000 * self.test.seconds / max(1, len(self.test.users))
 
 
-def rank_at_steps(run: Run, steps: Sequence[int], datasets: Path, device: torch.device) -> list[AtSteps]:
+def rank_at_steps(run: Run, steps: Sequence[int], datasets: Path, device: torch.device) -> list[Again]:
     """The run's model with each number of reasoning steps; also written to the run folder.
 
     ``steps.parquet`` has the counts of ``users.parquet`` for each number of steps, ``steps.csv`` one line each.
@@ -157,16 +159,51 @@ def rank_at_steps(run: Run, steps: Sequence[int], datasets: Path, device: torch.
             else f"{run.manifest.backbone} has no reasoning head.",
             fix="Name a run with a reasoning head: recbench list runs",
         )
-    found = []
-    for k in steps:
-        valid, test = (evaluate(model, dataset.queries(split), device, steps=k) for split in ("valid", "test"))
-        times = {size: latency(model, dataset.queries("test"), size, device, steps=k) for size in LATENCY_BATCHES}
-        found.append(AtSteps(k, valid, test, times))
-    frames = [part.frame().assign(**{columns.STEPS: at.steps}) for at in found for part in (at.valid, at.test)]
-    write_parquet(pd.concat(frames, ignore_index=True), run.folder / layout.STEPS)
-    with replacing(run.folder / layout.STEPS_TABLE) as beside:
-        steps_table(found).to_csv(beside, index=False)
+    found = [_ranked(model, dataset, device, k, steps=k) for k in steps]
+    _keep(found, columns.STEPS, run.folder / layout.STEPS, run.folder / layout.STEPS_TABLE)
     return found
+
+
+def rank_by_beams(run: Run, widths: Sequence[int | None], datasets: Path, device: torch.device) -> list[Again]:
+    """The run's model by searches of each width; also written to the run folder, as ``rank_at_steps`` does.
+
+    Args:
+        widths: None: every item is scored, which is a beam as wide as the catalogue.
+
+    Raises:
+        RecbenchError: the system does not search, or a width is below ``LEAST_BEAM`` or there twice.
+    """
+    if any(width is not None and width < LEAST_BEAM for width in widths) or len(set(widths)) < len(widths):
+        raise RecbenchError(
+            f"--beams {','.join('exact' if width is None else str(width) for width in widths)} cannot be used.",
+            why=f"Widths differ, and are at least {LEAST_BEAM}: the metrics told here look that far down a list.",
+            fix="--beams 10,20,50,exact",
+        )
+    model, dataset = load(run, datasets, device)
+    if not isinstance(model, GeneratorRecommender):
+        raise RecbenchError(
+            f"{run.manifest.system} searches nothing.",
+            why=f"{run.manifest.backbone} scores every item; beams are of models that spell items code by code.",
+            fix=f"Leave --beams out: recbench evaluate {shlex.quote(str(run.folder))}",
+        )
+    every = [dataset.n_items if width is None else width for width in widths]
+    found = [_ranked(model.with_beam(width), dataset, device, width) for width in every]
+    _keep(found, columns.BEAM, run.folder / layout.BEAMS, run.folder / layout.BEAMS_TABLE)
+    return found
+
+
+def _ranked(model: Recommender, dataset: Dataset, device: torch.device, at: int, *, steps: int | None = None) -> Again:
+    valid, test = (evaluate(model, dataset.queries(split), device, steps=steps) for split in ("valid", "test"))
+    times = {size: latency(model, dataset.queries("test"), size, device, steps=steps) for size in LATENCY_BATCHES}
+    return Again(at, valid, test, times)
+
+
+def _keep(found: Sequence[Again], column: str, ranks: Path, table: Path) -> None:
+    """Counts as in ``users.parquet`` for each way, and a table of one line each."""
+    frames = [part.frame().assign(**{column: one.at}) for one in found for part in (one.valid, one.test)]
+    write_parquet(pd.concat(frames, ignore_index=True), ranks)
+    with replacing(table) as beside:
+        table_of(found, column).to_csv(beside, index=False)
 
 
 def rank_with_dropout(run: Run, draws: int, datasets: Path, device: torch.device) -> list[Ranks]:
@@ -205,19 +242,25 @@ def _rate(run: Run) -> float | None:
     return train[m.best_stage or m.stages[-1]].dropout
 
 
-def steps_table(found: Sequence[AtSteps], names: Sequence[str] = ("hr@10", "ndcg@10")) -> pd.DataFrame:
-    """One line a number of steps: validation and test metrics, and what a user costs."""
+def table_of(found: Sequence[Again], column: str, names: Sequence[str] = ("hr@10", "ndcg@10")) -> pd.DataFrame:
+    """One line a way: validation and test metrics, the share of test targets that a search lost, and what a user costs.
+
+    Args:
+        column: what names the ways.
+    """
+    searched = any(one.test.n_lost is not None for one in found)
     return pd.DataFrame(
         [
             {
-                columns.STEPS: at.steps,
-                **{f"valid_{name}": value for name, value in at.valid.means(names).items()},
-                **{f"test_{name}": value for name, value in at.test.means(names).items()},
-                **{f"test_unseen_{name}": value for name, value in at.test.means(names, unseen=True).items()},
-                "ms_per_user": at.ms_per_user,
-                **{f"latency_ms_batch_{size}": value for size, value in at.latency_ms.items()},
+                column: one.at,
+                **{f"valid_{name}": value for name, value in one.valid.means(names).items()},
+                **{f"test_{name}": value for name, value in one.test.means(names).items()},
+                **{f"test_unseen_{name}": value for name, value in one.test.means(names, unseen=True).items()},
+                **({"lost": (one.test.n_lost or 0) / max(1, len(one.test.users))} if searched else {}),
+                "ms_per_user": one.ms_per_user,
+                **{f"latency_ms_batch_{size}": value for size, value in one.latency_ms.items()},
             }
-            for at in found
+            for one in found
         ]
     )
 

@@ -34,12 +34,12 @@ def test_a_value_is_refused_outside_of_its_range_alone(check, name, within, refu
 
 
 def test_the_first_that_is_out_of_range_is_named() -> None:
-    with pytest.raises(ValueError, match="^part is 0; it is above 0"):
+    with pytest.raises(ValueError, match=r"^part is 0; it is above 0\.$"):
         above(0, Given(count=1, part=0), "count", "part")
 
 
 def test_a_large_whole_number_is_told_digit_by_digit() -> None:
-    with pytest.raises(ValueError, match="^count is -12345678; "):
+    with pytest.raises(ValueError, match=r"^count is -12345678; "):
         at_least(0, Given(count=-12_345_678), "count")
 
 

@@ -140,7 +140,7 @@ def test_an_unfinished_start_is_refused(first_stage: Run, tiny_home: Path, tmp_p
 
 def test_any_number_of_steps_is_ranked_and_written(whole: Run, tiny_home: Path) -> None:
     found = trained.rank_at_steps(whole, [1, 4, 6], tiny_home, CPU)
-    assert [at.steps for at in found] == [1, 4, 6]
+    assert [one.at for one in found] == [1, 4, 6]
     configured = whole.ranks()
     np.testing.assert_array_equal(found[1].test.above, configured["above"])
     assert (found[0].test.above != found[2].test.above).any()

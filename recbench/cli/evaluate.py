@@ -1,4 +1,4 @@
-"""`recbench evaluate`: rank again from the stored weights, also with other numbers of reasoning steps."""
+"""`recbench evaluate`: rank again from the stored weights, also with other numbers of reasoning steps or wider searches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,25 @@ from recbench.errors import Exit, RecbenchError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pandas import DataFrame
+
     from recbench.evaluation.evaluate import Ranks
     from recbench.runs.folder import Run
 
 TOLD = ("hr@10", "ndcg@10")
+HEADINGS = (
+    "valid NDCG@10  ",
+    "test HR@10",
+    "test NDCG@10",
+    "unseen HR@10",
+    "unseen NDCG@10",
+    "ms a user",
+    "one at a time",
+    "256 at once",
+)
+YIELDING = ("256 at once", "unseen HR@10", "ms a user", "test HR@10", "unseen NDCG@10", "one at a time")
+"""Columns that a narrow terminal goes without, the first first."""
+EXACT = "exact"
 
 
 def evaluate(
@@ -29,6 +44,12 @@ def evaluate(
         int | None,
         typer.Option("--draws", help="Rank so often with dropout on: what the best of several gains by chance alone."),
     ] = None,
+    beams: Annotated[
+        str | None,
+        typer.Option(
+            "--beams", help="Widths of a generator's search, for example 10,20,50,exact: quality and time of each."
+        ),
+    ] = None,
     device: options.Device = "auto",
     datasets: options.Datasets = Path("datasets"),
     as_json: options.Json = False,
@@ -38,17 +59,21 @@ def evaluate(
     from recbench.runs.folder import Run
 
     opened = Run.open(run)
-    if steps is not None and draws is not None:
+    asked = [name for name, value in (("--steps", steps), ("--draws", draws), ("--beams", beams)) if value is not None]
+    if len(asked) > 1:
         raise RecbenchError(
-            "--steps and --draws cannot be used together.",
-            why="One changes how long the model thinks, the other leaves that alone.",
-            fix="Run the command twice.",
+            f"{' and '.join(asked)} cannot be used together.",
+            why="Each changes one thing and leaves the others as the run has them.",
+            fix="Run the command once for each.",
         )
     if steps is not None:
         _at_steps(opened, _numbers(steps), device, datasets, as_json=as_json, quiet=quiet)
         return
     if draws is not None:
         _with_dropout(opened, draws, device, datasets, as_json=as_json, quiet=quiet)
+        return
+    if beams is not None:
+        _by_beams(opened, _widths(beams), device, datasets, as_json=as_json, quiet=quiet)
         return
 
     from recbench.experiment import METRICS
@@ -81,49 +106,69 @@ def evaluate(
 
 def _at_steps(run: Run, steps: list[int], device: str, datasets: Path, *, as_json: bool, quiet: bool) -> None:
     """Quality and cost of one trained model at each number of steps, as a table and in the run folder."""
+    from recbench import columns
     from recbench.runs.folder import STEPS, STEPS_TABLE
-    from recbench.trained import pick_device, rank_at_steps, steps_table
+    from recbench.trained import pick_device, rank_at_steps, table_of
 
     found = rank_at_steps(run, steps, datasets, pick_device(device))
-    table, ceiling = steps_table(found), _best_for_each([at.test for at in found])
+    table, ceiling = table_of(found, columns.STEPS), _best_for_each([at.test for at in found])
     if as_json:
         render.show_json({"folder": str(run.folder), "steps": table.to_dict("records"), "best_for_each_user": ceiling})
         return
     if quiet:
         return
-    best = table["valid_ndcg@10"].idxmax()
-    rows = [
-        [
-            str(int(line["steps"])),
-            f"{line['valid_ndcg@10']:.4f}" + (" *" if place == best else "  "),
-            *(
-                f"{line[name]:.4f}"
-                for name in ("test_hr@10", "test_ndcg@10", "test_unseen_hr@10", "test_unseen_ndcg@10")
-            ),
-            *(f"{line[name]:.2f}" for name in ("ms_per_user", "latency_ms_batch_1", "latency_ms_batch_256")),
-        ]
-        for place, (_, line) in enumerate(table.iterrows())
-    ]
+    rows = _rows(table, [str(at.at) for at in found])
     if len(found) > 1:
         rows.append(["best for each", "", *_told(ceiling), "", "", ""])
-    headings = [
-        "steps",
-        "valid NDCG@10  ",
-        "test HR@10",
-        "test NDCG@10",
-        "unseen HR@10",
-        "unseen NDCG@10",
-        "ms a user",
-        "one at a time",
-        "256 at once",
-    ]
-    yielding = ["256 at once", "unseen HR@10", "ms a user", "test HR@10", "unseen NDCG@10", "one at a time"]
-    render.show_table(_title(run), headings, rows, yielding=yielding, else_in=f"{run.folder / STEPS_TABLE} has")
+    render.show_table(
+        _title(run), ["steps", *HEADINGS], rows, yielding=YIELDING, else_in=f"{run.folder / STEPS_TABLE} has"
+    )
     render.out.print(
         "* best on validation, the number to choose by; times are wall milliseconds a user.\n"
         "best for each: if every user got the best of these, picked by the answer. Chance has such a ceiling, too: --draws\n"
         f"Ranks of every user at every number of steps: {run.folder / STEPS}; this table: {run.folder / STEPS_TABLE}"
     )
+
+
+def _by_beams(run: Run, widths: list[int | None], device: str, datasets: Path, *, as_json: bool, quiet: bool) -> None:
+    """What searches of each width find and cost, as a table and in the run folder."""
+    from recbench import columns
+    from recbench.runs.folder import BEAMS, BEAMS_TABLE
+    from recbench.trained import pick_device, rank_by_beams, table_of
+
+    found = rank_by_beams(run, widths, datasets, pick_device(device))
+    table = table_of(found, columns.BEAM)
+    if as_json:
+        render.show_json({"folder": str(run.folder), "beams": table.to_dict("records")})
+        return
+    if quiet:
+        return
+    names = [EXACT if width is None else str(width) for width in widths]
+    lost = [f"{100 * share:.1f} %" for share in table.get("lost", [0.0] * len(table))]
+    rows = [[*row, share] for row, share in zip(_rows(table, names, mark=False), lost, strict=True)]
+    render.show_table(
+        _title(run), ["beam", *HEADINGS, "lost"], rows, yielding=YIELDING, else_in=f"{run.folder / BEAMS_TABLE} has"
+    )
+    render.out.print(
+        "lost: test targets that a search missed though they beat the last item it found; times are wall milliseconds a user.\n"
+        f"{EXACT}: every item is scored, which is what the widths are held against.\n"
+        f"Ranks of every user by every width: {run.folder / BEAMS}; this table: {run.folder / BEAMS_TABLE}"
+    )
+
+
+def _rows(table: DataFrame, names: list[str], *, mark: bool = True) -> list[list[str]]:
+    """A row for each line of a table of ``trained.table_of``; * where validation is best."""
+    best = table["valid_ndcg@10"].idxmax()
+    metrics = ("test_hr@10", "test_ndcg@10", "test_unseen_hr@10", "test_unseen_ndcg@10")
+    return [
+        [
+            name,
+            f"{line['valid_ndcg@10']:.4f}" + (" *" if mark and place == best else "  "),
+            *(f"{line[metric]:.4f}" for metric in metrics),
+            *(f"{line[time]:.2f}" for time in ("ms_per_user", "latency_ms_batch_1", "latency_ms_batch_256")),
+        ]
+        for name, (place, line) in zip(names, table.iterrows(), strict=True)
+    ]
 
 
 def _with_dropout(run: Run, draws: int, device: str, datasets: Path, *, as_json: bool, quiet: bool) -> None:
@@ -170,4 +215,16 @@ def _numbers(steps: str) -> list[int]:
             f"--steps {steps!r} cannot be read.",
             why="It is whole numbers with commas between them.",
             fix="--steps 1,2,4,8",
+        ) from error
+
+
+def _widths(beams: str) -> list[int | None]:
+    """Widths; None: every item."""
+    try:
+        return [None if part.strip() == EXACT else int(part) for part in beams.split(",")]
+    except ValueError as error:
+        raise RecbenchError(
+            f"--beams {beams!r} cannot be read.",
+            why=f"It is whole numbers and {EXACT}, with commas between them.",
+            fix="--beams 10,20,50,exact",
         ) from error

@@ -29,6 +29,8 @@ CONFIG, LOG, USERS, TOPK, MODEL, STATE = (
 )
 STEPS, STEPS_TABLE = "steps.parquet", "steps.csv"
 """What ``recbench evaluate --steps`` adds."""
+BEAMS, BEAMS_TABLE = "beams.parquet", "beams.csv"
+"""What ``recbench evaluate --beams`` adds."""
 EVIDENCE = (CONFIG, LOG, USERS, TOPK, MODEL)
 """The files whose hashes a finished run states."""
 

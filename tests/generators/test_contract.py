@@ -6,17 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from recbench import experiment
 from recbench.config import parse_assignments
 from recbench.data.dataset import open_dataset
+from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import evaluate
 from recbench.experiment import Order
+from recbench.recommender import GeneratorRecommender
 from recbench.registry import BACKBONES, HEADS
+from recbench.runs.folder import Run
 from recbench.settings import Asked, resolve
-from recbench.trained import rank_again, rank_at_steps
+from recbench.trained import load, rank_again, rank_at_steps, rank_by_beams
 from recbench.training.checkpoint import Store
 from recbench.training.loop import Job, Watcher, fit
 from recbench.training.seeding import seed_everything
@@ -272,12 +276,17 @@ def test_a_rule_is_learned(name: str, tmp_path: Path) -> None:
     assert evaluate(model, queries(rows[200:]), CPU).means(["hr@1"])["hr@1"] > 0.8
 
 
+def order(name: str, head: str, home: Path, runs: Path) -> Order:
+    """A short training of a small generator on ``tiny``."""
+    sizes = [f"backbone.{key}={value}" for key, value in known(name, max_length=8).items()]
+    table = Asked(name, head, "tiny", None, parse_assignments([*sizes, *BRIEF])).table()
+    dataset = open_dataset("tiny", home)
+    return Order(dataset, resolve(table, dataset.card.family), 0, runs, CPU, False)
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_run_trains_resumes_and_ranks_again(name: str, tiny_home: Path, tmp_path: Path) -> None:
-    sizes = [f"backbone.{key}={value}" for key, value in known(name, max_length=8).items()]
-    table = Asked(name, "rearec-prl", "tiny", None, parse_assignments([*sizes, *BRIEF])).table()
-    dataset = open_dataset("tiny", tiny_home)
-    asked = Order(dataset, resolve(table, dataset.card.family), 0, tmp_path, CPU, False)
+    asked = order(name, "rearec-prl", tiny_home, tmp_path)
     run, again = experiment.run(asked, Watcher())
     assert not again
     assert run.manifest.rank_cutoff in (50, None)
@@ -285,6 +294,8 @@ def test_a_run_trains_resumes_and_ranks_again(name: str, tiny_home: Path, tmp_pa
     assert different == 0
     assert len(rank_at_steps(run, [1, 3], tiny_home, CPU)) == 2
     stored = run.ranks("test")
+    by_beams = {one.at: one for one in rank_by_beams(run, [10, 50, None], tiny_home, CPU)}
+    np.testing.assert_array_equal(by_beams[50].test.above, stored["above"])
 
     class Stopping(Watcher):
         def epoch(self, line: dict[str, object]) -> None:
@@ -296,3 +307,28 @@ def test_a_run_trains_resumes_and_ranks_again(name: str, tiny_home: Path, tmp_pa
         experiment.run(other, Stopping())
     resumed, _ = experiment.run(replace(other, resume=True), Watcher())
     assert resumed.ranks("test").equals(stored)
+
+
+def test_one_trained_model_is_ranked_by_beams_of_any_width(tiny_home: Path, tmp_path: Path) -> None:
+    run, _ = experiment.run(order("sid-lm", "none", tiny_home, tmp_path), Watcher())
+    narrow, stored, exact_ = rank_by_beams(run, [10, 50, None], tiny_home, CPU)
+    np.testing.assert_array_equal(stored.test.above_unseen, run.ranks("test")["above_unseen"])
+    scored, _ = load(run, tiny_home, CPU)
+    assert isinstance(scored, GeneratorRecommender)
+    scored.rank_cutoff = None
+    every = evaluate(scored, open_dataset("tiny", tiny_home).queries("test"), CPU)
+    np.testing.assert_array_equal(exact_.test.above, every.above)
+    assert (narrow.test.n_lost or 0) > 0  # so the test can tell the widths apart
+    table = pd.read_csv(run.folder / "beams.csv")
+    assert table["beam"].tolist() == [10, 50, exact_.at]
+    assert table["lost"].tolist() == [(one.test.n_lost or 0) / len(every.users) for one in (narrow, stored, exact_)]
+    assert table["lost"][2] == 0
+    counts = pd.read_parquet(run.folder / "beams.parquet").query("beam == 10 and split == 'test'")
+    assert counts["above"].tolist() == narrow.test.above.tolist()
+
+
+@pytest.mark.parametrize("widths", [[9, 20], [20, 20], [None, None], [0]], ids=str)
+def test_beams_that_could_not_be_held_against_each_other_are_refused(widths: list[int | None], tmp_path: Path) -> None:
+    with pytest.raises(RecbenchError, match="cannot be used") as refused:
+        rank_by_beams(Run(tmp_path, None), widths, tmp_path, CPU)  # type: ignore[arg-type]
+    assert refused.value.code == Exit.USAGE
