@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
+from recbench import columns
 from recbench.errors import RecbenchError
 from recbench.runs import folder as layout
 from recbench.runs.folder import Run
@@ -40,6 +41,8 @@ class Evidence:
     epochs: tuple[Epoch, ...] = ()
     steps: tuple[Mapping[str, float], ...] = ()
     """Lines of ``steps.csv``."""
+    beams: tuple[Mapping[str, float], ...] = ()
+    """Lines of ``beams.csv``."""
     depths: Mapping[int, float] = field(default_factory=dict)
     """Share by number of steps: of test queries, or where a run does not say that, of its best epoch."""
 
@@ -58,9 +61,11 @@ def gather(labelled: Sequence[tuple[str, Run]]) -> tuple[list[Evidence], list[Mi
     found, missing = [], []
     for label, run in labelled:
         epochs, lost = _epochs(run)
-        steps, unread = _steps(run)
-        missing += lost + unread
-        found.append(Evidence(label=label, run=run, epochs=epochs, steps=steps, depths=_depths(run, epochs)))
+        steps, no_steps = _again(run, layout.STEPS_TABLE, columns.STEPS, "Steps at test", "--steps 1,2,4,8")
+        beams, no_beams = _again(run, layout.BEAMS_TABLE, columns.BEAM, "Width of the search", "--beams 10,20,50")
+        missing += lost + no_steps + no_beams
+        depths = _depths(run, epochs)
+        found.append(Evidence(label=label, run=run, epochs=epochs, steps=steps, beams=beams, depths=depths))
     return found, missing
 
 
@@ -97,19 +102,22 @@ def _epoch(line: Mapping[str, Any]) -> Epoch:
     )
 
 
-def _steps(run: Run) -> tuple[tuple[Mapping[str, float], ...], list[Missing]]:
-    path = run.folder / layout.STEPS_TABLE
+def _again(
+    run: Run, table: str, column: str, what: str, option: str
+) -> tuple[tuple[Mapping[str, float], ...], list[Missing]]:
+    """A run ranked in several ways, a line each; none where nobody asked."""
+    path = run.folder / table
     if not path.exists():
         return (), []
     try:
         with path.open(encoding="utf-8", newline="") as handle:
             rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(handle)]
-        if not all("steps" in row for row in rows):
-            raise ValueError("no column steps")
+        if not all(column in row for row in rows):
+            raise ValueError(f"no column {column}")
     except (OSError, ValueError, TypeError) as error:
-        fix = f"recbench evaluate {run.folder} --steps 1,2,4,8"
-        return (), [Missing(what=f"Steps at test of {run.folder}", why=f"{path} cannot be read: {error}", fix=fix)]
-    return tuple(sorted(rows, key=lambda row: row["steps"])), []
+        fix = f"recbench evaluate {run.folder} {option}"
+        return (), [Missing(what=f"{what} of {run.folder}", why=f"{path} cannot be read: {error}", fix=fix)]
+    return tuple(sorted(rows, key=lambda row: row[column])), []
 
 
 def _depths(run: Run, epochs: Sequence[Epoch]) -> dict[int, float]:

@@ -20,6 +20,7 @@ def assemble(material: Material) -> Page:
         over_datasets.section(material),
         training.learning(material),
         training.steps(material),
+        training.beams(material),
         training.depth(material),
         cost.section(material),
         data.section(material),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recbench.runs.folder import LOG, STEPS_TABLE
+from recbench.runs.folder import BEAMS_TABLE, LOG, STEPS_TABLE
 from tests.run_folders import make_run, ranks
 
 HEADS = ("none", "pause", "rearec-erl", "rearec-prl", "lares", "diffuse")
@@ -51,6 +51,16 @@ def steps(folder: Path, best: float) -> None:
         for k in (1, 2, 4, 8)
     ]
     (folder / STEPS_TABLE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def beams(folder: Path) -> None:
+    """A ``beams.csv``, the widest first."""
+    lines = [
+        "beam,valid_ndcg@10,test_ndcg@10,lost,ms_per_user",
+        "900,0.0412,0.0402,0.0,9.5",
+        "10,0.04,0.0391,0.054,0.7",
+    ]
+    (folder / BEAMS_TABLE).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def study(home: Path, datasets: tuple[str, ...] = ("beauty",), *, seeds: int = 2, n: int = 1500) -> None:

@@ -25,7 +25,7 @@ from recbench.runs.folder import LOG, STEPS_TABLE, USERS
 from recbench.runs.sources import read
 from recbench.settings import Asked, resolve
 from recbench.training.loop import Watcher
-from tests.report.given import HOSTILE, cuts, log, skill, steps, study
+from tests.report.given import HOSTILE, beams, cuts, log, skill, steps, study
 from tests.run_folders import make_run, ranks
 from tests.systems import CPU
 
@@ -235,6 +235,20 @@ def test_forty_systems_are_all_in_the_table_and_few_in_colour(tmp_path: Path) ->
     assert len(table.all("tbody")[0].all("tr")) == 40
     curve = next(f for f in root.all("figure") if f.attributes["id"] == "learning-beauty")
     assert "32 others, see the table" in curve.whole_text
+
+
+def test_searches_of_several_widths_stand_in_a_table_the_narrowest_first(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "sid-lm", skill(0.2, 1, N))
+    log(folder, 0.05, 4)
+    beams(folder)
+    text = page(tmp_path)
+    assert "Width of the search" in headings(text)
+    table = next(t for t in Tree(text).root.all("table") if t.attributes["id"] == "beams-beauty")
+    rows = [[cell.whole_text.strip() for cell in row.all("td", "th")] for row in table.all("tbody")[0].all("tr")]
+    assert [row[2:] for row in rows] == [
+        ["10", "0.0400", "0.0391", "0.0540", "0.70"],
+        ["900", "0.0412", "0.0402", "0.0000", "9.50"],
+    ]
 
 
 def test_a_long_log_is_thinned_and_says_so(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recbench.report.blocks import Block, Cell, Grid, Panel, Section, number, slug
 from recbench.report.evidence import Epoch, Evidence
@@ -146,17 +146,6 @@ def _steps_panel(material: Material, dataset: str, runs: list[Evidence]) -> Pane
 
         return drawn(lines, material.styles, ("reasoning steps at test", f"test {name}"))
 
-    columns = [c for c in dict.fromkeys(c for e in runs for row in e.steps for c in row) if c != "steps"]
-    rows = [
-        (
-            Cell(e.label),
-            Cell(str(e.run.manifest.seed)),
-            Cell(f"{row['steps']:g}"),
-            *(number(row.get(c), 4 if "@" in c else 2) for c in columns),
-        )
-        for e in runs
-        for row in e.steps
-    ]
     told = "; ".join(
         f"{line.label}: " + ", ".join(f"{x:g} steps {y:.4f}" for x, y in zip(line.x, line.y, strict=True))
         for line in lines[:6]
@@ -168,11 +157,26 @@ def _steps_panel(material: Material, dataset: str, runs: list[Evidence]) -> Pane
         numbers=Grid(
             name=slug("steps-numbers", dataset),
             caption=f"{dataset}: steps at test in numbers",
-            heads=("system", "seed", "steps", *(c.replace("_", " ") for c in columns)),
-            rows=tuple(rows),
+            **_numbers("steps", [(e, e.steps) for e in runs]),
         ),
         notes=("Large marker: the number of steps that is best on validation.",),
     )
+
+
+def _numbers(first: str, ways: Sequence[tuple[Evidence, Sequence[Mapping[str, float]]]]) -> dict[str, Any]:
+    """Headings and rows of runs that were ranked in several ways, a row a run and way, which column ``first`` names."""
+    names = [c for c in dict.fromkeys(c for _, lines in ways for line in lines for c in line) if c != first]
+    rows = tuple(
+        (
+            Cell(e.label),
+            Cell(str(e.run.manifest.seed)),
+            Cell(f"{line[first]:.0f}"),
+            *(number(line.get(c), 4 if "@" in c or c == "lost" else 2) for c in names),
+        )
+        for e, lines in ways
+        for line in lines
+    )
+    return {"heads": ("system", "seed", first, *(c.replace("_", " ") for c in names)), "rows": rows}
 
 
 def _steps_line(e: Evidence, column: str) -> Line:
@@ -184,6 +188,25 @@ def _steps_line(e: Evidence, column: str) -> Line:
     return Line(
         label=e.label, x=tuple(row["steps"] for row in points), y=tuple(row[column] for row in points), picked=picked
     )
+
+
+def beams(material: Material) -> Section:
+    """What searches of several widths find of one trained model that spells, and what they lose."""
+    grids = [
+        Grid(
+            name=slug("beams", dataset),
+            caption=f"{dataset}: one trained model by searches of each width",
+            **_numbers("beam", ways),
+            notes=("lost: share of test targets that the search missed though they beat the last item it found.",),
+        )
+        for dataset in material.datasets
+        if (ways := [(e, e.beams) for e in material.of(dataset) if e.beams])
+    ]
+    lead = (
+        "Models that spell items find them by a beam. One as wide as the catalogue scores every item; narrower is cheaper.",
+    )
+    blocks = (Block(grids=tuple(grids)),) if grids else ()
+    return Section(name="beams", title="Width of the search", lead=lead, blocks=blocks)
 
 
 def depth(material: Material) -> Section:
