@@ -25,7 +25,7 @@ LAYERS = [
     {"generators", "reasoning"},
     {"backbones", "baselines", "scoring", "semantic_ids"},
     {"bands", "data", "kernels", "stats", "runs"},
-    {"columns", "config", "registry"},
+    {"columns", "config", "limits", "registry"},
     {"files"},
     {"errors"},
 ]
