@@ -203,8 +203,8 @@ class Block(nn.Module):
         qkv_NE: Tensor = self.query_key_value(self.attention_norm(x_ND) if self.pre else x_ND)
         if not self.rotary:
             return qkv_NE
-        q_ND, k_ND, v_ND = qkv_NE.chunk(3, dim=1)
-        return torch.cat([turned(q_ND, position_N, self.n_heads), turned(k_ND, position_N, self.n_heads), v_ND], 1)
+        D = x_ND.shape[1]
+        return torch.cat([turned(qkv_NE[:, : 2 * D], position_N, 2 * self.n_heads), qkv_NE[:, 2 * D :]], 1)
 
     def _scaled(self, q_QD: Tensor) -> Tensor:
         return q_QD * (q_QD.shape[1] // self.n_heads) ** -0.5
