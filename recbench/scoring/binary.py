@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbench.limits import at_least, shares
 from recbench.scoring.drawing import DrawingScore
 from recbench.scoring.kept import hand_back, keep
 from recbench.scoring.negatives import own_draw
@@ -89,8 +90,7 @@ class BCE(BinaryScore):
         """Of each target, uniform over the other items, with replacement."""
 
         def __post_init__(self) -> None:
-            if self.negatives < 1:
-                raise ValueError(f"negatives is {self.negatives}; it is at least 1.")
+            at_least(1, self, "negatives")
 
     @property
     def name(self) -> str:
@@ -112,10 +112,8 @@ class GBCE(BinaryScore):
         """Calibration: 0 plain BCE, 1 probabilities as if all items had been negatives."""
 
         def __post_init__(self) -> None:
-            if self.negatives < 1:
-                raise ValueError(f"negatives is {self.negatives}; it is at least 1.")
-            if not 0 <= self.t <= 1:
-                raise ValueError(f"t is {self.t:g}; it lies in [0, 1].")
+            at_least(1, self, "negatives")
+            shares(self, "t")
 
     def __init__(self, table: Callable[[], Tensor], chunk_rows: int | None = None, config: Any = None) -> None:
         super().__init__(table, chunk_rows, config)

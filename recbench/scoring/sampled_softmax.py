@@ -14,6 +14,7 @@ from typing import Literal, final
 
 from torch import Tensor
 
+from recbench.limits import at_least, shares
 from recbench.scoring.candidates import candidate_loss
 from recbench.scoring.drawing import DrawingScore
 from recbench.scoring.negatives import expected_counts, mixed_draw, shared
@@ -39,10 +40,8 @@ class SampledSoftmax(DrawingScore):
         """Correction of the draw: each negative's exp(score) over its expected count. all: the target's, too; off: none."""
 
         def __post_init__(self) -> None:
-            if self.negatives < 1:
-                raise ValueError(f"negatives is {self.negatives}; it is at least 1.")
-            if not 0 <= self.mixed <= 1:
-                raise ValueError(f"mixed is {self.mixed:g}; a share lies in [0, 1].")
+            at_least(1, self, "negatives")
+            shares(self, "mixed")
 
     config: Config
 
