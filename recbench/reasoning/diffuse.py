@@ -259,16 +259,16 @@ class DiffuReason(ReasoningHead):
             known = self.condition(h_RKD)
             means: list[Tensor] = []
             if c.policy == "item":
-                u_RD = _length(h_RKD[:, -1]) * direction(self._denoiser()(path[-2], 1, known))
+                u_RD = _length(h_RKD[:, -1]) * direction(self.moves.last_prediction(self._denoiser(), path, known))
                 lp_R = in_groups.log_prob(u_RD, y_R[:, None], frozen=c.detach_thoughts).sum((1, 2))
             else:
                 lp_R, means = self.moves.path_log_prob(self._denoiser(), path, known)
-        loss = clipped_loss(lp_R, advantage_PG.flatten(), c.clip).mean()
-        if c.kl:
-            tokens = batch.at_Q if chosen is None else batch.at_Q[chosen]
-            kl = self._kl(path, means, h_RKD, batch, tokens[some_P], context)
-            context.note("kl", kl)
-            loss = loss + c.kl * kl
+            loss = clipped_loss(lp_R, advantage_PG.flatten(), c.clip).mean()
+            if c.kl:
+                tokens = batch.at_Q if chosen is None else batch.at_Q[chosen]
+                kl = self._kl(path, means, h_RKD, batch, tokens[some_P], context)
+                context.note("kl", kl)
+                loss = loss + c.kl * kl
         return loss
 
     def _reward(self, u_ND: Tensor, y_N: Tensor, score: Score, context: Context) -> tuple[Tensor, Tensor]:

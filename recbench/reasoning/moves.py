@@ -74,6 +74,16 @@ class Moves:
         per_move_ND = torch.stack(terms)
         return (per_move_ND.mean((0, 2)) if self.config.log_prob == "mean" else per_move_ND.sum((0, 2))), means
 
+    def last_prediction(self, denoiser: Denoiser, path: list[Tensor], known: Condition) -> Tensor:
+        """zhat behind the last move of a path, as its rollout made it, with the gradient of that one call, (N, D)."""
+        before_ND = None
+        if self.config.self_condition:
+            with torch.no_grad():
+                for place, t in enumerate(range(self.S, 1, -1)):
+                    before_ND = denoiser(path[place], t, known, before_ND)
+        made: Tensor = denoiser(path[-2], 1, known, before_ND)
+        return made
+
     def _start_mean(self, h_ND: Tensor) -> Tensor:
         return (self.process.a[self.S] + self.process.b[self.S]) * h_ND
 

@@ -412,8 +412,9 @@ def test_an_averaged_reference_follows_the_denoiser_slowly_and_is_not_trained() 
     assert not any(p.requires_grad for p in head.averaged.parameters())
 
 
-def test_an_averaged_reference_has_no_dropout() -> None:
-    model = system(reference="ema", kl=1.0, denoiser_dropout=0.5)
+@pytest.mark.parametrize("policy", ["path", "item"])
+def test_neither_an_averaged_reference_nor_what_is_held_against_it_has_dropout(policy: str) -> None:
+    model = system(reference="ema", kl=1.0, denoiser_dropout=0.5, policy=policy)
     of(model).averaged.load_state_dict(of(model).denoiser.state_dict())  # type: ignore[union-attr]
     training = context()
     model.train().losses(packed(ROWS), training)

@@ -170,8 +170,11 @@ def test_the_weight_of_the_reinforcement_rises_over_the_ramp() -> None:
         assert close(losses(model, epoch=epoch)["grpo"], share * whole)
 
 
-def test_an_item_policy_is_the_targets_probability_through_the_last_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = system(policy="item", group=3, grpo=1.0)
+@pytest.mark.parametrize("told", [False, True])
+def test_an_item_policy_is_the_targets_probability_through_the_last_call(
+    told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = system(policy="item", group=3, grpo=1.0, self_condition=told)
     head = of(model)
     paths, advantages = [], []
     inner, advantage = head.moves.rollout, head._advantage
@@ -181,7 +184,10 @@ def test_an_item_policy_is_the_targets_probability_through_the_last_call(monkeyp
     grpo = losses(model)["grpo"]
     assert not moves
     h_RKD, y_R = thoughts(model).repeat_interleave(3, 0), packed(ROWS).targets_Q.repeat_interleave(3)  # type: ignore[union-attr]
-    x0 = head._denoiser()(paths[0][-2], 1, head.condition(h_RKD))
+    known, before = head.condition(h_RKD), None
+    for place, t in enumerate((4, 3, 2) if told else ()):
+        before = head._denoiser()(paths[0][place], t, known, before).detach()
+    x0 = head._denoiser()(paths[0][-2], 1, known, before)
     u_RD = x0 * h_RKD[:, -1].norm(dim=1, keepdim=True) / math.sqrt(WIDTH)
     lp_R = -F.cross_entropy(u_RD @ model.backbone.items.weight[1:].t(), y_R - 1, reduction="none")
     expected = -(advantages[0].flatten() * lp_R).mean()
