@@ -196,7 +196,7 @@ class DiffuReason(ReasoningHead):
                 context.note("cos_refined", F.cosine_similarity(refined_NSD[:, -1], h_NKD[:, -1]).mean())
                 if self.gate is not None:
                     context.note("mix_gate", self.gate.sigmoid())
-        if c.forward == "none" or not (c.denoise_mse or c.denoise_ce) or not c.denoise_share:
+        if not c.denoises:
             return terms
         i = some_of(len(y_N), max(1, round(c.denoise_share * len(y_N))), context.generator)
         t_N = self.draw_levels(len(i), context.generator)

@@ -106,7 +106,7 @@ class DiffuReasonConfig:
     denoiser_dropout: float = 0.1
     """In the denoiser."""
     mix: Literal["refined", "fixed", "learned"] = "refined"
-    """The answer: the refined vector, or hypothesis + g (refined - hypothesis)."""
+    """The answer: the refined vector, or hypothesis + g (refined - hypothesis). What grpo rewards is the refined vector alone."""
     mix_weight: float = 0.5
     """g of fixed; where a learned g starts."""
     test_samples: int = 1
@@ -124,6 +124,11 @@ class DiffuReasonConfig:
     def first(self) -> int:
         """S, the level at which refinement starts."""
         return round(self.start * self.levels)
+
+    @property
+    def denoises(self) -> bool:
+        """Are there denoising terms?"""
+        return self.forward != "none" and bool(self.denoise_share) and bool(self.denoise_mse or self.denoise_ce)
 
     def _check_ranges(self) -> None:
         weights = ("plain", "hypothesis", "refined", "denoise_mse", "denoise_ce", "grpo", "reward_softmax", "kl")
@@ -161,15 +166,20 @@ class DiffuReasonConfig:
             )
         if self.kappa <= 0:
             raise ValueError(f"kappa is {self.kappa:g}; it is above 0. For no noise at all: forward=none.")
+        if self.mix == "learned" and not self.refined:
+            raise ValueError("mix=learned learns g from the loss of what ranks, and refined is 0: raise it, or mix=fixed.")
         if self.mix == "learned" and not 0 < self.mix_weight < 1:
             raise ValueError(
                 f"mix_weight is {self.mix_weight:g}; where a learned g starts it lies strictly between 0 and 1, as at the "
                 "ends it would have no gradient."
             )
-        if self.guidance and not self.drop_condition:
+        if self.guidance and not (self.drop_condition and self.denoises):
             raise ValueError(
-                "guidance leads away from a prediction that is told nothing: train one with drop_condition above 0."
+                "guidance leads away from a prediction that is told nothing: train one with drop_condition above 0, which acts in "
+                "denoising terms."
             )
+        if self.guidance and self.condition == "none":
+            raise ValueError("under condition=none every prediction is told nothing, so guidance has none to lead away from.")
         if self.test_explore and self.forward == "none":
             raise ValueError(
                 f"test_explore is {self.test_explore:g}, and forward=none has no noise to scale: leave one of them."
@@ -205,7 +215,6 @@ class DiffuReasonConfig:
 
     def _check_losses(self) -> None:
         """Without one, stage ``train`` would run to its end and move nothing."""
-        denoises = self.forward != "none" and self.denoise_share and (self.denoise_mse or self.denoise_ce)
         reinforces = self.grpo and self.grpo_when == "joint"
-        if not (self.plain or self.hypothesis or (self.levels and (self.refined or denoises or reinforces))):
+        if not (self.plain or self.hypothesis or (self.levels and (self.refined or self.denoises or reinforces))):
             raise ValueError("every loss of stage train weighs 0: raise plain, hypothesis or refined.")
