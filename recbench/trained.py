@@ -312,13 +312,21 @@ def recommend(
 def pick_device(name: str) -> torch.device:
     """``auto``: the GPU if there is one, else the CPU.
 
+    Apple's GPUs (``mps``) are left alone: they have no float64, in which losses and diagnostics are summed.
+
     Raises:
-        RecbenchError: the named device is not here.
+        RecbenchError: the named device is not here, or cannot be used.
     """
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    here = {"cpu": True, "cuda": torch.cuda.is_available()}
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if here[kind]))
+        return torch.device("cuda" if here["cuda"] else "cpu")
     kind, colon, number = name.partition(":")
+    if kind == "mps":
+        raise RecbenchError(
+            "Device mps cannot be used.",
+            why="Losses and diagnostics are summed in float64, and Apple's GPUs have none.",
+            fix="--device cpu",
+        )
     if not here.get(kind, False) or (colon and not number.isdecimal()):
         raise RecbenchError(
             f"Device {name!r} is not here.",

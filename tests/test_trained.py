@@ -211,3 +211,12 @@ def test_a_run_is_known_by_what_it_went_on_from_and_not_by_its_path(
     assert elsewhere.manifest.config_sha256 != runs[0].manifest.config_sha256
     findings = {finding.what: finding for finding in verify(runs[0], tiny_home)}
     assert findings["settings"].holds, findings["settings"]
+
+
+def test_auto_takes_no_device_without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses are summed in it; Apple's GPUs have none."""
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert trained.pick_device("auto") == CPU
+    with pytest.raises(RecbenchError, match="mps cannot be used"):
+        trained.pick_device("mps")

@@ -40,7 +40,6 @@ def _torch() -> dict[str, object]:
 
     devices = ["cpu"]
     devices += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
-    devices += ["mps"] if torch.backends.mps.is_available() else []
     found: dict[str, object] = {"devices": ", ".join(devices)}
     for threads in sorted({1, torch.get_num_threads()}):
         torch.set_num_threads(threads)

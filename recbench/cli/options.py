@@ -12,7 +12,7 @@ DatasetName = Annotated[
 ]
 Datasets = Annotated[Path, typer.Option("--datasets", help="Home of prepared datasets.", envvar="RECBENCH_DATASETS")]
 Runs = Annotated[Path, typer.Option("--runs", help="Home of runs.", envvar="RECBENCH_RUNS")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors.")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]

@@ -172,7 +172,7 @@ def _run_stage(model: Trainable, job: Job, store: Store, progress: Progress, num
         epochs=settings.epochs,
         items=job.items,
     )
-    optimizer = optimizer_of(model, settings, job.device)
+    optimizer = optimizer_of(model, settings)
     left_out, of = rows.left_out()
     if left_out:
         context.facts["targets"] = {"never_trained_on": left_out, "of": of}

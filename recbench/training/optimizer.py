@@ -15,14 +15,14 @@ SHARE = "share"
 """Of a group of parameters: its learning rate as a multiple of the stage's."""
 
 
-def optimizer_of(model: Trainable, settings: Settings, device: torch.device) -> torch.optim.Optimizer:
+def optimizer_of(model: Trainable, settings: Settings) -> torch.optim.Optimizer:
     """Adam (Kingma & Ba, arXiv 1412.6980, with L2) or AdamW (Loshchilov & Hutter, arXiv 1711.05101, algorithm 2)."""
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return kind(
         _groups(model, settings.learning_rate),
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        fused=device.type != "mps",
+        fused=True,
     )
 
 

@@ -85,6 +85,7 @@ def failed(args: list[str], capsys: Captured) -> tuple[int, str]:
         (["train", "--backbone", "sasrec", "--device", "cpu:first"], 2, "Device 'cpu:first' is not here"),
         (["train", "--backbone", "sasrec", "--device", "cpu:"], 2, "Device 'cpu:' is not here"),
         (["train", "--backbone", "sasrec", "--device", "quantum"], 2, "Device 'quantum' is not here"),
+        (["train", "--backbone", "sasrec", "--device", "mps"], 2, "Device mps cannot be used"),
         (["train", "--backbone", "sasrec", "--frobnicate"], 2, "--frobnicate"),
         (["train", "--backbone", "markov", "--reason", "lares"], 2, "takes no reasoning head"),
         (["train", "--backbone", "markov", "--until", "spt"], 2, "has no stages"),

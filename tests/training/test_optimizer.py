@@ -15,7 +15,6 @@ from recbench.training.checkpoint import Store, read_tensors
 from recbench.training.loop import fit
 from recbench.training.optimizer import optimizer_of, set_rate, share_at
 from recbench.training.settings import Settings, refuse_two_measures, stage_settings
-from tests.systems import CPU
 from tests.training.test_average import EPOCHS, Killed, KilledError, job, run, system
 
 
@@ -50,7 +49,7 @@ def test_parameters_with_a_rate_of_their_own_keep_their_share(monkeypatch: pytes
     model = system()
     monkeypatch.setattr(type(model), "rates", {"backbone.items": 0.1})
     settings = Settings(learning_rate=0.5, warmup_steps=4)
-    optimizer = optimizer_of(model, settings, CPU)
+    optimizer = optimizer_of(model, settings)
     set_rate(optimizer, settings, 2, 100)
     assert sorted(group["lr"] for group in optimizer.param_groups) == pytest.approx([0.025, 0.25])
 
@@ -60,7 +59,7 @@ def test_weight_decay_of_adam_bends_the_gradient_and_that_of_adamw_shrinks_weigh
     for kind, expected in (("adamw", 2.0 * (1 - 0.1 * 0.5)), ("adam", 2.0 - 0.1)):
         model = system()
         settings = Settings(optimizer=kind, learning_rate=0.1, weight_decay=0.5)
-        optimizer = optimizer_of(model, settings, CPU)
+        optimizer = optimizer_of(model, settings)
         weight = model.backbone.items.weight
         with torch.no_grad():
             weight.fill_(2.0)
