@@ -25,7 +25,7 @@ from recbench.settings import Asked, resolve
 from recbench.trained import rank_again
 from recbench.training.checkpoint import Store
 from recbench.training.loop import Job, Watcher, fit
-from recbench.training.precision import refuse_unfit
+from recbench.training.precision import refuse_unfit, stepping
 from recbench.training.settings import Settings, stage_settings
 from tests.elsewhere import CUDA, Elsewhere
 from tests.generators.spelled import GENERATORS, small
@@ -193,6 +193,28 @@ def test_the_loop_trains_in_bfloat16_and_leaves_weights_in_float32(tmp_path: Pat
     (tmp_path / "plain").mkdir()
     plain, _ = trained(CPU, tmp_path / "plain")
     assert not torch.equal(plain.backbone.item_vectors(), model.backbone.item_vectors())
+
+
+@pytest.mark.parametrize(("release", "cached"), [("2.6.0+cu124", False), ("2.10.1", False), ("2.11.0", True)])
+def test_casts_of_weights_are_kept_only_where_they_keep_their_gradients(
+    release: str, cached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path is drawn without gradient and then scored with one: of older releases the denoiser would get none."""
+    monkeypatch.setattr(torch, "__version__", release)
+    with stepping(Settings(precision="bf16"), CPU):
+        assert torch.is_autocast_cache_enabled() == cached
+
+
+def test_weights_drawn_with_before_they_are_trained_get_their_gradients() -> None:
+    model = small_system("sasrec", "diffuse", N_ITEMS, changes={"grpo_when": "after"}, dropout=0.0)
+    torch.nn.init.normal_(model.head.denoiser.leave.weight)  # at 0 it hides what is before it
+    told = context(model, model.stages[1])
+    with stepping(Settings(precision="bf16"), CPU):
+        terms = model.train().losses(batch_of(model), told)
+    terms["grpo"].backward()
+    assert list(terms) == ["grpo"]
+    reached = {name for name, p in model.head.denoiser.named_parameters() if p.grad is not None and p.grad.any()}
+    assert {"enter.weight", "leave.weight", "blocks.0.inner.weight"} <= reached
 
 
 def test_bfloat16_is_refused_where_it_does_not_pay() -> None:

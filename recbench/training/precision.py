@@ -15,7 +15,13 @@ def stepping(settings: Settings, device: torch.device) -> contextlib.AbstractCon
     """While it lasts a step's forward pass runs as ``train.precision`` says; scores over the catalogue stay in float32."""
     if settings.precision == "float32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=_keeps_gradients())
+
+
+def _keeps_gradients() -> bool:
+    """Has a weight a gradient where autocast first met it without one, as in a draw before its score? Before torch 2.11 it had none."""
+    release = torch.__version__.split(".")
+    return (int(release[0]), int(release[1])) >= (2, 11)
 
 
 def refuse_unfit(train: Mapping[str, Settings], device: torch.device) -> None:
