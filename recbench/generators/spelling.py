@@ -22,6 +22,7 @@ from recbench.limits import at_least
 from recbench.scoring.base import Divergence, Score
 from recbench.scoring.counting import count
 from recbench.scoring.pooled import pooled_loss
+from recbench.scoring.precision import whole
 from recbench.semantic_ids.search import (
     FULL,
     Beams,
@@ -169,14 +170,17 @@ class Spelling(Score):
         divergence: float = 0.0,
         form: Divergence = "code",
     ) -> tuple[Tensor, Tensor]:
-        mixed = [torch.einsum("k,nkd->nd", mix_K.to(z_NKD), z_NKD) for mix_K in mix_MK]
+        z_NKD = whole(z_NKD)
+        with torch.autocast(z_NKD.device.type, enabled=False):
+            mixed = [torch.einsum("k,nkd->nd", mix_K.to(z_NKD), z_NKD) for mix_K in mix_MK]
         loss = torch.stack([self.loss(u_ND, target_N, tau=tau) for u_ND in mixed]).sum()
         if not divergence or z_NKD.shape[1] == 1:
             return loss, loss.new_zeros(())
         may, place_N = self._first_codes(target_N)
-        reading_CD = self.generator.reading(0)[may]
+        reading_CD = whole(self.generator.reading(0)[may])
         table, none_0K = torch.cat([reading_CD.new_zeros(1, reading_CD.shape[1]), reading_CD]), mix_MK[:0]
-        nothing, apart = pooled_loss(z_NKD, table, place_N + 1, none_0K, tau, divergence, form, POOLED_ROWS)
+        with torch.autocast(z_NKD.device.type, enabled=False):
+            nothing, apart = pooled_loss(z_NKD, table, place_N + 1, none_0K, tau, divergence, form, POOLED_ROWS)
         return loss + nothing, apart
 
     def log_prob(self, u_ND: Tensor, items_NG: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
