@@ -117,6 +117,7 @@ class DiffuReasonConfig:
     def __post_init__(self) -> None:
         self._check_ranges()
         self._check_diffusion()
+        self._check_answer()
         self._check_reinforcement()
         self._check_losses()
 
@@ -166,8 +167,12 @@ class DiffuReasonConfig:
             )
         if self.kappa <= 0:
             raise ValueError(f"kappa is {self.kappa:g}; it is above 0. For no noise at all: forward=none.")
+
+    def _check_answer(self) -> None:
         if self.mix == "learned" and not self.refined:
-            raise ValueError("mix=learned learns g from the loss of what ranks, and refined is 0: raise it, or mix=fixed.")
+            raise ValueError(
+                "mix=learned learns g from the loss of what ranks, and refined is 0: raise it, or mix=fixed."
+            )
         if self.mix == "learned" and not 0 < self.mix_weight < 1:
             raise ValueError(
                 f"mix_weight is {self.mix_weight:g}; where a learned g starts it lies strictly between 0 and 1, as at the "
@@ -179,7 +184,9 @@ class DiffuReasonConfig:
                 "denoising terms."
             )
         if self.guidance and self.condition == "none":
-            raise ValueError("under condition=none every prediction is told nothing, so guidance has none to lead away from.")
+            raise ValueError(
+                "under condition=none every prediction is told nothing, so guidance has none to lead away from."
+            )
         if self.test_explore and self.forward == "none":
             raise ValueError(
                 f"test_explore is {self.test_explore:g}, and forward=none has no noise to scale: leave one of them."

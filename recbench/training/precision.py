@@ -19,7 +19,7 @@ def stepping(settings: Settings, device: torch.device) -> contextlib.AbstractCon
 
 
 def _keeps_gradients() -> bool:
-    """Has a weight a gradient where autocast first met it without one, as in a draw before its score? Before torch 2.11 it had none."""
+    """Does a weight that autocast first meets without gradient get one afterwards? Before torch 2.11 it did not."""
     release = torch.__version__.split(".")
     return (int(release[0]), int(release[1])) >= (2, 11)
 

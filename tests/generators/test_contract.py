@@ -162,12 +162,16 @@ def test_states_are_mixed_and_held_apart_in_float32_whatever_the_step_runs_in(
     batch, target = packed(ROWS, at=[0, 2, 5, 10]), torch.tensor([3, 1, 7, 12])
     z_NKD = torch.randn(4, 2, model.backbone.width, generator=torch.Generator().manual_seed(4)).bfloat16()
     answers, inner = [], model.score.loss
-    monkeypatch.setattr(model.score, "loss", lambda u_ND, *given, **how: answers.append(u_ND) or inner(u_ND, *given, **how))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(
+        model.score, "loss", lambda u_ND, *given, **how: answers.append(u_ND) or inner(u_ND, *given, **how)
+    )  # type: ignore[func-returns-value]
     found = []
     for coarse in (False, True):
         with model.backbone.about(batch), torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=coarse):
             mix_MK = torch.tensor([[0.3, 0.7]])
-            found.append(model.score.pooled(z_NKD if coarse else z_NKD.float(), target, mix_MK=mix_MK, divergence=1.0)[1])
+            found.append(
+                model.score.pooled(z_NKD if coarse else z_NKD.float(), target, mix_MK=mix_MK, divergence=1.0)[1]
+            )
     assert answers[1].dtype == torch.float32
     assert torch.equal(*answers)
     assert torch.equal(*found)
