@@ -86,7 +86,13 @@ class DiffuReason(ReasoningHead):
         if not c.levels:
             return
         self.denoiser = Denoiser(
-            D, c.levels, dropout=c.denoiser_dropout, residual=c.residual, project=c.project, previous=c.self_condition
+            D,
+            c.levels,
+            dropout=c.denoiser_dropout,
+            residual=c.residual,
+            project=c.project,
+            previous=c.self_condition,
+            inner=c.denoiser_width,
         )
         if c.mix == "learned":
             self.gate = nn.Parameter(torch.tensor(math.log(c.mix_weight / (1 - c.mix_weight))))

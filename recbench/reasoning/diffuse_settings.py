@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from recbench.limits import at_least, below_one, shares
 from recbench.reasoning.diffusion import Forward, Schedule
 
 
@@ -105,6 +106,8 @@ class DiffuReasonConfig:
     """The prediction before is a third input."""
     denoiser_dropout: float = 0.1
     """In the denoiser."""
+    denoiser_width: int | None = None
+    """Inside the denoiser; unset: D, at most 256."""
     mix: Literal["refined", "fixed", "learned"] = "refined"
     """The answer: the refined vector, or hypothesis + g (refined - hypothesis). What grpo rewards is the refined vector alone."""
     mix_weight: float = 0.5
@@ -133,22 +136,10 @@ class DiffuReasonConfig:
 
     def _check_ranges(self) -> None:
         weights = ("plain", "hypothesis", "refined", "denoise_mse", "denoise_ce", "grpo", "reward_softmax", "kl")
-        for name in ("steps", "levels", *weights, "clip", "noise_floor", "guidance", "grpo_ramp_epochs"):
-            value = getattr(self, name)
-            if value < 0:
-                raise ValueError(f"{name} is {value:g}; it is at least 0.")
-        for name in ("grpo_positions", "reward_cutoff", "test_samples"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it is at least 1.")
-        for name in ("explore", "test_explore", "denoise_share", "mix_weight"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value:g}; it lies in [0, 1].")
-        for name in ("drop_condition", "feed_dropout", "denoiser_dropout"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} is {value:g}; it lies in [0, 1).")
+        at_least(0, self, "steps", "levels", *weights, "clip", "noise_floor", "guidance", "grpo_ramp_epochs")
+        at_least(1, self, "grpo_positions", "reward_cutoff", "test_samples", "denoiser_width")
+        shares(self, "explore", "test_explore", "denoise_share", "mix_weight")
+        below_one(self, "drop_condition", "feed_dropout", "denoiser_dropout")
 
     def _check_diffusion(self) -> None:
         if not 0 < self.start <= 1:

@@ -22,6 +22,8 @@ from recbench.kernels.dropout import Dropout
 
 Forward = Literal["gauss", "shift", "none"]
 Schedule = Literal["information", "cosine"]
+WIDEST = 256
+"""Of a denoiser that nobody gave a width: beside a language model's states, 37 D^2 weights would be a model of their own."""
 
 
 def direction(x: Tensor) -> Tensor:
@@ -122,30 +124,43 @@ class Condition:
 
     h_ND: Tensor
     """The hypothesis, of length sqrt(D)."""
-    keys_NKD: Tensor
-    values_NKD: Tensor
+    keys_NKE: Tensor
+    values_NKE: Tensor
 
 
 class Denoiser(nn.Module):
-    """zhat(z_t, t, H) = sqrt(D) n(h + W_o Net): the clean direction from a noisy one and the thoughts; about 37 D^2 parameters.
+    """zhat(z_t, t, H) = sqrt(D) n(h + W_o Net): the clean direction from a noisy one and the thoughts; about 37 D^2 parameters,
+    32 E^2 + 6 D E where it is narrower.
 
     W_o starts at 0, so that the first prediction is the hypothesis itself, whatever the noise.
+
+    Args:
+        inner: E, the width that Net works in: what it reads is projected to it, W_o leads back. None: D, at most ``WIDEST``.
     """
 
     def __init__(
-        self, width: int, levels: int, *, dropout: float, residual: bool, project: bool, previous: bool
+        self,
+        width: int,
+        levels: int,
+        *,
+        dropout: float,
+        residual: bool,
+        project: bool,
+        previous: bool,
+        inner: int | None = None,
     ) -> None:
         super().__init__()
-        D = width
-        self.residual, self.project = residual, project
-        self.enter = nn.Linear((3 if previous else 2) * D, D)
-        self.query, self.key, self.value, self.read = (nn.Linear(D, D) for _ in range(4))
-        self.time = nn.Sequential(nn.Linear(D, 4 * D), nn.GELU(), nn.Linear(4 * D, D))
-        self.blocks = nn.ModuleList(_Block(D, dropout) for _ in range(2))
-        self.leave = nn.Linear(D, D)
+        D, E = width, inner or min(width, WIDEST)
+        self.residual, self.project, self.previous = residual, project, previous
+        self.enter = nn.Linear((3 if previous else 2) * D, E)
+        self.query, self.key, self.value, self.read = (nn.Linear(of, E) for of in (E, D, D, E))
+        self.time = nn.Sequential(nn.Linear(E, 4 * E), nn.GELU(), nn.Linear(4 * E, E))
+        self.blocks = nn.ModuleList(_Block(E, dropout) for _ in range(2))
+        self.leave = nn.Linear(E, D)
+        self.narrow = nn.Identity() if E == D else nn.Linear(D, E, bias=False)
         nn.init.zeros_(self.leave.bias)
         nn.init.zeros_(self.leave.weight) if residual else nn.init.normal_(self.leave.weight, std=0.02)
-        self.register_buffer("waves", _waves(levels, D), persistent=False)
+        self.register_buffer("waves", _waves(levels, E), persistent=False)
 
     waves: Tensor
 
@@ -163,15 +178,15 @@ class Denoiser(nn.Module):
         h_ND = known.h_ND
         z_ND = z_ND * torch.rsqrt(z_ND.square().mean(-1, keepdim=True) + 1e-12)
         parts = [z_ND, h_ND]
-        if self.enter.in_features == 3 * h_ND.shape[1]:
+        if self.previous:
             parts.append(torch.zeros_like(h_ND) if previous_ND is None else previous_ND)
-        x_ND = self.enter(torch.cat(parts, dim=1))
-        weight_NK = (known.keys_NKD @ self.query(x_ND)[..., None])[..., 0] * x_ND.shape[1] ** -0.5
-        x_ND = x_ND + self.read((weight_NK.softmax(-1)[:, None] @ known.values_NKD)[:, 0])
-        context_ND = self.time(self.waves[t]) + h_ND
+        x_NE = self.enter(torch.cat(parts, dim=1))
+        weight_NK = (known.keys_NKE @ self.query(x_NE)[..., None])[..., 0] * x_NE.shape[1] ** -0.5
+        x_NE = x_NE + self.read((weight_NK.softmax(-1)[:, None] @ known.values_NKE)[:, 0])
+        context_NE = self.time(self.waves[t]) + self.narrow(h_ND)
         for block in self.blocks:
-            x_ND = block(x_ND, context_ND)
-        out_ND = self.leave(x_ND)
+            x_NE = block(x_NE, context_NE)
+        out_ND = self.leave(x_NE)
         if self.residual:
             out_ND = h_ND + out_ND
         return on_sphere(out_ND) if self.project else out_ND

@@ -60,7 +60,7 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], words: str) -> 
         (["steps", "levels", "grpo_ramp_epochs"], [-1], "at least 0"),
         (["plain", "hypothesis", "refined", "denoise_mse", "denoise_ce", "grpo", "kl"], [-0.1], "at least 0"),
         (["reward_softmax", "clip", "noise_floor", "guidance"], [-0.1], "at least 0"),
-        (["grpo_positions", "reward_cutoff", "test_samples"], [0], "at least 1"),
+        (["grpo_positions", "reward_cutoff", "test_samples", "denoiser_width"], [0], "at least 1"),
         (["explore", "test_explore", "denoise_share", "mix_weight"], [-0.1, 1.1], r"in \[0, 1\]"),
         (["drop_condition", "feed_dropout", "denoiser_dropout"], [-0.1, 1.0], r"in \[0, 1\)"),
     ],

@@ -339,6 +339,35 @@ def test_its_size_is_about_37_squares_of_the_width() -> None:
     assert weights == pytest.approx(37 * WIDTH**2, rel=0.02)
 
 
+@pytest.mark.parametrize("previous", [False, True])
+def test_a_narrow_denoiser_reads_and_answers_at_full_width(previous: bool) -> None:
+    h, thoughts, z, other = on_sphere(normal(6, 8)), normal(6, 3, 8, seed=3), normal(6, 8, seed=4), normal(6, 8, seed=5)
+    still = denoiser(inner=5, previous=previous, still=True)
+    torch.testing.assert_close(still(z, 2, still.condition(h, thoughts)), on_sphere(h))
+    net = denoiser(inner=5, previous=previous)
+    known = net.condition(h, thoughts)
+    assert net(z, 2, known).shape == (6, 8)
+    for told in (
+        net(other, 2, known),
+        net(z, 3, known),
+        net(z, 2, net.condition(other, thoughts)),
+        net(z, 2, net.condition(h, 2 * thoughts)),
+    ):
+        assert (told - net(z, 2, known)).abs().amax(1).min() > 1e-3  # it depends on all it is told, in every row
+    assert {name for name, p in net.named_parameters() if p.ndim == 2 and {8, 16, 24} & set(p.shape)} == {
+        f"{name}.weight" for name in ("enter", "key", "value", "leave", "narrow")
+    }
+
+
+def test_a_denoiser_of_wide_states_is_narrow_by_itself() -> None:
+    sizes = {"dropout": 0.0, "residual": True, "project": True, "previous": False}
+    with torch.device("meta"):
+        wide, as_wide = Denoiser(1024, 4, **sizes), Denoiser(1024, 4, **sizes, inner=1024)  # type: ignore[arg-type]
+    count = {name: sum(p.numel() for p in net.parameters()) for name, net in (("256", wide), ("1024", as_wide))}
+    assert count["256"] == pytest.approx(32 * 256**2 + 6 * 1024 * 256, rel=0.01)
+    assert count["1024"] == pytest.approx(37 * 1024**2, rel=0.01)
+
+
 def test_levels_are_told_apart_at_every_number_of_them() -> None:
     for levels in (1, 4, 32):
         for width in (7, 8):
