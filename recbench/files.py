@@ -23,6 +23,15 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def usual_mode(path: Path) -> Iterator[None]:
+    """What is written to ``path`` inside gets the mode that a new file has; safetensors would leave it to its owner alone."""
+    path.touch()
+    mode = path.stat().st_mode
+    yield
+    path.chmod(mode)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` whole or not at all."""
     with replacing(path) as beside:

@@ -13,8 +13,7 @@ from recbench.registry import HEADS
 from recbench.runs import folder as layout
 from recbench.runs.folder import Run
 from recbench.settings import IDS, Resolved, resolve
-from recbench.trained import finished, system_table
-from recbench.training.checkpoint import read_tensors
+from recbench.trained import finished, system_table, weights
 from recbench.training.loop import Start
 
 
@@ -64,7 +63,7 @@ def _start(run: Run, resolved: Resolved, fingerprint: str) -> Start:
             fix="Name a run that stopped earlier (--until), or leave --from out.",
         )
     return Start(
-        read_tensors(run.folder / layout.MODEL),
+        weights(run),
         done,
         backbone_only=plain,
         told_words=bool(m.inputs.get("text")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -81,10 +82,27 @@ def load(run: Run, datasets: Path, device: torch.device) -> tuple[Recommender, D
         )
     resolved = resolve(system_table(run), dataset.card.family)
     torch.set_num_threads(threads(resolved))
-    tensors = read_tensors(run.folder / layout.MODEL)
+    tensors = weights(run)
     model = new_model(resolved, dataset, device, table_in(tensors) if resolved.ids is not None else None)
     model.restore(tensors)
     return model, dataset
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    """What ``model.safetensors`` of a finished run holds.
+
+    Raises:
+        RecbenchError: it is gone, damaged, or another than the run states.
+    """
+    path = run.folder / layout.MODEL
+    if run.changed(layout.MODEL):
+        raise RecbenchError(
+            f"{path} is changed.",
+            why="run.json states its sha256, and it does not agree: these are not the weights of this run.",
+            fix="Copy the whole run folder again, or train it again into another: --runs DIR",
+            code=Exit.RUN,
+        )
+    return read_tensors(path)
 
 
 def system_table(run: Run) -> dict[str, object]:
@@ -93,8 +111,9 @@ def system_table(run: Run) -> dict[str, object]:
     return {key: table[key] for key in ("backbone", "head", "loss", "train", *IDS) if key in table}
 
 
-def rank_again(run: Run, datasets: Path, device: torch.device) -> tuple[Ranks, int]:
-    """Test ranks from the stored weights, and how many rows differ from the stored ones. Writes ``users.parquet`` only if gone.
+def rank_again(run: Run, datasets: Path, device: torch.device) -> tuple[Ranks, int | None]:
+    """Test ranks from the stored weights, and how many rows differ from the stored ones; None where ``users.parquet`` was gone
+    and is written again.
 
     Raises:
         RecbenchError: see ``load``; or the stored ranks are there and cannot be read.
@@ -106,6 +125,7 @@ def rank_again(run: Run, datasets: Path, device: torch.device) -> tuple[Ranks, i
     if not path.exists():
         write_parquet(fresh, path)
         replace(run.manifest, files=run.manifest.files | {layout.USERS: sha256(path)}).write(run.folder)
+        return ranks["test"], None
     try:
         stored = pd.read_parquet(path)
     except (OSError, pa.ArrowException) as error:
@@ -142,13 +162,21 @@ def rank_at_steps(run: Run, steps: Sequence[int], datasets: Path, device: torch.
     ``steps.parquet`` has the counts of ``users.parquet`` for each number of steps, ``steps.csv`` one line each.
 
     Raises:
-        RecbenchError: the system does not reason, or a number is below 1, above ``MOST_STEPS`` or there twice.
+        RecbenchError: the system does not reason, a number is below 1, above ``MOST_STEPS`` or there twice, or the folder may not
+            be written to.
     """
     if min(steps) < 1 or max(steps) > MOST_STEPS or len(set(steps)) < len(steps):
         raise RecbenchError(
             f"--steps {','.join(map(str, steps))} cannot be used.",
             why=f"Numbers of steps differ and lie between 1 and {MOST_STEPS:,}; 0 would be another system, --reason none.",
             fix="--steps 1,2,4,8",
+        )
+    if not os.access(run.folder, os.W_OK):  # said before the work, not after
+        raise RecbenchError(
+            f"{run.folder} may not be written to.",
+            why=f"{layout.STEPS} and {layout.STEPS_TABLE} are kept there.",
+            fix=f"Copy it to a place of your own: cp -r {shlex.quote(str(run.folder))} .",
+            code=Exit.RUN,
         )
     model, dataset = load(run, datasets, device)
     if not isinstance(model, Reasoned) or not model.head.scalable:

@@ -22,6 +22,7 @@ from recbench.evaluation.verify import verify
 from recbench.experiment import Order
 from recbench.runs.folder import Run
 from recbench.settings import Asked, resolve
+from recbench.training.checkpoint import read_tensors, write_tensors
 from recbench.training.loop import Watcher
 from tests.systems import CPU
 
@@ -151,6 +152,34 @@ def test_any_number_of_steps_is_ranked_and_written(whole: Run, tiny_home: Path) 
     assert table["steps"].tolist() == [1, 4, 6]
     assert table["test_ndcg@10"][1] == pytest.approx(whole.manifest.metrics["test"]["ndcg@10"])
     assert (table[["ms_per_user", "latency_ms_batch_1", "latency_ms_batch_256"]] > 0).all(axis=None)
+
+
+def test_steps_are_not_ranked_where_nothing_of_them_could_be_kept(
+    whole: Run, tiny_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recbench.trained.os.access", lambda path, _mode: path != whole.folder)
+    monkeypatch.setattr("recbench.trained.load", lambda *_: pytest.fail("the work began"))
+    with pytest.raises(RecbenchError, match="may not be written to") as refused:
+        trained.rank_at_steps(whole, [1, 2], tiny_home, CPU)
+    assert refused.value.code == Exit.RUN
+
+
+def test_other_weights_than_a_run_states_are_refused_by_all_that_reads_them(
+    first_stage: Run, tiny_home: Path, tmp_path: Path
+) -> None:
+    swapped = Run.open(Path(shutil.copytree(first_stage.folder, tmp_path / "swapped")))
+    path = swapped.folder / "model.safetensors"
+    write_tensors(path, {name: 2 * tensor for name, tensor in read_tensors(path).items()})  # sizes alone would not tell
+    with pytest.raises(RecbenchError, match="model.safetensors is changed") as refused:
+        trained.load(swapped, tiny_home, CPU)
+    assert refused.value.code == Exit.RUN
+    with pytest.raises(RecbenchError, match="model.safetensors is changed"):
+        run(tiny_home, tmp_path / "runs", start=str(swapped.folder))
+
+
+def test_weights_may_be_read_by_whoever_may_read_the_rest_of_a_run(whole: Run) -> None:
+    modes = {(whole.folder / name).stat().st_mode for name in ("model.safetensors", "run.json", "users.parquet")}
+    assert len(modes) == 1
 
 
 @pytest.mark.parametrize(("stage", "rate"), [("spt", 0.2), ("rpt", 0.1), (None, 0.1)])

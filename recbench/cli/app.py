@@ -95,13 +95,20 @@ def run(args: list[str] | None = None) -> int:
             render.show_error(RecbenchError(said, why="The command line could not be read.", fix=fix))
         return int(Exit.USAGE)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = error.filename or "the output"
-        told = RecbenchError(f"No space is left for {where}.", why=str(error), fix="Free some, and run it again.")
-        render.show_error(told)
+        render.show_error(_told(error))
         return int(Exit.RUN)
     return code if isinstance(code, int) else int(Exit.OK)  # a command that ends by typer.Exit
+
+
+def _told(error: OSError) -> RecbenchError:
+    """What the system refuses and a user can mend, in words; any other trouble is raised again."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = error.filename or "the output"
+        return RecbenchError(f"No space is left for {where}.", why=str(error), fix="Free some, and run it again.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+        what, fix = f"{error.filename} is closed to you.", "Ask its owner, or copy its folder to a place of your own."
+        return RecbenchError(what, why=str(error), fix=fix)
+    raise error
 
 
 def main() -> None:

@@ -91,10 +91,10 @@ def evaluate(
         ]
         render.out.print(render.table(_title(opened), ["candidates", *(name.upper() for name in names)], rows))
         users = render.count(len(ranks.users))
-        render.out.print(
-            f"{users} users ranked in {render.duration(ranks.seconds)}; {differing or users} ranks "
-            f"{'equal the stored ones' if not differing else 'differ from the stored ones'}."
-        )
+        told = f"{differing or users} ranks {'differ from' if differing else 'equal'} the stored ones."
+        if differing is None:
+            told = f"{run / 'users.parquet'} was not there and is written again."
+        render.out.print(f"{users} users ranked in {render.duration(ranks.seconds)}; {told}", markup=False, emoji=False)
     if differing:
         raise RecbenchError(
             f"{differing} of the ranks differ from {run / 'users.parquet'}.",

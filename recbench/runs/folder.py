@@ -103,6 +103,11 @@ class Run:
                 code=Exit.RUN,
             ) from error
 
+    def changed(self, name: str) -> bool:
+        """Is one of ``EVIDENCE`` there, and another than the run states?"""
+        path, stated = self.folder / name, self.manifest.files.get(name)
+        return path.exists() and stated is not None and sha256(path) != stated
+
     def ranks(self, split: str = "test") -> pd.DataFrame:
         """Where each user's target was ranked: the columns of ``columns.RANKS``, by user.
 
@@ -112,8 +117,7 @@ class Run:
         if self.given is not None:
             return self.given.frame
         path = self.folder / USERS
-        stated = self.manifest.files.get(USERS)
-        if not path.exists() or (stated is not None and sha256(path) != stated):
+        if not path.exists() or self.changed(USERS):
             raise RecbenchError(
                 f"{path} is {'changed' if path.exists() else 'missing'}.",
                 why="run.json states its sha256, and it does not agree." if path.exists() else "The run has no ranks.",

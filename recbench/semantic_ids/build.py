@@ -21,7 +21,7 @@ from recbench.data.dataset import Dataset, column_bytes
 from recbench.data.replacement import taking_the_place_of
 from recbench.data.vectors import VectorConfig, Vectors, fingerprint, item_vectors
 from recbench.errors import Exit, RecbenchError
-from recbench.files import sha256, write_text
+from recbench.files import sha256, usual_mode, write_text
 from recbench.limits import above, at_least
 from recbench.registry import TOKENISERS
 from recbench.semantic_ids.base import Quantised
@@ -253,6 +253,7 @@ def _write(folder: Path, table: SemanticIds) -> None:
         frame = pd.DataFrame(table.codes_VM[1:], columns=[columns.code(level) for level in range(len(table))])
         frame.insert(0, columns.ITEM, np.arange(1, table.n_items + 1, dtype=np.int32))
         frame.to_parquet(new / CODES, index=False)
-        save_file({f"level_{level + 1}": book for level, book in enumerate(table.codebooks)}, new / CODEBOOKS)
+        with usual_mode(new / CODEBOOKS):
+            save_file({f"level_{level + 1}": book for level, book in enumerate(table.codebooks)}, new / CODEBOOKS)
         files = {name: sha256(new / name) for name in (CODES, CODEBOOKS)}
         write_text(new / CARD, json.dumps(table.card | {"files": files}, indent=2, ensure_ascii=False) + "\n")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recbench.errors import Exit, RecbenchError
-from recbench.files import replacing, write_text
+from recbench.files import replacing, usual_mode, write_text
 
 PROGRESS = "progress.json"
 OPTIMIZER, WEIGHTS = "optimizer.", "weights."
@@ -120,7 +120,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """
     with replacing(path) as beside:
         try:
-            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, beside)
+            with usual_mode(beside):
+                save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, beside)
         except SafetensorError as error:  # the number of the system's error stands in its text alone
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
@@ -129,6 +130,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU."""
     try:
+        path.open("rb").close()  # safetensors calls a file that may not be read one that is not there
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise RecbenchError(

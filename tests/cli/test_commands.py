@@ -411,8 +411,20 @@ def test_damaged_ranks_are_written_again_by_what_compare_says_to_type(
     command = told.partition("fix: ")[2]
     assert command.startswith(f"rm {run_}/users.parquet && recbench evaluate {run_}")
     (run_ / "users.parquet").unlink()
-    assert run(["evaluate", str(run_), "--quiet"]) == 0
+    assert run(["evaluate", str(run_)]) == 0
+    assert f"{run_}/users.parquet was not there and is written again" in capsys.readouterr().out
+    assert (run_ / "users.parquet").read_bytes() == whole
     assert run(asked) == 0
+
+
+def test_evaluate_does_not_call_ranks_equal_where_there_were_none(
+    home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    run_ = spoiled(home, tmp_path)
+    (run_ / "users.parquet").unlink()
+    for differing in (None, 0):
+        assert run(["evaluate", str(run_), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["differing"] == differing
 
 
 @pytest.mark.parametrize(
@@ -450,15 +462,18 @@ def test_a_line_that_cannot_be_read_leads_to_the_help_of_its_command(
 def test_an_output_without_space_is_told_and_any_other_trouble_is_not_hidden(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    def failing(number: int) -> Callable[..., int]:
+    def failing(number: int, path: str | None = None) -> Callable[..., int]:
         def app(*_args: object, **_named: object) -> int:
-            raise OSError(number, "the disk's own words")
+            raise OSError(number, "the disk's own words", path)
 
         return app
 
     monkeypatch.setattr("recbench.cli.app.app", failing(errno.ENOSPC))
     assert run(["list"]) == 4
     assert "No space is left for the output." in capsys.readouterr().err
+    monkeypatch.setattr("recbench.cli.app.app", failing(errno.EACCES, "runs/theirs/model.safetensors"))
+    assert run(["list"]) == 4
+    assert "runs/theirs/model.safetensors is closed to you." in capsys.readouterr().err
     monkeypatch.setattr("recbench.cli.app.app", failing(errno.EBADF))
     with pytest.raises(OSError, match="own words"):
         run(["list"])
