@@ -62,6 +62,16 @@ class Order:
         return self.runs / folder_name(self.dataset.name, r.backbone, r.head, self.seed, r.until)
 
 
+def refuse_early(order: Order) -> None:
+    """Look for what can be known to be wrong before anything is trained, so that no seed is trained before another is refused.
+
+    Raises:
+        RecbenchError: the folder is taken, or the run to go on from is not there or does not do.
+    """
+    if _already_there(order) is None:
+        start_of(order.resolved, order.seed, order.dataset.card.fingerprint)
+
+
 def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
     """Do one run, or find it done. Returns it and whether it was there already.
 
@@ -70,7 +80,7 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
         KeyboardInterrupt: passed on, after the folder says ``interrupted``.
     """
     if (done := _already_there(order)) is not None:
-        return done, True
+        return _stating(done, order.trials), True
     refuse_unfit(order.resolved.train, order.device)
     refuse_two_measures(order.resolved.train)
     start, origin = start_of(order.resolved, order.seed, order.dataset.card.fingerprint)
@@ -81,7 +91,8 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
         if start is not None and isinstance(model, Trainable):
             refuse_other_tensors(start, model, order.resolved, order.seed)
         manifest = begun(order.dataset, order.resolved, order.seed, order.device, model, origin, order.trials)
-        manifest = replace(manifest, started=_first_started(order.folder) or manifest.started)
+        if (before := _gone_on_with(order.folder)) is not None:
+            manifest = replace(manifest, started=before.started, tuning=manifest.tuning or before.tuning)
         try:
             write_text(order.folder / layout.CONFIG, write_toml(order.resolved.full(order.dataset.name, order.seed)))
             manifest.write(order.folder)
@@ -97,9 +108,19 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
     return Run(order.folder, manifest), False
 
 
-def _first_started(folder: Path) -> str | None:
-    """When the run was started that is gone on with; None where it begins."""
-    return Manifest.read(folder).started if (folder / MANIFEST).exists() else None
+def _gone_on_with(folder: Path) -> Manifest | None:
+    """What the run said of itself that is gone on with; None where it begins."""
+    return Manifest.read(folder) if (folder / MANIFEST).exists() else None
+
+
+def _stating(run: Run, trials: int | None) -> Run:
+    """A finished run, whose ``run.json`` says how many settings were tried if that is told now."""
+    if trials is None or run.manifest.tuning.get("trials") == trials:
+        return run
+    tuning = {"selected_on": "valid"} | run.manifest.tuning | {"trials": trials}
+    manifest = replace(run.manifest, tuning=tuning)
+    manifest.write(run.folder)
+    return Run(run.folder, manifest)
 
 
 def _work(order: Order, model: Recommender, manifest: Manifest, start: Start | None, watcher: Watcher) -> Manifest:

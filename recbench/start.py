@@ -17,7 +17,7 @@ from recbench.trained import finished, system_table, weights
 from recbench.training.loop import Start
 
 
-def start_of(resolved: Resolved, seed: int, fingerprint: str) -> tuple[Start | None, dict[str, str]]:
+def start_of(resolved: Resolved, seed: int, fingerprint: str) -> tuple[Start | None, dict[str, Any]]:
     """The weights to go on from, with the stages their run has gone through, and what ``run.json`` says of that run.
 
     Args:
@@ -34,6 +34,7 @@ def start_of(resolved: Resolved, seed: int, fingerprint: str) -> tuple[Start | N
         "folder": str(run.folder),
         "model_sha256": sha256(run.folder / layout.MODEL),
         "config_sha256": run.manifest.config_sha256,
+        "training_seconds": run.manifest.training_seconds,
     }
 
 

@@ -27,7 +27,7 @@ def begun(
     seed: int,
     device: torch.device,
     model: Recommender,
-    origin: dict[str, str],
+    origin: dict[str, Any],
     trials: int | None,
 ) -> Manifest:
     """The manifest of a run that begins.

@@ -339,6 +339,21 @@ def test_a_run_says_how_many_settings_were_tried_if_it_is_told(tiny_home: Path, 
     assert done(order(tiny_home, tmp_path / "other", backbone="markov")).manifest.tuning == {}
 
 
+def test_how_many_settings_were_tried_can_be_told_when_a_run_is_finished(tiny_home: Path, tmp_path: Path) -> None:
+    untold = order(tiny_home, tmp_path, backbone="markov")
+    first = done(untold)
+    told, was_there = experiment.run(replace(untold, trials=8), Watcher())
+    assert was_there
+    assert told.manifest.tuning == Run.open(first.folder).manifest.tuning == {"trials": 8, "selected_on": "valid"}
+    assert done(untold).manifest.tuning["trials"] == 8  # and stays
+
+
+def test_a_resumed_run_keeps_how_many_settings_were_tried(tiny_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        done(replace(order(tiny_home, tmp_path), trials=8), Stopper(1))
+    assert done(order(tiny_home, tmp_path, resume=True)).manifest.tuning["trials"] == 8
+
+
 def test_histories_too_short_to_train_on_are_refused_by_name(tiny_home: Path, tmp_path: Path) -> None:
     rows = "".join(f"u{user},i{(user + step) % 4},{step}\n" for user in range(6) for step in range(3))
     (tmp_path / "short.csv").write_text("user,item,timestamp\n" + rows, encoding="utf-8")

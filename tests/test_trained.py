@@ -90,6 +90,8 @@ def test_the_second_stage_from_a_run_of_the_first_equals_both_in_one_go(
     assert [line["losses"] for line in log(second)] == [line["losses"] for line in log(whole)[2:]]
     assert second.manifest.stages == ["spt", "rpt"]
     assert second.manifest.started_from["model_sha256"] == first_stage.manifest.files["model.safetensors"]
+    first, own = first_stage.manifest.seconds["spt"], second.manifest.seconds["rpt"]
+    assert second.manifest.training_seconds == own + first
 
 
 def test_a_start_without_a_stage_left_is_refused(whole: Run, tiny_home: Path, tmp_path: Path) -> None:

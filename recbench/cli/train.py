@@ -107,7 +107,7 @@ def train_seeds(
     prepared = open_dataset(table.get("dataset"), datasets)
     resolved = resolve(table, prepared.card.family)
 
-    from recbench.experiment import Order, run  # torch: only once the command line is known to make sense
+    from recbench.experiment import Order, refuse_early, run  # torch: only once the command line is known to make sense
     from recbench.trained import ids_of, pick_device
 
     chosen = pick_device(device)
@@ -115,14 +115,17 @@ def train_seeds(
         render.say(f"dataset: {prepared.name} (in {prepared.folder})")
     if (ids := ids_of(resolved, prepared)) is not None and not quiet:
         render.say(_spelled(*ids))
+    orders = [Order(prepared, resolved, seed, runs, chosen, resume, trials) for seed in seeds]
+    for order in orders:
+        refuse_early(order)
     finished = []
     with _stoppable():
-        for seed in seeds:
-            order = Order(prepared, resolved, seed, runs, chosen, resume, trials)
+        for order in orders:
             with watching(order.folder.name, quiet) as watcher:
                 done, was_there = run(order, watcher)
             if was_there and not quiet:
-                render.say(f"{order.folder} is finished already, with the same settings: nothing to do.")
+                but = "" if trials is None else f" but to state {trials} settings tried"
+                render.say(f"{order.folder} is finished already, with the same settings: nothing to do{but}.")
             finished.append(done)
     return finished
 

@@ -181,7 +181,7 @@ def _system(g: Group, places: Sequence[Places], settings: Settings) -> System:
     manifests = [run.manifest for run in g.runs]
     first = g.runs[0]
     times = [m.ms_per_user for m in manifests if m.ms_per_user is not None]
-    seconds = [sum(s for stage, s in m.seconds.items() if stage != "test") for m in manifests if m.seconds]
+    seconds = [m.training_seconds for m in manifests if m.training_seconds is not None]
     memory = [m.peak_memory_mb for m in manifests if m.peak_memory_mb]
     return System(
         label=g.label,

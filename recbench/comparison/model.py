@@ -120,7 +120,7 @@ class System:
     ms_per_user: float | None
     """Mean over seeds, where the runs say."""
     training_seconds: float | None = None
-    """All stages of training, without evaluation; mean over seeds."""
+    """All stages of training, those of the runs it went on from among them, without evaluation; mean over seeds that say."""
     peak_memory_mb: float | None = None
     """The most over seeds, MiB."""
     trials: int | None = None

@@ -19,6 +19,8 @@ TRIVIAL = ("popularity", "markov", "itemknn", "ease")
 """The baselines every table should hold, in the order in which they serve as the control of last resort."""
 CLOSED_FORM = "closed form"
 _SHOWN_SETTINGS = 3
+_TELLING = ("from", "until")
+"""Settings that go before all others in a label: a stage that was not run makes another system than any number says."""
 SEED = re.compile(r"-s(\d+|\{seed\})$")
 """End of the name of a run folder."""
 
@@ -130,7 +132,7 @@ def _labels(members: Sequence[Sequence[Run]]) -> list[str]:
 def _difference(those: Sequence[Run], rivals: Sequence[Sequence[Run]]) -> str:
     """The settings that tell a system from others of its name; its hash where the settings do not."""
     configs = [_settings(other[0]) for other in rivals]
-    names = sorted({name for config in configs for name in config})
+    names = sorted({name for config in configs for name in config}, key=lambda name: (name not in _TELLING, name))
     differing = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
     mine = configs[next(place for place, other in enumerate(rivals) if other is those)]
     told = [", ".join(f"{n}={as_typed(config.get(n))}" for n in differing[:_SHOWN_SETTINGS]) for config in configs]

@@ -61,8 +61,8 @@ class Manifest:
     """Ranking one user, from ids to the best ten, milliseconds, by how many are ranked at once (``1``, ``256``)."""
     stages: list[str] = field(default_factory=list)
     """Stages of training the weights have gone through, also in the run this one started from."""
-    started_from: dict[str, str] = field(default_factory=dict)
-    """folder, model_sha256 and config_sha256 of the run whose weights training went on from."""
+    started_from: dict[str, Any] = field(default_factory=dict)
+    """folder, model_sha256, config_sha256 and training_seconds of the run whose weights training went on from."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What stages of training found out as they began, by stage."""
     peak_memory_mb: float | None = None
@@ -88,6 +88,15 @@ class Manifest:
     def command(self) -> str:
         """What was typed to make it, fit to be pasted."""
         return shlex.join(["recbench", *self.argv[1:]])
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Wall seconds of all stages its weights have gone through, those of the runs it went on from included; None: not said."""
+        if not self.seconds:
+            return None
+        own = sum(seconds for stage, seconds in self.seconds.items() if stage != "test")
+        before = self.started_from.get("training_seconds") if self.started_from else 0.0
+        return None if before is None else own + before
 
     @property
     def kept(self) -> str:

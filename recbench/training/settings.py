@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from recbench.config import build
 from recbench.data.batching import Window
-from recbench.errors import RecbenchError
+from recbench.errors import RecbenchError, nearest
 from recbench.evaluation.metrics import parse
 from recbench.limits import above, at_least, below_one
 from recbench.reasoning.base import Stage
@@ -77,6 +77,7 @@ def stage_settings(table: Mapping[str, Any], stages: Sequence[Stage]) -> dict[st
     """Settings of each stage: ``[train]``, over it what the stage itself is known to need, over that ``[train.<stage>]``."""
     names = [stage.name for stage in stages]
     shared = {key: value for key, value in table.items() if not (key in names and isinstance(value, Mapping))}
+    _refuse_no_stage(shared, names)
     build(Settings, shared, "train")
     return {
         stage.name: build(
@@ -86,6 +87,26 @@ def stage_settings(table: Mapping[str, Any], stages: Sequence[Stage]) -> dict[st
         )
         for stage in stages
     }
+
+
+def _refuse_no_stage(shared: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Tables in ``[train]`` are of stages, and settings of a stage stand in its table.
+
+    Raises:
+        RecbenchError: there is a table of something else, or a value in the place of one.
+    """
+    for key, value in shared.items():
+        if isinstance(value, Mapping):
+            near = nearest(key, list(names)) or names[-1]
+            raise RecbenchError(
+                f"There is no stage {key} to set train.{key} for.",
+                why=f"The stages are: {', '.join(names)}.",
+                fix=f"--set train.{near}.{next(iter(value), 'epochs')}=VALUE",
+            )
+        if key in names:
+            raise RecbenchError(
+                f"train.{key} cannot be {value!r}.", why=f"[train.{key}] is a table.", fix=f"--set train.{key}.epochs=10"
+            )
 
 
 def refuse_two_measures(train: Mapping[str, Settings]) -> None:

@@ -79,6 +79,9 @@ def failed(args: list[str], capsys: Captured) -> tuple[int, str]:
         (["train", "--backbone", "markov", "--set", "seed=-4"], 2, "The seed -4 cannot be used"),
         (["train", "--backbone", "markov", "--set", "seed=one"], 2, "The seed 'one' cannot be used"),
         (["train", "--backbone", "sasrec", "--set", "train=1"], 2, "[train] is a table"),
+        (["train", "--backbone", "sasrec", "--set", "train.rpt.epochs=1"], 2, "The stages are: train."),
+        ([*LARES, "--set", "train.rtp.epochs=1"], 2, "fix: --set train.rpt.epochs=VALUE"),
+        ([*LARES, "--set", "train.rpt=1"], 2, "[train.rpt] is a table"),
         (["train", "--backbone", "markov", "--set", "train=1"], 2, "[train] is a table"),
         (["train", "--backbone", "sasrec", "--set", "train.learning_rate=nan"], 2, "a finite number"),
         (["train", "--backbone", "sasrec", "--set", "train.clip_norm=inf"], 2, "a finite number"),
@@ -183,6 +186,15 @@ def test_train_prints_both_candidate_rules_and_the_mean_over_seeds(capsys: Captu
         assert words in captured.out
     assert "dataset: tiny" in captured.err
     assert "finished already" in captured.err
+
+
+def test_no_seed_is_trained_where_another_is_refused(home: Path, tmp_path: Path, capsys: Captured) -> None:
+    until = ["--until", "spt", "--runs", str(tmp_path), "--quiet"]
+    assert run([*LARES, *SMALL, *until]) == 0
+    start = ["--from", f"{tmp_path}/tiny-sasrec-lares-spt-s{{seed}}", "--runs", str(tmp_path / "more")]
+    code, told = failed([*LARES, *SMALL, "--seeds", "0,1", *start], capsys)
+    assert (code, "tiny-sasrec-lares-spt-s1" in told) == (4, True)
+    assert not (tmp_path / "more").exists()
 
 
 def test_train_as_json_is_the_manifest(capsys: Captured) -> None:

@@ -54,6 +54,14 @@ def test_selection_on_test_is_told_where_it_was_done_and_where_the_table_invites
     assert "Validation picks sasrec (a=2)" in told
 
 
+def test_a_label_says_first_that_training_stopped_after_a_stage(tmp_path: Path) -> None:
+    settings = "a = {0}\nb = {0}\nc = {0}\n"
+    make_run(tmp_path, "sasrec", places(0.2), head="lares", config=settings.format(1))
+    make_run(tmp_path, "sasrec", places(0.2), head="lares", config=settings.format(2) + 'until = "spt"\n', folder="spt")
+    labels = {system.label for system in compared(tmp_path).tables[0].systems}
+    assert labels == {"sasrec+lares (until=unset, a=1, b=1)", "sasrec+lares (until=spt, a=2, b=2)"}
+
+
 def test_costs_stand_beside_quality_and_the_front_is_marked(tmp_path: Path) -> None:
     make_run(tmp_path, "markov", places(0.1), ms_per_user=0.1, seconds={"fit": 2.0, "test": 9.0}, peak_memory_mb=100.0)
     make_run(tmp_path, "sasrec", places(0.3), ms_per_user=2.0, seconds={"train": 90.0, "test": 9.0}, n_parameters=10)
@@ -65,6 +73,17 @@ def test_costs_stand_beside_quality_and_the_front_is_marked(tmp_path: Path) -> N
     assert found["sasrec+lares"].on_front == {"n_parameters": False, "training_seconds": True, "ms_per_user": False}
     assert found["markov"].on_front["ms_per_user"]
     assert "Pareto" in text.render(compared(tmp_path))
+
+
+@pytest.mark.parametrize(("before", "told"), [({"training_seconds": 90.0}, 100.0), ({}, None)])
+def test_training_counts_the_run_it_went_on_from_or_is_not_said(
+    before: dict[str, float], told: float | None, tmp_path: Path
+) -> None:
+    make_run(tmp_path, "sasrec", places(0.2), seconds={"train": 90.0, "test": 3.0})
+    origin = {"folder": "runs/none-s0", "model_sha256": "w", "config_sha256": "c", **before}
+    seconds = {"align": 8.0, "rl": 2.0, "test": 3.0}
+    make_run(tmp_path, "sasrec", places(0.2), head="lasar", seconds=seconds, started_from=origin)
+    assert row(compared(tmp_path), "sasrec+lasar").system.training_seconds == told
 
 
 def test_what_is_closed_form_has_no_parameters_and_no_front_of_them(tmp_path: Path) -> None:
