@@ -54,7 +54,7 @@ def read(paths: Iterable[Path], *, qrels: Path | None = None, dataset: str | Non
         dataset: name of the data where a file does not say; else ``unnamed``, and for TREC the name of ``qrels``.
 
     Raises:
-        RecbenchError: a file that cannot be read, or says something impossible.
+        RecbenchError: a file that cannot be read, or says something impossible; ``qrels`` or ``dataset`` where there is no file.
     """
     folders, files = [], []
     for path in paths:
@@ -68,6 +68,13 @@ def read(paths: Iterable[Path], *, qrels: Path | None = None, dataset: str | Non
             raise _no_file(path)
         else:
             folders.append(path)
+    for option, asked in (("--dataset", dataset), ("--qrels", qrels)):
+        if asked is not None and not files:
+            raise RecbenchError(
+                f"{option} {asked} is about nothing that is compared.",
+                why="It is for result tables and TREC runs; run folders say it of themselves.",
+                fix=f"Leave {option} out; to compare some runs only, name them: recbench compare runs/NAME-*",
+            )
     runs = find_folders(folders)
     for path in dict.fromkeys(files):
         if qrels is None or path.resolve() != qrels.resolve():  # a pattern may name it, too

@@ -107,6 +107,13 @@ def test_a_table_of_another_tool_stands_beside_runs(home: Path, capsys: Captured
     assert "taken on trust" in captured.err
 
 
+@pytest.mark.parametrize("option", ["--dataset", "--qrels"])
+def test_what_only_files_need_is_refused_where_there_are_none(option: str, home: Path, capsys: Captured) -> None:
+    (home / "beauty").touch()
+    assert run(["compare", "runs", option, "beauty"]) == 2
+    assert f"{option} beauty is about nothing that is compared" in capsys.readouterr().err
+
+
 def test_two_trec_runs_are_compared_by_their_qrels(tmp_path: Path, capsys: Captured) -> None:
     for tag, place in (("bm25", 1), ("dense", 2)):
         lines = [f"q{q} Q0 d{p} {p} {10 - p} {tag}" for q in range(30) for p in range(1, 4 if q % 2 else place + 2)]
