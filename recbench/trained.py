@@ -77,7 +77,7 @@ def load(run: Run, datasets: Path, device: torch.device) -> tuple[Recommender, D
             f"{run.folder} was trained on another {dataset.name}.",
             why=f"Dataset fingerprints: the run's {run.manifest.dataset['fingerprint'][:12]}, "
             f"the prepared one's {dataset.card.fingerprint[:12]}.",
-            fix="Prepare the dataset as it was (its card is in run.json), or name its home: --datasets DIR",
+            fix="Prepare the dataset as it was (run.json has its counts, split and hashes), or name its home: --datasets DIR",
             code=Exit.RUN,
         )
     resolved = resolve(system_table(run), dataset.card.family)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,12 +109,21 @@ def _runs_hold(
                 why="; ".join(f"{f.what}: {f.told.rstrip('.')}" for f in wrong)
                 + ("" if len(bad) == 1 else f" (in {folder})")
                 + ".",
-                fix="Prepare the dataset as it was (run.json holds its card), or name its home: --datasets DIR"
-                if {f.what for f in wrong} <= {"dataset", "targets"}
-                else f"recbench evaluate {folder} ranks again from its weights; or train it again",
+                fix=_mending(folder, {f.what for f in wrong}),
                 code=Exit.RUN,
             )
         )
+
+
+def _mending(folder: str, wrong: set[str]) -> str:
+    """What to do about a run, from what of it does not hold."""
+    from recbench.runs.folder import CONFIG, MODEL
+
+    if wrong <= {"dataset", "targets"}:
+        return "Prepare the dataset as it was (run.json has its counts, split and hashes), or name its home: --datasets DIR"
+    if {MODEL, CONFIG} & wrong:  # what ranks are made from
+        return "Copy the whole run folder again, or train it again into another: --runs DIR"
+    return f"recbench evaluate {shlex.quote(folder)} ranks again from its weights; or train it again"
 
 
 def _of_check(check: Check) -> dict[str, Any]:

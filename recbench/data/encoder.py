@@ -80,6 +80,6 @@ def _no_model(encoder: str, why: str) -> RecbenchError:
     return RecbenchError(
         f"{encoder} is no sentence encoder.",
         why=why,
-        fix="--set features.encoder= a directory of sentence-transformers or Hugging Face, or a name on the hub",
+        fix="Name a directory of sentence-transformers or Hugging Face, or a model on the hub.",
         code=Exit.DATA,
     )

@@ -200,7 +200,7 @@ def slice_caption(parts: Sequence[Slice], settings: Settings) -> list[str]:
     family = sum(row.contrast is not None for part in parts for row in part.rows if row.metric == primary)
     few = [part.name for part in parts if any(r.contrast and r.contrast.verdict is Verdict.TOO_FEW for r in part.rows)]
     marks = "+* better, -* worse, == equivalent, ?? undecided, against the same systems as above"
-    lines = [f"{marks}; {NAMES[settings.correction]} over the {family} comparisons of this table."]
+    lines = [f"{marks}; {NAMES[settings.correction]} over the {number_of(family, 'comparison')} of this table."]
     return [*lines, f".. too few users for a verdict: {', '.join(few)}."] if few else lines
 
 

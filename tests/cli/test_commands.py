@@ -440,6 +440,18 @@ def test_evaluate_does_not_call_ranks_equal_where_there_were_none(
 
 
 @pytest.mark.parametrize(
+    ("name", "fix"), [("users.parquet", "ranks again from its weights"), ("model.safetensors", "Copy the whole run folder")]
+)
+def test_verify_sends_to_weights_only_where_they_are_those_of_the_run(
+    name: str, fix: str, home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    run_ = spoiled(home, tmp_path)
+    (run_ / name).write_bytes(b"")
+    assert run(["verify", str(run_), "--quiet"]) == 4
+    assert fix in capsys.readouterr().err.partition("fix: ")[2]
+
+
+@pytest.mark.parametrize(
     ("field", "value"), [("dataset", []), ("seed", "one"), ("protocol", None), ("metrics", {"test": {"ndcg@10": "x"}})]
 )
 def test_a_run_json_that_recbench_cannot_have_written_is_refused(

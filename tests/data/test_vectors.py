@@ -220,6 +220,7 @@ def test_what_is_no_model_directory_is_refused_before_anything_is_loaded(tmp_pat
     with pytest.raises(RecbenchError, match="is no sentence encoder") as error:
         encoders.identity(str(tmp_path / "nowhere"))
     assert "no such directory" in error.value.why
+    assert "features." not in error.value.fix  # heads name one, too
     with pytest.raises(RecbenchError) as error:
         encoders.identity(str(tmp_path))
     assert "neither modules.json nor config.json" in error.value.why
