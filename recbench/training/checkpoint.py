@@ -121,7 +121,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     with replacing(path) as beside:
         try:
             with usual_mode(beside):
-                save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, beside)
+                save_file(
+                    {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, beside
+                )
         except SafetensorError as error:  # the number of the system's error stands in its text alone
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error

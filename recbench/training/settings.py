@@ -105,7 +105,9 @@ def _refuse_no_stage(shared: Mapping[str, Any], names: Sequence[str]) -> None:
             )
         if key in names:
             raise RecbenchError(
-                f"train.{key} cannot be {value!r}.", why=f"[train.{key}] is a table.", fix=f"--set train.{key}.epochs=10"
+                f"train.{key} cannot be {value!r}.",
+                why=f"[train.{key}] is a table.",
+                fix=f"--set train.{key}.epochs=10",
             )
 
 

@@ -429,9 +429,7 @@ def test_damaged_ranks_are_written_again_by_what_compare_says_to_type(
     assert run(asked) == 0
 
 
-def test_evaluate_does_not_call_ranks_equal_where_there_were_none(
-    home: Path, tmp_path: Path, capsys: Captured
-) -> None:
+def test_evaluate_does_not_call_ranks_equal_where_there_were_none(home: Path, tmp_path: Path, capsys: Captured) -> None:
     run_ = spoiled(home, tmp_path)
     (run_ / "users.parquet").unlink()
     for differing in (None, 0):
@@ -440,7 +438,8 @@ def test_evaluate_does_not_call_ranks_equal_where_there_were_none(
 
 
 @pytest.mark.parametrize(
-    ("name", "fix"), [("users.parquet", "ranks again from its weights"), ("model.safetensors", "Copy the whole run folder")]
+    ("name", "fix"),
+    [("users.parquet", "ranks again from its weights"), ("model.safetensors", "Copy the whole run folder")],
 )
 def test_verify_sends_to_weights_only_where_they_are_those_of_the_run(
     name: str, fix: str, home: Path, tmp_path: Path, capsys: Captured
