@@ -171,13 +171,7 @@ def rank_at_steps(run: Run, steps: Sequence[int], datasets: Path, device: torch.
             why=f"Numbers of steps differ and lie between 1 and {MOST_STEPS:,}; 0 would be another system, --reason none.",
             fix="--steps 1,2,4,8",
         )
-    if not os.access(run.folder, os.W_OK):  # said before the work, not after
-        raise RecbenchError(
-            f"{run.folder} may not be written to.",
-            why=f"{layout.STEPS} and {layout.STEPS_TABLE} are kept there.",
-            fix=f"Copy it to a place of your own: cp -r {shlex.quote(str(run.folder))} .",
-            code=Exit.RUN,
-        )
+    _refuse_closed(run, layout.STEPS, layout.STEPS_TABLE)
     model, dataset = load(run, datasets, device)
     if not isinstance(model, Reasoned) or not model.head.scalable:
         raise RecbenchError(
@@ -199,7 +193,8 @@ def rank_by_beams(run: Run, widths: Sequence[int | None], datasets: Path, device
         widths: None: every item is scored, which is a beam as wide as the catalogue.
 
     Raises:
-        RecbenchError: the system does not search, or a width is below ``LEAST_BEAM`` or there twice.
+        RecbenchError: the system does not search, a width is below ``LEAST_BEAM`` or there twice, or the folder may not be
+            written to.
     """
     if any(width is not None and width < LEAST_BEAM for width in widths) or len(set(widths)) < len(widths):
         raise RecbenchError(
@@ -207,6 +202,7 @@ def rank_by_beams(run: Run, widths: Sequence[int | None], datasets: Path, device
             why=f"Widths differ, and are at least {LEAST_BEAM}: the metrics told here look that far down a list.",
             fix="--beams 10,20,50,exact",
         )
+    _refuse_closed(run, layout.BEAMS, layout.BEAMS_TABLE)
     model, dataset = load(run, datasets, device)
     if not isinstance(model, GeneratorRecommender):
         raise RecbenchError(
@@ -218,6 +214,17 @@ def rank_by_beams(run: Run, widths: Sequence[int | None], datasets: Path, device
     found = [_ranked(model.with_beam(width), dataset, device, width) for width in every]
     _keep(found, columns.BEAM, run.folder / layout.BEAMS, run.folder / layout.BEAMS_TABLE)
     return found
+
+
+def _refuse_closed(run: Run, *names: str) -> None:
+    """Refuse a folder that these files could not be written to: before the work, not after."""
+    if not os.access(run.folder, os.W_OK):
+        raise RecbenchError(
+            f"{run.folder} may not be written to.",
+            why=f"{' and '.join(names)} are kept there.",
+            fix=f"Copy it to a place of your own: cp -r {shlex.quote(str(run.folder))} .",
+            code=Exit.RUN,
+        )
 
 
 def _ranked(model: Recommender, dataset: Dataset, device: torch.device, at: int, *, steps: int | None = None) -> Again:
