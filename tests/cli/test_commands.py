@@ -122,7 +122,7 @@ def failed(args: list[str], capsys: Captured) -> tuple[int, str]:
         (["verify", "nowhere"], 4, "no run and no prepared dataset"),
         (["evaluate", "runs/tiny-sasrec-none-s0", "--steps", "1,2"], 2, "takes no number of reasoning steps"),
         (["evaluate", "runs/tiny-markov-none-s0", "--steps", "1,2"], 2, "takes no number of reasoning steps"),
-        (["evaluate", "runs/tiny-sasrec-none-s0", "--beams", "10,exact"], 2, "sasrec on tiny searches nothing"),
+        (["evaluate", "runs/tiny-sasrec-none-s0", "--beams", "10,exact"], 2, "sasrec searches nothing"),
         (["evaluate", "runs/tiny-markov-none-s0", "--beams", "10"], 2, "scores every item"),
         (["evaluate", "runs/tiny-sasrec-none-s0", "--beams", "5,exact"], 2, "at least 10"),
         (["evaluate", "runs/tiny-sasrec-none-s0", "--beams", "all"], 2, "whole numbers and exact"),
