@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recbench.report.blocks import Block, Cell, Grid, Panel, Section, number, slug
 from recbench.report.evidence import Epoch, Evidence
@@ -154,17 +154,24 @@ def _steps_panel(material: Material, dataset: str, runs: list[Evidence]) -> Pane
         drawing=Drawing(
             slug("steps", dataset), f"{dataset}: test {name} by reasoning steps", f"A line a run. {told}.", draw
         ),
-        numbers=Grid(
-            name=slug("steps-numbers", dataset),
-            caption=f"{dataset}: steps at test in numbers",
-            **_numbers("steps", [(e, e.steps) for e in runs]),
+        numbers=_ways(
+            slug("steps-numbers", dataset),
+            f"{dataset}: steps at test in numbers",
+            "steps",
+            [(e, e.steps) for e in runs],
         ),
         notes=("Large marker: the number of steps that is best on validation.",),
     )
 
 
-def _numbers(first: str, ways: Sequence[tuple[Evidence, Sequence[Mapping[str, float]]]]) -> dict[str, Any]:
-    """Headings and rows of runs that were ranked in several ways, a row a run and way, which column ``first`` names."""
+def _ways(
+    name: str,
+    caption: str,
+    first: str,
+    ways: Sequence[tuple[Evidence, Sequence[Mapping[str, float]]]],
+    notes: tuple[str, ...] = (),
+) -> Grid:
+    """Runs that were ranked in several ways, a row a run and way, which column ``first`` names."""
     names = [c for c in dict.fromkeys(c for _, lines in ways for line in lines for c in line) if c != first]
     rows = tuple(
         (
@@ -176,7 +183,8 @@ def _numbers(first: str, ways: Sequence[tuple[Evidence, Sequence[Mapping[str, fl
         for e, lines in ways
         for line in lines
     )
-    return {"heads": ("system", "seed", first, *(c.replace("_", " ") for c in names)), "rows": rows}
+    heads = ("system", "seed", first, *(c.replace("_", " ") for c in names))
+    return Grid(name=name, caption=caption, heads=heads, rows=rows, notes=notes)
 
 
 def _steps_line(e: Evidence, column: str) -> Line:
@@ -193,11 +201,12 @@ def _steps_line(e: Evidence, column: str) -> Line:
 def beams(material: Material) -> Section:
     """What searches of several widths find of one trained model that spells, and what they lose."""
     grids = [
-        Grid(
-            name=slug("beams", dataset),
-            caption=f"{dataset}: one trained model by searches of each width",
-            **_numbers("beam", ways),
-            notes=("lost: share of test targets that the search missed though they beat the last item it found.",),
+        _ways(
+            slug("beams", dataset),
+            f"{dataset}: one trained model by searches of each width",
+            "beam",
+            ways,
+            ("lost: share of test targets that the search missed though they beat the last item it found.",),
         )
         for dataset in material.datasets
         if (ways := [(e, e.beams) for e in material.of(dataset) if e.beams])
