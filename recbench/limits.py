@@ -29,7 +29,7 @@ def below_one(config: Any, *names: str) -> None:
     _refuse(config, names, lambda value: 0 <= value < 1, "lies in [0, 1)")
 
 
-def goes_into(part: str, whole: str, config: Any) -> None:
+def goes_into(config: Any, part: str, whole: str) -> None:
     """Refuse a ``whole`` that cannot be cut into ``part`` equal parts."""
     if getattr(config, whole) % getattr(config, part):
         raise ValueError(f"{whole} {getattr(config, whole)} is not a multiple of {part} {getattr(config, part)}.")

@@ -44,6 +44,6 @@ def test_a_large_whole_number_is_told_digit_by_digit() -> None:
 
 
 def test_a_width_that_heads_cannot_share_is_refused() -> None:
-    goes_into("count", "part", Given(count=2, part=64))
+    goes_into(Given(count=2, part=64), "count", "part")
     with pytest.raises(ValueError, match="part 65 is not a multiple of count 2"):
-        goes_into("count", "part", Given(count=2, part=65))
+        goes_into(Given(count=2, part=65), "count", "part")

@@ -79,7 +79,7 @@ class BERT4Rec(Backbone):
 
         def __post_init__(self) -> None:
             at_least(1, self, "width", "n_layers", "n_heads", "inner", "max_length")
-            goes_into("n_heads", "width", self)
+            goes_into(self, "n_heads", "width")
             above(0, self, "initial_sd")
             below_one(self, "dropout", "attention_dropout")
             if not 0 < self.blanked <= 1:

@@ -58,7 +58,7 @@ class BSARec(WindowBackbone):
 
         def __post_init__(self) -> None:
             at_least(1, self, "width", "n_layers", "n_heads", "inner", "max_length", "c")
-            goes_into("n_heads", "width", self)
+            goes_into(self, "n_heads", "width")
             above(0, self, "initial_sd")
             shares(self, "alpha")
             below_one(self, "dropout", "attention_dropout")

@@ -105,7 +105,7 @@ class HSTU(Backbone):
 
         def __post_init__(self) -> None:
             at_least(1, self, "width", "n_layers", "n_heads", "max_length", "time_buckets", "divisor")
-            goes_into("n_heads", "width", self)
+            goes_into(self, "n_heads", "width")
             above(0, self, "initial_sd")
             below_one(self, "dropout", "attention_dropout")
 
