@@ -114,9 +114,12 @@ class SASRec(Backbone):
         initialise(self, config.initial_sd)
 
     def embed(self, batch: Batch) -> Tensor:
-        x_ND = self.items(batch.items_N)
+        return self.enter(self.items(batch.items_N), batch.rows)
+
+    def enter(self, x_ND: Tensor, rows: Rows) -> Tensor:
+        """What the first layer is given, of the vectors of all tokens: their places, norm and dropout."""
         if self.positions is not None:
-            x_ND = x_ND + self.positions(batch.rows.counted_N(self.config.positions_from))
+            x_ND = x_ND + self.positions(rows.counted_N(self.config.positions_from))
         return cast("Tensor", self.dropout(x_ND if self.norm is None else self.norm(x_ND)))
 
     def encode(

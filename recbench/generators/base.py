@@ -12,7 +12,7 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from recbench.semantic_ids.tree import PrefixTree
 
 CODES, SIZES = "codes", "sizes"
 """Buffers that hold the table of ids, so that a file of weights spells the same items wherever it is read."""
+Start = Literal["constant", "item"]
+"""What the token is that an item's answer is read off: a learned vector, the same for all; or that and the item's code vectors."""
 
 
 class Recalled(NamedTuple):
@@ -187,9 +189,15 @@ class Generator(Backbone):
         weight_CD = self.reading(level)
         return product(h_RD, (weight_CD.detach() if frozen else weight_CD).t())
 
-    def item_vectors(self) -> Tensor:
-        """The sum of an item's code vectors. It does not rank; heads that need a vector for an item take it."""
-        return F.embedding(self.tokens_VM, self.code_vectors()).sum(1)
+    def item_vectors(self, items_N: Tensor | None = None) -> Tensor:
+        """The sum of an item's code vectors, of all items unless some are named. It does not rank; heads that need a vector for
+        an item take it."""
+        tokens_NM = self.tokens_VM if items_N is None else self.tokens_VM[items_N]
+        return F.embedding(tokens_NM, self.code_vectors()).sum(1)
+
+    def _started(self, x_ND: Tensor, start: Start, items_Q: Tensor, at_Q: Tensor) -> Tensor:
+        """Input vectors, where the tokens ``at_Q`` are what the answers of these items are read off."""
+        return x_ND if start == "constant" else x_ND.index_add(0, at_Q, self.item_vectors(items_Q))
 
     @property
     def levels(self) -> int:

@@ -24,7 +24,7 @@ from recbench.backbones.packing import Asked, Places, asked_layout, rectangles, 
 from recbench.data.batching import Batch, Rows
 from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
-from recbench.generators.base import Generator, Recalled, Seats
+from recbench.generators.base import Generator, Recalled, Seats, Start
 from recbench.generators.past import Path, length, longer, repeated
 from recbench.generators.pretrained import Keys, KeyValue, Opened, through, train_only
 from recbench.generators.text_tasks import NEXT_ITEM, SAY_WORDS, WORDING, TextTasks
@@ -72,6 +72,9 @@ class HfLM(Generator):
         """all its weights; lora: low-rank updates of its layers (Hu et al., arXiv 2106.09685); embeddings: only what is new."""
         instruction: str = "Items bought one after another, and the next one:"
         """Text in front of every history, in the model's own words; empty: none."""
+        start: Start = "constant"
+        """What ``<s>`` behind an item is: constant, the same vector behind all; item: that and the sum of the item's code
+        vectors, so that what is read off there has a residual path from the newest item. Tasks of text have the constant."""
         max_length: int = 10
         """Newest items of a history that are read; each takes one token a code, and one behind."""
         dropout: float = 0.0
@@ -169,8 +172,8 @@ class HfLM(Generator):
             starts_B1 = (rows.last_B + 1 - torch.from_numpy(rows.lengths).to(device))[:, None]
             places.append((starts_B1 + torch.arange(len(self.words_I), device=device)).flatten())
             x_ND = torch.cat([x_ND, said_ID.repeat(len(rows), 1).to(x_ND.dtype)])
-        order = torch.cat(places).argsort()
-        return cast("Tensor", self.dropout(x_ND[order]))
+        x_ND = x_ND[torch.cat(places).argsort()]
+        return cast("Tensor", self.dropout(self._started(x_ND, self.config.start, batch.items_N, last_N)))
 
     def _behind(self, batch: Batch, at_Q: Tensor) -> Tensor:
         """The ``<s>`` behind each of these items of the batch."""

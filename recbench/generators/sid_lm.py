@@ -20,7 +20,7 @@ from recbench.backbones.base import Encoded, Layout
 from recbench.backbones.packing import asked_layout
 from recbench.backbones.sasrec import Block, SASRec
 from recbench.data.batching import Batch
-from recbench.generators.base import Generator, Recalled, Seats
+from recbench.generators.base import Generator, Recalled, Seats, Start
 from recbench.generators.past import Branch, Past, Path, length
 from recbench.semantic_ids.table import BEGIN, SemanticIds
 
@@ -62,6 +62,9 @@ class SidLM(Generator):
         """Standard deviation of all initial weights; biases start at 0."""
         positions: Literal["rotary", "learned"] = "rotary"
         """Queries and keys turned by their position, in every layer; or a vector a position, added to the input."""
+        start: Start = "constant"
+        """What ``<s>`` is: constant, the same vector behind all items; item: that and the sum of the item's code vectors, so
+        that what is read off there has a residual path from the newest item."""
         feed_forward: Literal["gelu", "swiglu"] = "gelu"
         """swiglu: silu of one projection times another, without biases."""
 
@@ -99,7 +102,10 @@ class SidLM(Generator):
         return Layout(batch.rows.stretched(self.levels + 1, 1), self._behind(batch, batch.at_Q))
 
     def inputs(self, batch: Batch) -> Tensor:
-        return self.over_codes.embed(self._codes(batch))
+        tokens = self._codes(batch)
+        behind_N = self._behind(batch, torch.arange(len(batch.items_N), device=batch.items_N.device))
+        x_ND = self._started(self.over_codes.items(tokens.items_N), self.config.start, batch.items_N, behind_N)
+        return self.over_codes.enter(x_ND, tokens.rows)
 
     def run(
         self, x_ND: Tensor, batch: Batch, start: int, stop: int | None, at_Q: Tensor | None, *, remember: bool

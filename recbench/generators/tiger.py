@@ -31,7 +31,7 @@ from recbench.backbones.packing import (
     over_filled_buckets,
 )
 from recbench.data.batching import Batch, Rows
-from recbench.generators.base import Generator, Recalled, Seats
+from recbench.generators.base import Generator, Recalled, Seats, Start
 from recbench.generators.past import Branch, Past, Path, length
 from recbench.kernels.dropout import Dropout, drop
 from recbench.limits import above, at_least, below_one
@@ -99,6 +99,9 @@ class Tiger(Generator):
         """On inputs, after attention, in and after feed-forwards, and on attention weights."""
         initial_scale: float = 1.0
         """Standard deviation of initial token vectors; of weights it is this over the root of their inputs, as T5's."""
+        start: Start = "constant"
+        """What the decoder starts from: constant, the same vector for all; item: that and the sum of the newest item's code
+        vectors, so that what is read off there has a residual path from the newest item."""
         separator: bool = False
         """A token behind each item."""
         user_tokens: int = 0
@@ -156,7 +159,9 @@ class Tiger(Generator):
         return Layout(rows, rows.last_B[batch.row_Q])
 
     def inputs(self, batch: Batch) -> Tensor:
-        return cast("Tensor", self.dropout(self.tokens(self._codes(batch))))
+        newest_B, start_B = batch.items_N[batch.rows.last_B], self.layout(batch).rows.last_B
+        x_ND = self._started(self.tokens(self._codes(batch)), self.config.start, newest_B, start_B)
+        return cast("Tensor", self.dropout(x_ND))
 
     def _codes(self, batch: Batch) -> Tensor:
         """Tokens of the rows: user, then items, then the decoder's start."""

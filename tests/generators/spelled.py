@@ -25,6 +25,7 @@ GENERATORS = [
     for name, entry in BACKBONES.entries().items()
     if entry.family == "generator"
 ]
+STARTS = ["constant", "item"]
 TABLE = random_table(N_ITEMS, (4, 3))
 ROWS = [[3], [5, 6], [7, 8, 9], [1, 2, 3, 4, 5]]
 SIZES: dict[str, object] = {

@@ -25,7 +25,7 @@ from recbench.training.checkpoint import Store
 from recbench.training.loop import Job, Watcher, fit
 from recbench.training.seeding import seed_everything
 from recbench.training.settings import stage_settings
-from tests.generators.spelled import GENERATORS, N_ITEMS, ROWS, TABLE, exact, known, small, told
+from tests.generators.spelled import GENERATORS, N_ITEMS, ROWS, STARTS, TABLE, exact, known, small, told
 from tests.reasoning.test_anchors import reads_rows_of_both
 from tests.reasoning.test_heads import USERS
 from tests.systems import CPU, histories, packed, queries, training_batch
@@ -54,9 +54,11 @@ def test_every_head_has_finite_losses_and_gradients_in_every_stage(name: str, he
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-@pytest.mark.parametrize("head", HEADS.entries())
-def test_a_row_ranks_the_same_alone_and_beside_others(name: str, head: str) -> None:
-    model = small(name, head=head)
+@pytest.mark.parametrize(
+    ("head", "start"), [*((head, "constant") for head in HEADS.entries()), ("none", "item"), ("lasar", "item")]
+)
+def test_a_row_ranks_the_same_alone_and_beside_others(name: str, head: str, start: str) -> None:
+    model = small(name, head=head, sizes={"start": start})
     together = exact(model, packed(ROWS, at=[0, 2, 5, 10]))
     for row, scores in zip(ROWS, together, strict=True):
         alone = exact(model, packed([row], at=[len(row) - 1]))[0]
@@ -90,17 +92,19 @@ def test_codes_read_the_histories_and_not_what_a_loop_over_all_layers_makes_of_n
             assert torch.equal(scores, model.score.exact(u))
 
 
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("name", CAUSAL)
-def test_what_comes_later_changes_nothing(name: str) -> None:
-    model = small(name)
+def test_what_comes_later_changes_nothing(name: str, start: str) -> None:
+    model = small(name, sizes={"start": start})
     before = exact(model, packed([[1, 2, 3, 4, 5]], at=[0, 1, 2]))
     after = exact(model, packed([[1, 2, 3, 19, 7]], at=[0, 1, 2]))
     assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("name", CAUSAL)
-def test_one_pass_over_all_items_is_one_row_a_prefix(name: str) -> None:
-    model = small(name)
+def test_one_pass_over_all_items_is_one_row_a_prefix(name: str, start: str) -> None:
+    model = small(name, sizes={"start": start})
     row = [4, 9, 2, 17, 6]
     whole = training_batch(model, [row])
     with model.backbone.about(whole):

@@ -26,7 +26,7 @@ from recbench.trained import rank_again
 from recbench.training.checkpoint import read_tensors
 from recbench.training.loop import Watcher
 from tests.generators.checkpoints import NEEDED, WORDS, checkpoint
-from tests.generators.spelled import ROWS, TABLE, exact, small, told
+from tests.generators.spelled import ROWS, STARTS, TABLE, exact, small, told
 from tests.systems import CPU, packed, training_batch
 
 pytestmark = NEEDED
@@ -42,8 +42,12 @@ def row_vectors(model: GeneratorRecommender, items: list[int]) -> Tensor:
     """The input vectors of one row, written out: instruction, codes, and a token behind each item."""
     lm = model.backbone
     words = lm.base.get_input_embeddings()(torch.tensor(SAID))
-    codes = [token for item in items for token in [*TABLE.tokens()[item].tolist(), BEGIN]]
-    return torch.cat([words, lm.tokens(torch.tensor(codes))])
+    behind = lm.tokens(torch.tensor([BEGIN]))
+    rows = [words]
+    for item in items:
+        codes = lm.tokens(torch.tensor(TABLE.tokens()[item]))
+        rows += [codes, behind if lm.config.start == "constant" else behind + codes.sum(0)]
+    return torch.cat(rows)
 
 
 def own_states(model: GeneratorRecommender, x_TD: Tensor) -> Tensor:
@@ -51,8 +55,9 @@ def own_states(model: GeneratorRecommender, x_TD: Tensor) -> Tensor:
     return model.backbone.base(inputs_embeds=x_TD[None], use_cache=False).last_hidden_state[0]
 
 
-def test_states_and_spelled_codes_are_those_of_the_models_own_forward_pass() -> None:
-    model = made()
+@pytest.mark.parametrize("start", STARTS)
+def test_states_and_spelled_codes_are_those_of_the_models_own_forward_pass(start: str) -> None:
+    model = made(start=start)
     rows, targets = [[4, 9, 2], [4, 9, 2, 17, 6, 6, 11]], [17, 3]
     batch = packed(rows, at=[2, 9])
     with model.backbone.about(batch), torch.no_grad():

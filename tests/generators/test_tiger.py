@@ -35,7 +35,8 @@ FORMS: dict[str, dict[str, object]] = {
     "separated": {"separator": True},
     "with users": {"user_tokens": 3},
     "two hidden layers": {"feed_forward": "two"},
-    "all": {"separator": True, "user_tokens": 3, "feed_forward": "two"},
+    "from the item": {"start": "item"},
+    "all": {"separator": True, "user_tokens": 3, "feed_forward": "two", "start": "item"},
 }
 
 
@@ -114,6 +115,8 @@ def test_cached_decoding_is_the_plain_decoder_run_anew_for_every_code(form: str)
         for number, (row, target) in enumerate(zip(rows, targets, strict=True)):
             read = encoded(tiger, row_tokens(tiger, row, number + 1))
             x = tiger.tokens(torch.tensor([BEGIN]))
+            if tiger.config.start == "item":
+                x = x + tiger.tokens(torch.tensor(TABLE.tokens()[row[-1]])).sum(0)
             codes = TABLE.codes_VM[target].tolist()
             for level, code in enumerate(codes):
                 h = decoded(tiger, read, x)
