@@ -150,8 +150,9 @@ class Block(nn.Module):
 
     def _input(self, x_ND: Tensor) -> Tensor:
         """gamma B x: a product with a complex matrix is one with its real and its imaginary part side by side."""
-        b_NC = torch.view_as_complex(self.into(x_ND).view(len(x_ND), -1, 2))
-        return b_NC * self.gamma_log.exp()
+        b_NC2 = self.into(x_ND).view(len(x_ND), -1, 2)
+        exact = torch.promote_types(b_NC2.dtype, torch.float32)  # no complex number is made of bfloat16
+        return torch.view_as_complex(b_NC2.to(exact)) * self.gamma_log.exp()
 
     def _output(self, x_ND: Tensor, h_NC: Tensor) -> Tensor:
         y_ND = self.out(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recbench.backbones.lru import LRU, Block
 from tests.backbones.by_hand import HISTORY, fast, gelu, linear, norm, shaken
-from tests.systems import small_backbone
+from tests.systems import packed, small_backbone
 
 EPS = 1e-12
 
@@ -54,6 +54,16 @@ def test_no_parameter_makes_the_recurrence_grow() -> None:
     block = small_backbone("lru").layers[0]
     block.nu_log.normal_(std=3.0)
     assert (block._decay().abs() < 1).all()
+
+
+def test_complex_numbers_are_made_of_float32_whatever_the_step_runs_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast casts for them on a CPU alone; on a GPU bfloat16 would arrive as it is, and be refused."""
+    made, view = [], torch.view_as_complex
+    monkeypatch.setattr(torch, "view_as_complex", lambda x: made.append(x.dtype) or view(x))  # type: ignore[func-returns-value]
+    backbone, batch = small_backbone("lru"), packed([HISTORY])
+    with torch.autocast("cpu", torch.bfloat16):
+        backbone.encode(backbone.embed(batch), batch)
+    assert made == [torch.float32] * backbone.n_layers
 
 
 @pytest.mark.parametrize(
