@@ -44,8 +44,10 @@ class _Scan(torch.autograd.Function):
     def forward(ctx: Any, u_NC: Tensor, decay_C: Tensor, of: Shifts) -> Tensor:
         """(N, C)."""
         h_NC = u_NC.clone(memory_format=torch.contiguous_format)
+        power_C = decay_C  # to the reach, by squaring: in float32 several times as exact as pow
         for reach, token in of:
-            _add(h_NC, token, decay_C**reach * h_NC.index_select(0, token - reach))
+            _add(h_NC, token, power_C * h_NC.index_select(0, token - reach))
+            power_C = power_C.square()
         ctx.save_for_backward(h_NC, decay_C)
         ctx.of = of
         return h_NC
@@ -55,8 +57,10 @@ class _Scan(torch.autograd.Function):
         """Of u: what reaches it from all later tokens; of decay: that times the state before, over all tokens."""
         h_NC, decay_C = ctx.saved_tensors
         g_NC = grads[0].clone(memory_format=torch.contiguous_format)
+        power_C = decay_C.conj()
         for reach, token in ctx.of:
-            _add(g_NC, token - reach, decay_C.conj() ** reach * g_NC.index_select(0, token))
+            _add(g_NC, token - reach, power_C * g_NC.index_select(0, token))
+            power_C = power_C.square()
         decay = torch.zeros_like(decay_C)
         if ctx.of:
             _, token = ctx.of[0]

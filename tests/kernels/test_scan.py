@@ -29,6 +29,19 @@ def test_every_row_is_its_own_recurrence() -> None:
     torch.testing.assert_close(scan(u, decay, shifts(POSITION, max(LENGTHS))), loop(u, decay), atol=1e-12, rtol=0)
 
 
+def test_long_rows_in_float32_are_nearly_as_exact_as_a_loop() -> None:
+    """Powers of a decay are where digits go: 4e-5 off by pow, a fourth of it by squaring."""
+    T = 200
+    decay = torch.polar(torch.full((8,), 0.99), torch.linspace(0.1, 6.2, 8))
+    u = drawn(T, 8).cfloat()
+    state, exact = torch.zeros(8, dtype=torch.complex128), []
+    for x in u:
+        state = decay * state + x
+        exact.append(state)
+    found = scan(u, decay, shifts(torch.arange(T), T))
+    torch.testing.assert_close(found, torch.stack(exact).cfloat(), atol=2e-5, rtol=0)
+
+
 def test_gradients_are_those_of_the_loop() -> None:
     u, decay = drawn(len(POSITION), 3).requires_grad_(), (0.6 * drawn(3, seed=1)).requires_grad_()
     weight = drawn(len(POSITION), 3, seed=2)
