@@ -228,8 +228,14 @@ class TrainingRows:
         return part
 
     def target_counts(self, n_items: int) -> np.ndarray:
-        """How often each item is a target in an epoch, by item id from 0, (n_items + 1,)."""
-        return np.bincount(self.histories.items[self.target_events], minlength=n_items + 1)
+        """How often each item is a target in an epoch, by item id from 0, (n_items + 1,); where blanks are drawn, on average."""
+        if not self.cloze:
+            return np.bincount(self.histories.items[self.target_events], minlength=n_items + 1)
+        scattered, newest = slice(0, None, 2), slice(1, None, 2)  # see _cloze
+        length = self.length[scattered]
+        events = np.concatenate([ranges(self.start[scattered], length), (self.start + self.length - 1)[newest]])
+        times = np.concatenate([np.repeat(self.n_asked[scattered] / length, length), np.ones(len(length))])
+        return np.bincount(self.histories.items[events], weights=times, minlength=n_items + 1)
 
     def is_last(self, place_Q: np.ndarray) -> np.ndarray:
         """Is each of these events (``Batch.place_Q``) the newest of its user's? (Q,) bool."""

@@ -350,6 +350,15 @@ def test_cloze_blanks_are_drawn_anew_each_epoch_and_fall_everywhere() -> None:
     assert {place for blanks in drawn_blanks for place in blanks} == {*range(3, 15)}
 
 
+def test_cloze_targets_are_counted_as_often_as_they_are_blanked_on_average() -> None:
+    """3 of the 7 newest of ten events, 1 of 3, 1 of 2; each user's newest once more."""
+    counted = cloze()[0].target_counts(15)
+    expected = [0] * 4 + [3 / 7] * 6 + [3 / 7 + 1] + [1 / 3] * 2 + [1 / 3 + 1] + [1 / 2, 1 / 2 + 1]
+    assert counted.tolist() == pytest.approx(expected)
+    drawn = sum(np.bincount(cloze(seed)[1].targets_Q, minlength=16) for seed in range(600))  # type: ignore[arg-type]
+    assert (drawn / 600).tolist() == pytest.approx(expected, abs=0.08)
+
+
 def test_every_cloze_target_has_a_partner_index_also_a_users_first_event() -> None:
     rows, batch = cloze()
     _, other = rows.partners(np.array([10, 13]), np.array([0.5, 0.5]), CPU)
