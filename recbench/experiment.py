@@ -88,6 +88,7 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
         seed_everything(order.seed)
         model = new_model(order.resolved, order.dataset, order.device)
         _refuse_short(order, model)
+        _refuse_window(order, model)
         if start is not None and isinstance(model, Trainable):
             refuse_other_tensors(start, model, order.resolved, order.seed)
         manifest = begun(order.dataset, order.resolved, order.seed, order.device, model, origin, order.trials)
@@ -258,6 +259,21 @@ def _refuse_short(order: Order, model: Recommender) -> None:
             why="Targets outside of the beam count as last, so metrics beyond its width would be too low.",
             fix=f"--set loss.beam={max(TOP, parse(longest).k)}",
         )
+
+
+def _refuse_window(order: Order, model: Recommender) -> None:
+    """Cloze rows are of everybody's newest events: no other window has a meaning there.
+
+    Raises:
+        RecbenchError: another is asked for.
+    """
+    for settings in order.resolved.train.values():
+        if isinstance(model, Trainable) and model.blanked and settings.window != "last":
+            raise RecbenchError(
+                f"train.window={settings.window} cannot be used with cloze rows.",
+                why="They are made of each user's newest events (backbone.rows=cloze).",
+                fix="--set train.window=last, or --set backbone.rows=prefix",
+            )
 
 
 def _write_evidence(folder: Path, model: Recommender, ranks: list[Ranks]) -> None:

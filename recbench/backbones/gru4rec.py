@@ -50,12 +50,14 @@ class GRU4Rec(Backbone):
         norm: bool = False
         """A LayerNorm in front of each layer but the first. Not in the papers: the control of heads that bring norms."""
         initial_sd: float = 0.02
-        """Standard deviation of the initial item vectors. Matrices start after Glorot, gate by gate; biases at 0."""
+        """Standard deviation of the initial item vectors. Matrices of a GRU start after Glorot, gate by gate; its biases at 0."""
 
         def __post_init__(self) -> None:
             at_least(1, self, "width", "n_layers", "hidden", "max_length")
             above(0, self, "initial_sd")
             below_one(self, "dropout", "state_dropout")
+            if self.norm and self.n_layers == 1:
+                raise ValueError("norm is of the layers behind the first, and n_layers is 1.")
 
     def __init__(self, config: Config, n_items: int) -> None:
         super().__init__()

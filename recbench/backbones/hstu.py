@@ -108,6 +108,10 @@ class HSTU(Backbone):
             goes_into(self, "n_heads", "width")
             above(0, self, "initial_sd")
             below_one(self, "dropout", "attention_dropout")
+            if self.positions_from == "newest" and not self.positions:
+                raise ValueError("positions_from is of positions on the input; without them there is nothing to count.")
+            if self.query_time == "target" and not self.time_bias:
+                raise ValueError("query_time is of the time bias; without it no time is looked at (time_bias).")
 
     def __init__(self, config: Config, n_items: int) -> None:
         super().__init__()

@@ -62,3 +62,8 @@ def test_matrices_start_gate_by_gate_and_biases_at_zero() -> None:
 def test_settings_out_of_range_are_refused_by_name(setting: str, value: object) -> None:
     with pytest.raises(ValueError, match=setting):
         GRU4Rec.Config(**{setting: value})
+
+
+def test_norms_behind_the_first_layer_are_refused_where_there_is_one() -> None:
+    with pytest.raises(ValueError, match="n_layers is 1"):
+        GRU4Rec.Config(norm=True, n_layers=1)

@@ -149,6 +149,14 @@ def test_thoughts_behind_a_full_history_take_the_last_place_of_the_bias() -> Non
 
 
 @pytest.mark.parametrize(
+    "changes", [{"positions": False, "positions_from": "newest"}, {"time_bias": False, "query_time": "target"}], ids=str
+)
+def test_a_setting_of_what_is_left_out_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=[*changes][1]):
+        HSTU.Config(**changes)
+
+
+@pytest.mark.parametrize(
     ("setting", "value"),
     [("divisor", 0), ("time_buckets", 0), ("n_heads", 3), ("dropout", 1.0), ("attention_dropout", -0.1)],
 )

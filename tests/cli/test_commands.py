@@ -349,6 +349,12 @@ def test_cloze_rows_are_a_setting_of_the_backbone(tmp_path: Path, capsys: Captur
     assert 'rows = "cloze"' in (tmp_path / "tiny-bert4rec-none-s0" / "config.toml").read_text(encoding="utf-8")
 
 
+def test_a_window_that_cloze_rows_do_not_have_is_refused(tmp_path: Path, capsys: Captured) -> None:
+    sets = ["--set", "backbone.rows=cloze", "--set", "train.window=all", "--quiet"]
+    assert run(["train", "--backbone", "bert4rec", *SMALL, *sets, "--runs", str(tmp_path)]) == 2
+    assert "train.window=all cannot be used with cloze rows" in capsys.readouterr().err
+
+
 @pytest.fixture
 def hears_ctrl_c() -> Iterator[None]:
     """A background job of a shell is born deaf to it."""
