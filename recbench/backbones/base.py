@@ -48,7 +48,8 @@ class Backbone(nn.Module, ABC):
     Every dropout rate stands in an ``nn.Dropout``, so that a stage of training may set it.
 
     Every state depends on its own row only, and for a causal backbone on its own and earlier tokens only. No constant may depend
-    on the batch. Positions of a causal backbone are counted from the oldest token kept.
+    on the batch. Positions of a causal backbone are counted from the oldest token kept; where a setting counts them from the
+    newest, a state also depends on how many tokens follow in its row, on nothing of what they are.
     """
 
     Config: ClassVar[type]

@@ -31,7 +31,7 @@ class Settings:
     learning_rate: float = 1e-3
     """The highest, where it is not the same in every step."""
     schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant"
-    """Of the learning rate. cosine: down to 0 at the last step of ``epochs``; inverse_sqrt: as 1 / sqrt(step)."""
+    """Of the learning rate. cosine: down to 0 behind the last step of ``epochs``; inverse_sqrt: as 1 / sqrt(step)."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0, in a line."""
     hold_steps: int = 0

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from recbench.data.batching import Batch
+from recbench.kernels.dropout import dropout_at
 from recbench.registry import BACKBONES as REGISTERED
 from tests.systems import (
     day,
@@ -33,6 +35,19 @@ FORMS: dict[str, dict[str, object]] = {
 }
 """Settings under which a backbone takes another path, by its name and a word on them."""
 BACKBONES = [*neural_backbones(), *FORMS]
+DROPS = {
+    "sasrec": 2,
+    "sasrec pre-norm, gated, swiglu": 3,
+    "gru4rec": 1,
+    "hstu": 1,
+    "lru": 3,
+    "bert4rec": 2,
+    "fmlp": 2,
+    "bsarec": 3,
+}
+"""How often a layer drops, apart from attention weights: on what each of its parts adds, and inside them where its paper does."""
+TOO_RARE_TO_DROP = 1e-6
+"""Takes the way of training and drops nothing: on a CPU rates are rounded to 1 / 65,536."""
 ROWS = [[3], [5, 6], [7, 8, 9], [1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4, 3, 2, 1]]
 
 
@@ -63,6 +78,41 @@ def test_the_future_changes_nothing_where_one_pass_trains_all_positions(name: st
     other = states(backbone, packed([[1, 2, 3, 9, 9, 9]]))
     torch.testing.assert_close(one[:3], other[:3], atol=1e-6, rtol=0)
     assert not torch.allclose(one[3:], other[3:], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_training_without_a_drop_gives_the_states_of_evaluation(name: str) -> None:
+    """On a CPU attention with dropout is code of its own: the future and empty cells stay hidden there, too."""
+    backbone, batch = made(name).double(), packed(ROWS)
+    still, some = states(backbone, batch), torch.tensor([0, 2, 5, 6, 9, 19])
+    with dropout_at(backbone.train(), TOO_RARE_TO_DROP):
+        for at_Q, expected in ((None, still), (some, still[some])):
+            found = backbone.encode(backbone.embed(batch), batch, at_Q=at_Q).h_QD
+            torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_dropout_drops(name: str) -> None:
+    backbone, batch = made(name).double(), packed(ROWS)
+    still = states(backbone, batch)
+    parts = {part: module for part, module in backbone.named_modules() if isinstance(module, nn.Dropout)}
+    for part, module in parts.items():
+        with dropout_at(backbone.train(), 0.0):
+            module.p = 0.5
+            changed = backbone.encode(backbone.embed(batch), batch).h_QD
+        assert not torch.allclose(changed, still), part
+
+
+@pytest.mark.parametrize("name", DROPS)
+def test_the_input_is_dropped_once_and_each_layer_drops_at_all_its_places(name: str) -> None:
+    backbone, batch, drops = made(name).train(), packed(ROWS), []
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.register_forward_hook(lambda *_: drops.append(1))
+    x = backbone.embed(batch)
+    assert len(drops) == 1
+    backbone.encode(x, batch)
+    assert len(drops) == 1 + backbone.n_layers * DROPS[name]
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -217,6 +267,20 @@ def test_prefix_rows_and_their_thoughts_are_the_same_one_at_a_time(name: str) ->
 def test_a_row_is_asked_for_at_its_newest_token_only(name: str) -> None:
     batch = training_batch(small_system(name), [[3, 4], [5, 6, 7], [1, 2, 3, 4, 5, 6]])
     assert batch.at_Q.tolist() == batch.rows.last_B.tolist()
+
+
+@pytest.mark.parametrize("name", neural_backbones())
+def test_weights_start_as_wide_as_the_config_says_and_biases_at_zero(name: str) -> None:
+    """Apart from what a paper starts otherwise: positions and output of hstu, gates of gru4rec, beta of bsarec, the ring of lru."""
+    D = 64
+    backbone = small_backbone(name, 300, width=D, inner=D, max_length=D, initial_sd=0.05)
+    own = {"hstu": {"positions.weight": D**-0.5, "out.weight": D**-0.5}, "gru4rec": {"gru.weight": D**-0.5}}
+    for part, parameter in backbone.named_parameters():
+        if part.endswith((".bias", "bias_ih_l0", "bias_hh_l0")):
+            assert not parameter.any(), part
+        elif not part.endswith(("norm.weight", "projected.weight", "_log", "sqrt_beta")):
+            known = next((sd for end, sd in own.get(name, {}).items() if end in part), 0.05)
+            assert parameter.std().item() == pytest.approx(known, rel=0.25), part
 
 
 @pytest.mark.parametrize("name", [*neural_backbones(), "sid-lm"])

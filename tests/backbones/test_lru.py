@@ -56,6 +56,13 @@ def test_no_parameter_makes_the_recurrence_grow() -> None:
     assert (block._decay().abs() < 1).all()
 
 
+def test_the_norm_of_the_input_stands_behind_its_dropout() -> None:
+    backbone = small_backbone("lru", dropout=0.5).train()
+    x = backbone.embed(packed([HISTORY]))
+    assert (x.std(1, correction=0) - 1).abs().max() < 1e-3
+    assert not torch.allclose(x, backbone.eval().embed(packed([HISTORY])))
+
+
 def test_complex_numbers_are_made_of_float32_whatever_the_step_runs_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Autocast casts for them on a CPU alone; on a GPU bfloat16 would arrive as it is, and be refused."""
     made, view = [], torch.view_as_complex

@@ -12,7 +12,7 @@ import torch
 from recbench.errors import RecbenchError
 from recbench.reasoning.base import Stage
 from recbench.training.checkpoint import Store, read_tensors
-from recbench.training.loop import fit
+from recbench.training.loop import Watcher, fit
 from recbench.training.optimizer import optimizer_of, set_rate, share_at
 from recbench.training.settings import Settings, refuse_two_measures, stage_settings
 from tests.training.test_average import EPOCHS, Killed, KilledError, job, run, system
@@ -80,6 +80,24 @@ def test_the_loop_gives_each_step_its_rate_and_logs_the_last(tmp_path: Path) -> 
     assert len(set(expected)) == EPOCHS
     run(tmp_path / "plain")
     assert "learning_rate" not in json.loads((tmp_path / "plain" / "log.jsonl").read_text().splitlines()[0])
+
+
+def test_no_step_takes_a_gradient_longer_than_clip_norm(tmp_path: Path) -> None:
+    def norms(folder: Path, **settings: object) -> list[float]:
+        model, found = system(), []
+
+        class Norms(Watcher):
+            def step(self, step: int, steps: int, loss: float) -> None:
+                found.append(
+                    torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item()
+                )
+
+        fit(model, job(model, folder, Norms(), epochs=1, **settings), Store(folder / "state"))
+        return found
+
+    free = norms(tmp_path / "free")
+    limit = sorted(free)[1] / 2
+    assert norms(tmp_path / "clipped", clip_norm=limit) == pytest.approx([limit] * len(free), rel=0.01)
 
 
 @pytest.mark.parametrize("killed_at", [2, 7, 14])
