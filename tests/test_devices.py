@@ -22,7 +22,7 @@ from recbench.reasoning.base import Stage
 from recbench.recommender import GeneratorRecommender, ItemRecommender
 from recbench.registry import HEADS
 from recbench.settings import Asked, resolve
-from recbench.trained import rank_again
+from recbench.trained import new_model, rank_again
 from recbench.training.checkpoint import Store
 from recbench.training.loop import Job, Watcher, fit
 from recbench.training.precision import refuse_unfit, stepping
@@ -215,6 +215,14 @@ def test_weights_drawn_with_before_they_are_trained_get_their_gradients() -> Non
     assert list(terms) == ["grpo"]
     reached = {name for name, p in model.head.denoiser.named_parameters() if p.grad is not None and p.grad.any()}
     assert {"enter.weight", "leave.weight", "blocks.0.inner.weight"} <= reached
+
+
+def test_a_system_in_float32_keeps_all_of_its_digits_on_a_gpu(tiny_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's default: of recurrences, not of products
+    dataset = open_dataset("tiny", tiny_home)
+    new_model(resolve({"backbone": {"name": "gru4rec"}}, dataset.card.family), dataset, CPU)
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_bfloat16_is_refused_where_it_does_not_pay() -> None:

@@ -146,6 +146,33 @@ def test_every_parameter_gets_a_finite_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
+def test_gradients_are_those_of_small_steps(name: str) -> None:
+    """Of states everywhere, of asked ones and of a thought, along one direction of all parameters at once."""
+    backbone, batch = made(name).double().eval(), packed(ROWS)
+    generator = torch.Generator().manual_seed(5)
+    weights = torch.randn(3, 20, 8, generator=generator, dtype=torch.float64)
+    at_Q, thought = batch.rows.last_B, torch.randn(5, 8, generator=generator, dtype=torch.float64)
+
+    def value() -> torch.Tensor:
+        x = backbone.embed(batch)
+        asked = backbone.encode(x, batch, at_Q=at_Q, remember=True)
+        found = backbone.encode(x, batch).h_QD, asked.h_QD, backbone.extend(asked.memory, thought, at_Q)
+        return sum((h * weight[: len(h)]).sum() for h, weight in zip(found, weights, strict=True))
+
+    parameters = list(backbone.parameters())
+    step = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
+    gradients = torch.autograd.grad(value(), parameters)
+    expected = sum((g * d).sum() for g, d in zip(gradients, step, strict=True)).item()
+    moved, size = [], 1e-6
+    with torch.no_grad():
+        for sign in (1, -2):
+            for parameter, direction in zip(parameters, step, strict=True):
+                parameter.add_(direction, alpha=sign * size)
+            moved.append(value().item())
+    assert (moved[0] - moved[1]) / (2 * size) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
 def test_the_padding_vector_is_zero_and_stays_so(name: str) -> None:
     backbone = made(name)
     assert (backbone.item_vectors()[0] == 0).all()
