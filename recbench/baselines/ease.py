@@ -67,7 +67,15 @@ class EASE(Baseline):
         """Source: Steck, 2019, eq. (8); a symmetric P makes its columns as good as its rows."""
         self._gram_VV = gram_VV
         ridge_VV = gram_VV + self.config.l2 * sparse.eye_array(gram_VV.shape[0])
-        self._weights_VV = inverse(sparse.csr_array(ridge_VV))
+        try:
+            self._weights_VV = inverse(sparse.csr_array(ridge_VV))
+        except ValueError as error:
+            raise RecbenchError(
+                f"EASE has no solution with l2 {self.config.l2:g}.",
+                why=f"Beside counts of users it is lost to rounding: {error}.",
+                fix=f"--set backbone.l2={self.Config().l2:g}",
+                code=Exit.RUN,
+            ) from error
         self._weights_VV /= -self._weights_VV.diagonal()
         np.fill_diagonal(self._weights_VV, 0.0)
 

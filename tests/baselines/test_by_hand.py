@@ -128,6 +128,13 @@ def test_a_matrix_that_is_not_positive_definite_is_refused():
         ease._dense_inverse(sparse.csr_array(np.array([[1.0, 2.0], [2.0, 1.0]])))
 
 
+def test_a_penalty_too_small_to_be_seen_is_refused():
+    twins = histories([1, 2, 3], [1, 2], [1, 2, 4])
+    with pytest.raises(RecbenchError, match="no solution with l2 1e-17") as refused:
+        EASE(EASE.Config(l2=1e-17)).fit(twins, 4)
+    assert refused.value.fix == "--set backbone.l2=200"
+
+
 def test_ease_is_refused_where_it_does_not_fit_into_memory(monkeypatch):
     monkeypatch.setattr(ease, "_available_bytes", lambda: 255)  # 2 x 8 bytes x 4 items squared is 256
     with pytest.raises(RecbenchError, match="EASE over 4 items") as caught:
