@@ -128,13 +128,14 @@ def resampled_means(d: Differences, resamples: int = RESAMPLES, seed: int = 0) -
     they are many as well, their differences are put on a grid first (``coarse``).
     """
     rng = np.random.default_rng(seed)
-    d = coarse(d, _BINS) if (d.counts.sum() - d.counts.max()) > _BINS * _DRAWS_PER_BINOMIAL else d
+    many = (d.counts.sum() - d.counts.max()) > _BINS * _DRAWS_PER_BINOMIAL
+    d = coarse(d, _BINS) if many else d
     common = int(np.argmax(d.counts))
     offsets, counts = np.delete(d.values - d.values[common], common), np.delete(d.counts, common)
     rare = round(float(counts.sum()))
     if rare == 0:
         return np.full(resamples, d.mean)
-    if len(counts) * _DRAWS_PER_BINOMIAL <= rare:
+    if many or len(counts) * _DRAWS_PER_BINOMIAL <= rare:  # on the grid users are no whole numbers
         weights = rng.multinomial(d.n, np.append(counts, d.counts[common]) / d.n, size=resamples)
         sums = weights[:, :-1] @ offsets
     else:

@@ -163,6 +163,14 @@ def test_many_distinct_differences_on_a_grid_keep_mean_and_width() -> None:
     assert resampled_means(d, 4_000).std() == pytest.approx(d.standard_error, rel=0.05)
 
 
+def test_many_small_differences_beside_few_large_ones_keep_mean_and_width() -> None:
+    rng = np.random.default_rng(5)  # on the grid of the large ones, nearly all of the small ones fall to 0
+    d = of(np.concatenate([rng.uniform(-1e-3, 1e-3, 7_000), rng.uniform(-1, 1, 200), np.zeros(2_800)]))
+    means = resampled_means(d, 4_000)
+    assert means.mean() == pytest.approx(d.mean, abs=5 * d.standard_error / math.sqrt(4_000))
+    assert means.std() == pytest.approx(d.standard_error, rel=0.05)
+
+
 REPEATS = 800
 
 
