@@ -23,7 +23,7 @@ def render(comparison: Comparison) -> str:
 
 
 def _section(table: Table, settings: Settings) -> str:
-    level = words.percent(1 - settings.alpha, 0).replace(" ", "")
+    level = words.setting(1 - settings.alpha).replace(" ", "")
     heads, columns = ["system", "seeds"], [[s.label for s in table.systems], []]
     columns[1] = [words.seeds(row) for row in table.on(settings.metrics[0])]
     if len({row.contrast.against for row in table.rows if row.contrast}) > 1:

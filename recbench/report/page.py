@@ -44,4 +44,6 @@ def assemble(material: Material) -> Page:
 def _rule(material: Material) -> str:
     s = material.settings
     ranked = "all items ranked" if s.candidates == "all" else "unseen items ranked"
-    return f"{', '.join(m.label for m in s.metrics)}, {ranked}, differences under {words.percent(s.rope, 0)} count as equal"
+    return (
+        f"{', '.join(m.label for m in s.metrics)}, {ranked}, differences under {words.setting(s.rope)} count as equal"
+    )

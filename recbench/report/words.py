@@ -78,9 +78,14 @@ def visible(contrast: Contrast) -> str:
 
 
 def users_needed(contrast: Contrast) -> str:
-    """Users at which the wished difference is seen; ``never`` where no number is enough."""
+    """Users at which the wished difference is seen; ``never`` where no number is enough.
+
+    Empty where nothing can be wished for, since the control scores 0, or one user tells nothing of others.
+    """
     needed = contrast.users_needed
-    return "" if needed is None else count(round(needed)) if isfinite(needed) else "never"
+    if needed is None or not contrast.control_mean or not isfinite(contrast.minimum_detectable):
+        return ""
+    return count(round(needed)) if isfinite(needed) else "never"
 
 
 def cost(of: Cost, name: str) -> str:
@@ -131,6 +136,13 @@ def percent(share: float, decimals: int = 1) -> str:
     return f"{100 * share:.{decimals}f} %"
 
 
+def setting(share: float, decimals: int = 0) -> str:
+    """A share as it was asked for: ``95 %``, ``99.9 %``; more decimals only where fewer would make it another share."""
+    asked = f"{100 * share:.6g}"
+    rounded = f"{100 * share:.{decimals}f}"
+    return f"{rounded if float(rounded) == float(asked) else asked} %"
+
+
 def seeds(row: Row) -> str:
     """How many runs; a dash where another run would give the same."""
     return "-" if row.system.deterministic else str(len(row.system.seeds))
@@ -156,8 +168,8 @@ def caption(table: Table, settings: Settings, metric: Metric | None = None) -> l
     lines = [
         f"{number_of(table.n_users, 'user')}, {_seed_counts(table)}, {ranked}, {_TIES[settings.ties]}.",
         f"d: {_against(contrasts)}. {_coverage(table, table.on(metric), settings)}",
-        f"{test} *: decided at {percent(settings.alpha, 0)}.",
-        f"Smallest difference this comparison can see: {_visible(contrasts)}, at {percent(settings.power, 0)} power.",
+        f"{test} *: decided at {setting(settings.alpha)}.",
+        f"Smallest difference this comparison can see: {_visible(contrasts)}, at {setting(settings.power)} power.",
     ]
     few = [f"{s.label} {len(s.seeds)}" for s in table.systems if not s.deterministic and 1 < len(s.seeds) < FEW_RUNS]
     if few:
@@ -181,27 +193,33 @@ def _test(settings: Settings) -> str:
 def size_caption(table: Table, settings: Settings) -> list[str]:
     """What the table of sizes says, and how large the wished difference is."""
     found = [row.contrast for row in table.on(settings.metrics[0]) if row.contrast is not None]
-    rope, wish = percent(settings.rope), percent(settings.rope if settings.wish is None else settings.wish)
+    rope, wish = (setting(share, 1) for share in (settings.rope, settings.wish or settings.rope))
     spans = sorted({f"{c.rope:.4f}" for c in found})
     runs = ", training runs as they are" if any(c.seeds_covered and c.two_way for c in found) else ""
     margin = " to ".join(dict.fromkeys((spans[0], spans[-1])))
     lines = [
         f"better, worse: share of users. P: Bayesian bootstrap over users{runs}; same: within +-{rope} (+-{margin}).",
-        f"visible from: smallest difference seen with {percent(settings.power, 0)} power. users needed: to see {wish}.",
+        f"visible from: smallest difference seen with {setting(settings.power)} power. users needed: to see {wish}.",
     ]
-    if any(c.users_needed is not None and not isfinite(c.users_needed) for c in found):
+    if any(users_needed(c) == "never" for c in found):
         lines.append("never: the noise of training alone is larger; more runs would show it, more users would not.")
     return lines
 
 
 def slice_caption(parts: Sequence[Slice], settings: Settings) -> list[str]:
     """What the marks of a slice mean, and over what p was corrected."""
+    few = [part.name for part in parts if any(r.contrast and r.contrast.verdict is Verdict.TOO_FEW for r in part.rows)]
+    not_worse = ", >= not worse" if settings.claim == "non-inferiority" else ""
+    marks = f"+* better, -* worse, == equivalent{not_worse}, ?? undecided, against the same systems as above"
+    lines = [f"{marks}; {slice_family(parts, settings)}."]
+    return [*lines, f".. too few users for a verdict: {', '.join(few)}."] if few else lines
+
+
+def slice_family(parts: Sequence[Slice], settings: Settings) -> str:
+    """``Holm over the 12 comparisons of this table``: what p of a slice was corrected over."""
     primary = settings.metrics[0]
     family = sum(row.contrast is not None for part in parts for row in part.rows if row.metric == primary)
-    few = [part.name for part in parts if any(r.contrast and r.contrast.verdict is Verdict.TOO_FEW for r in part.rows)]
-    marks = "+* better, -* worse, == equivalent, ?? undecided, against the same systems as above"
-    lines = [f"{marks}; {NAMES[settings.correction]} over the {number_of(family, 'comparison')} of this table."]
-    return [*lines, f".. too few users for a verdict: {', '.join(few)}."] if few else lines
+    return f"{NAMES[settings.correction]} over the {number_of(family, 'comparison')} of this table"
 
 
 def across_caption(across: Across, settings: Settings) -> list[str]:
@@ -218,7 +236,7 @@ def across_caption(across: Across, settings: Settings) -> list[str]:
     lines.append(f"Nemenyi critical difference {across.critical_difference:.2f} of mean rank. Not told apart: {tied}.")
     lines.append(
         f"z, p: rank against {across.control}, Holm over {len(across.against)}. P: Bayesian signed-rank of the relative "
-        f"differences; same: within +-{percent(settings.rope)}."
+        f"differences; same: within +-{setting(settings.rope, 1)}."
     )
     return lines
 
@@ -235,7 +253,7 @@ def sentences(table: Table, settings: Settings, metric: Metric | None = None) ->
 
 def _judged(c: Contrast, metric: Metric, settings: Settings) -> str:
     change = "" if c.relative is None else f" ({relative(c)})"
-    if c.equal == 1 and settings.claim == "difference":
+    if c.equal == 1 and c.verdict is Verdict.EQUIVALENT and settings.claim == "difference":
         return f"equivalent to {c.against}: the same {metric.label} for every user."
     if c.verdict is Verdict.UNDECIDED:
         return f"undecided against {c.against}: {signed(c.mean)} {metric.label}{change}. {_doubt(c, settings)}"
@@ -259,7 +277,7 @@ def _decided(c: Contrast, metric: Metric, settings: Settings) -> str:
 
 
 def _inside(c: Contrast, settings: Settings) -> str:
-    level = percent(1 - 2 * settings.alpha, 0)
+    level = setting(1 - 2 * settings.alpha)
     low, high = signed(c.inner_interval.low), signed(c.inner_interval.high)
     return f"{level} CI {low} to {high}, inside +-{c.rope:.4f}"
 
@@ -273,6 +291,9 @@ def _doubt(c: Contrast, settings: Settings) -> str:
     if settings.claim != "difference" and c.claims is not None:
         p = getattr(c.claims, settings.claim.replace("-", "_"))
         return f"{settings.claim.capitalize()} is not shown (p {p_number(p)}). {seen}"
+    if c.p_adjusted < alpha and settings.tests[0] != "t":
+        told = "t over users" + (" and training runs" if c.seeds_covered else "")
+        return f"It holds by {TEST_NAMES[settings.tests[0]]}, not by {told} (p {p_number(c.p_seeds_adjusted)}). {seen}"
     if c.p_adjusted < alpha:
         return f"It holds for other users, but may be training noise (p {p_number(c.p_seeds_adjusted)}). {seen}"
     return f"It may be chance (p {p_number(c.p_adjusted)}). {seen}"

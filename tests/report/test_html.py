@@ -113,6 +113,10 @@ def test_every_part_is_there_and_the_verdict_comes_first(full: str) -> None:
     assert wanted | {"depth-games", "pareto-beauty-ms-per-user", "pareto-beauty-n-parameters"} <= names
 
 
+def test_the_p_of_slices_say_their_family(full: str) -> None:
+    assert "p: Holm over the 14 comparisons of this table." in full
+
+
 def test_the_page_asks_the_network_for_nothing(full: str) -> None:
     assert "://" not in full
     assert not re.search(r"@import|url\((?!#)", full)

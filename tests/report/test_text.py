@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from recbench.comparison import Comparison, Settings, compare
 from recbench.evaluation.metrics import parse
-from recbench.report import markdown, text
+from recbench.report import latex, markdown, text
 from recbench.report.grid import Column, lines, wrapped
 from recbench.runs.folder import find
 from tests.comparison.test_compare import places
-from tests.run_folders import make_run
+from tests.run_folders import make_run, ranks
 
 
 @pytest.fixture
@@ -89,3 +91,43 @@ def test_at_no_width_a_difference_stands_without_its_p(found: Comparison) -> Non
 
 def test_a_number_keeps_its_percent_sign() -> None:
     assert wrapped(["of the users 12.5 % differ"], 17) == ["of the users", "  12.5 % differ"]
+
+
+def of(home: Path, ours: object, theirs: object, **settings: Any) -> Comparison:
+    make_run(home, "markov", ranks(theirs))
+    make_run(home, "ease", ranks(ours))
+    return compare(find([home]), Settings(baseline="markov", **settings))
+
+
+def test_levels_and_margins_are_told_as_they_were_asked_for(tmp_path: Path) -> None:
+    found = of(tmp_path, np.arange(600) % 30, np.arange(600) % 50, alpha=0.001, rope=0.0025)
+    shown = text.render(found, 400) + markdown.render(found)
+    assert "[99.9% CI]" in shown
+    assert "decided at 0.1 %." in shown
+    assert "within +-0.25 % (" in shown
+    assert "users needed: to see 0.25 %." in shown
+    assert r"[99.9\,\% CI]" in latex.render(found)
+    assert "0 %." not in shown.replace("80 %.", "")
+
+
+def test_where_the_control_scores_nothing_no_share_of_it_is_wished_for(tmp_path: Path) -> None:
+    shown = text.render(of(tmp_path, np.arange(600) % 50, np.full(600, 99)), 400)
+    assert "users needed" in shown
+    assert "never" not in shown
+
+
+def test_a_test_of_signs_that_t_does_not_share_is_not_called_training_noise(tmp_path: Path) -> None:
+    # equal means of NDCG@10: one hits at the first place for 40 users, the other at the third for 80
+    ours, theirs = np.full(2_000, 99), np.full(2_000, 99)
+    ours[:40], theirs[40:120] = 0, 2
+    shown = text.render(of(tmp_path, ours, theirs, tests=("sign",)), 400)
+    assert "training noise" not in shown
+    assert (
+        "ease: undecided against markov: +0.0000 NDCG@10 (+0.0 %). It holds by sign test, not by t over users" in shown
+    )
+
+
+def test_one_user_is_undecided_in_words_as_in_the_verdict(tmp_path: Path) -> None:
+    found = of(tmp_path, [3], [3])
+    assert found.tables[0].row("ease", parse("ndcg@10")).contrast.verdict == "undecided"  # type: ignore[union-attr]
+    assert "ease: undecided against markov" in text.render(found)

@@ -51,7 +51,7 @@ def section(material: Material) -> Section:
 
 def _grid(table: Table, settings: Settings) -> Grid:
     several = len({row.contrast.against for row in table.rows if row.contrast}) > 1
-    level = words.percent(1 - settings.alpha, 0)
+    level = words.setting(1 - settings.alpha)
     first = table.on(settings.metrics[0])
     heads = ["system", "seeds", *(["against"] if several else [])]
     columns: list[list[Cell]] = [
@@ -108,7 +108,7 @@ def _forest(material: Material, table: Table) -> Panel:
     def draw() -> Figure:
         from recbench.report.figures.forest import forest
 
-        return forest(effects, metric.label, words.percent(1 - material.settings.alpha, 0))
+        return forest(effects, metric.label, words.setting(1 - material.settings.alpha))
 
     counts = ", ".join(f"{e.label} {words.signed(e.mean)} ({e.kind})" for e in effects[:12])
     more = "" if len(effects) <= 12 else f" and {len(effects) - 12} more, in the table below"
@@ -246,7 +246,11 @@ def _slices_grid(table: Table, by: str, parts: list[Slice], settings: Settings) 
         heads=("part", "users", "system", metric.label, "d [CI]", "p"),
         rows=tuple(rows),
         texts=frozenset({2}),
-        notes=(MARKS.replace("of the column", "of its part"), *words.slice_caption(parts, settings)[1:]),
+        notes=(
+            MARKS.replace("of the column", "of its part"),
+            f"p: {words.slice_family(parts, settings)}.",
+            *words.slice_caption(parts, settings)[1:],
+        ),
     )
 
 
