@@ -107,12 +107,16 @@ def _table(dataset: str, groups: Sequence[Group], settings: Settings, datasets: 
 
 
 def _places(groups: Sequence[Group]) -> dict[str, tuple[Places, ...]]:
-    """The test counts of every run, all of the same users with the same targets."""
+    """The test counts of every run, all of the same users with the same targets, and these sets in all or in none."""
     found = {g.label: tuple(_of_test(run) for run in g.runs) for g in groups}
     every = [place for places in found.values() for place in places]
     for other in every[1:]:
         _refuse_other_users(every[0], other)
-    return found
+    if not any(place.together for place in every):
+        return found
+    checks.refuse_single_targets([place.run for place in every])
+    # a table of ranks does not say whether the targets of a user are a set: it is read as what stands beside it
+    return {label: tuple(replace(place, together=True) for place in places) for label, places in found.items()}
 
 
 def _of_test(run: Run) -> Places:
@@ -135,7 +139,7 @@ def _rows(metric: Metric, found: Mapping[str, Scored], baselines: Mapping[str, G
 
 def _slices(asked: str, contest: _Contest, settings: Settings, datasets: Path) -> list[Slice]:
     """Every part of a slice; the contrasts of all its parts on one metric are one family."""
-    first = next(iter(contest.places.values()))[0]
+    first = _naming_targets([place for places in contest.places.values() for place in places])
     masks = slicing.masks(first, asked, datasets)
     parts = {name: contest.scored(settings, mask) for name, mask in masks.items()}
     sizes = {name: len(np.unique(first.frame[columns.USER].to_numpy()[mask])) for name, mask in masks.items()}
@@ -152,6 +156,11 @@ def _slices(asked: str, contest: _Contest, settings: Settings, datasets: Path) -
                 replace(s.row(metric), contrast=_unjudged(done.get((name, label)), few)) for label, s in found.items()
             ]
     return [Slice(by=slicing.title(asked), name=name, n_users=sizes[name], rows=tuple(rows[name])) for name in parts]
+
+
+def _naming_targets(every: Sequence[Places]) -> Places:
+    """The first that names its targets, as a table of metrics need not; else the first."""
+    return next((place for place in every if place.frame[columns.TARGET].any()), every[0])
 
 
 def _unjudged(contrast: Contrast | None, few: bool) -> Contrast | None:

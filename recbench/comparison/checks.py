@@ -8,12 +8,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from recbench.comparison.model import CAUTIONS, Settings
+from recbench.comparison.model import CAUTIONS, TEST_NAMES, Settings
 from recbench.comparison.systems import TRIVIAL, Group, flat
 from recbench.data.describe import number_of
 from recbench.errors import Exit, RecbenchError
+from recbench.evaluation.by_user import asks_for_sets
 from recbench.runs.folder import Run
 from recbench.runs.manifest import NAME as MANIFEST
+from recbench.stats.corrections import CORRECTIONS
 
 _SHOWN_RUNS = 3
 FEW_USERS = 500
@@ -79,10 +81,27 @@ def refuse_other_users(one: Run, n_one: int, other: Run, n_other: int, shared: i
     """
     raise RecbenchError(
         f"{one.folder} and {other.folder} do not rank the same targets.",
-        why=f"users: {n_one:,} and {n_other:,} tested, of which {shared:,} have the same user and target.",
+        why=f"users: {n_one:,} and {n_other:,} tested; {shared:,} pairs of user and target stand in both.",
         fix=f"Leave out {other.folder}" if other.given else f"recbench evaluate {other.folder}, or leave it out",
         code=Exit.COMPARISON,
     )
+
+
+def refuse_single_targets(runs: Sequence[Run]) -> None:
+    """Where the targets of a user are one set for some, they are no queries of their own for others.
+
+    Raises:
+        RecbenchError: a run folder asks for them one by one.
+    """
+    single = [run for run in runs if run.given is None and not asks_for_sets(run)]
+    if single:
+        sets = [run for run in runs if asks_for_sets(run)]
+        raise RecbenchError(
+            f"{sets[0].folder} has several targets a query, and {single[0].folder} has a query for each.",
+            why="A metric of a set is not the mean over its targets.",
+            fix="Compare with runs of a dataset prepared by --split temporal --target all",
+            code=Exit.COMPARISON,
+        )
 
 
 def warnings(groups: Sequence[Group], n_users: int, dataset: str, settings: Settings) -> tuple[str, ...]:
@@ -91,6 +110,7 @@ def warnings(groups: Sequence[Group], n_users: int, dataset: str, settings: Sett
     found = [*_chosen_by_test(neural), *_on_trust(groups, settings), *_mixed(neural), *_unequal_tuning(neural)]
     found += [*_one_seed(neural), *_one_start(neural), *_unconverged(neural)]
     found += [CAUTIONS[name] for name in settings.tests if name in CAUTIONS]
+    found += _too_few_resamples(len(groups) - 1, settings)
     absent = [name for name in TRIVIAL if name not in {g.name for g in groups}]
     if absent:
         command = f": recbench train --dataset {dataset} --backbone {absent[0]}"
@@ -209,6 +229,17 @@ def _unconverged(neural: Sequence[Group]) -> list[str]:
     if not still:
         return []
     return [f"Best epoch is the last one: {_folders(still)}. More epochs may do better: --set train.epochs=..."]
+
+
+def _too_few_resamples(n_contrasts: int, settings: Settings) -> list[str]:
+    """A deciding test whose p, one in so many resamples at least, cannot fall below alpha once it is corrected."""
+    if settings.tests[0] not in ("bootstrap", "randomisation"):
+        return []
+    least = CORRECTIONS[settings.correction]([1 / (settings.resamples + 1)] * n_contrasts)[0]
+    if least < settings.alpha:
+        return []
+    told = f"{TEST_NAMES[settings.tests[0]]} of {number_of(settings.resamples, 'resample')} can decide nothing here"
+    return [f"{told}: its least corrected p is {least:.3g}, and alpha {settings.alpha:g}. More would: --resamples ..."]
 
 
 def _told_by_runs(runs: Sequence[Run]) -> list[str]:

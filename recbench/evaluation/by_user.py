@@ -11,10 +11,16 @@ import pandas as pd
 
 from recbench import columns
 from recbench.errors import Exit, RecbenchError
-from recbench.evaluation.metrics import Metric, Ties, of_several, of_users
-from recbench.runs.folder import UNLISTED, Run
+from recbench.evaluation.metrics import Metric, Ties, of_users
+from recbench.runs.folder import Run
 
 COUNTS = {"all": (columns.ABOVE, columns.TIED), "unseen": (columns.ABOVE_UNSEEN, columns.TIED_UNSEEN)}
+
+
+def asks_for_sets(run: Run) -> bool:
+    """Are the targets of a user one set, as the run's protocol or the form of its file says?"""
+    split = run.manifest.protocol.get("split")
+    return run.given.several if run.given else isinstance(split, Mapping) and split.get("target") == "all"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,19 +33,21 @@ class Places:
     """The distinct users, ascending."""
     of_user: np.ndarray
     """Row to its place in ``users``."""
+    together: bool
+    """Are the targets of a user one set?"""
 
     @classmethod
     def of(cls, run: Run, split: str = "test") -> Places:
-        """The counts of ``split``, sorted."""
+        """The counts of ``split``, sorted; whether targets are a set, as the run says."""
         frame = run.ranks(split).sort_values([columns.USER, columns.TARGET], kind="stable", ignore_index=True)
         users, of_user = np.unique(frame[columns.USER].to_numpy(), return_inverse=True)
-        return cls(run, frame, users, of_user)
+        return cls(run, frame, users, of_user, asks_for_sets(run))
 
     def only(self, rows: np.ndarray) -> Places:
         """Some of the rows, by mask; users without one are gone."""
         frame = self.frame[rows].reset_index(drop=True)
         users, of_user = np.unique(frame[columns.USER].to_numpy(), return_inverse=True)
-        return Places(self.run, frame, users, of_user)
+        return Places(self.run, frame, users, of_user, self.together)
 
     def counts(self, candidates: str) -> tuple[np.ndarray, np.ndarray]:
         """above and tied of each row.
@@ -80,18 +88,10 @@ class Places:
                 f"--metric {metric.family}@{cutoff}, or train it with a wider beam: --set loss.beam={metric.k}",
             )
         above, tied = self.counts(candidates)
-        if given is not None and given.several:
-            if ties != "expected":
-                raise self._refusal("With several targets a query only expected ties are defined.", "--ties expected")
-            return of_several(metric, above, tied, self.of_user, above == UNLISTED)
+        if self.together and ties != "expected":
+            raise self._refusal("With several targets a query only expected ties are defined.", "--ties expected")
         user = self.frame[columns.USER].to_numpy()
-        return of_users(metric, above, tied, user, together=self._together, ties=ties)
-
-    @property
-    def _together(self) -> bool:
-        """Are the targets of a user one set, as the run's protocol says?"""
-        split = self.run.manifest.protocol.get("split")
-        return isinstance(split, Mapping) and split.get("target") == "all"
+        return of_users(metric, above, tied, user, together=self.together, ties=ties)
 
     def _measured(self, metric: Metric, candidates: str) -> np.ndarray:
         if str(metric) not in self.frame:

@@ -327,8 +327,8 @@ def _trec(path: Path, qrels: Path | None, dataset: str | None) -> Run:
     found = relevant.merge(run[["query", "doc", "above", "tied"]], on=["query", "doc"], how="left")
     frame = pd.DataFrame(
         {
-            columns.USER: found["query"],
-            columns.TARGET: found["doc"],
+            columns.USER: ids(found["query"], qrels, columns.USER),
+            columns.TARGET: ids(found["doc"], qrels, columns.TARGET),
             columns.ABOVE: found["above"].fillna(UNLISTED).astype(np.int64),
             columns.TIED: found["tied"].fillna(0).astype(np.int64),
         }

@@ -164,6 +164,34 @@ def test_a_claim_and_another_first_test_are_refused() -> None:
         Settings(claim="equivalence", tests=("wilcoxon", "t"))
 
 
+@pytest.mark.parametrize("name", ["popularity", "zeta"])  # one stands before our own system, one behind it
+def test_items_are_sliced_by_a_system_that_names_its_targets(name: str, tmp_path: Path) -> None:
+    base = places(0.5)
+    make_run(tmp_path / "runs", "sasrec", base)
+    values = pd.DataFrame({"user": base["user"], "ndcg@10": (base["above"] == 0) * 1.0})
+    values.to_csv(tmp_path / f"{name}.csv", index=False)
+    pd.DataFrame({"item": np.arange(102), "odd": np.arange(102) % 2}).to_csv(tmp_path / "odd.csv", index=False)
+    runs = read_runs([tmp_path / "runs", tmp_path / f"{name}.csv"], dataset="beauty")
+    asked = Settings(metrics=(parse("ndcg@10"),), slices=(f"{tmp_path / 'odd.csv'}:odd",))
+    sizes = {part.name: part.n_users for part in compare(runs, asked).tables[0].slices}
+    odd = int((base["target"] % 2).sum())
+    assert sizes == {"odd 0": len(base) - odd, "odd 1": odd}
+
+
+def test_resamples_that_can_decide_nothing_are_told(tmp_path: Path) -> None:
+    base = places(0.3)
+    make_run(tmp_path, "markov", base)
+    for k, other in enumerate(("popularity", "itemknn", "ease"), 1):
+        make_run(tmp_path, other, shifted(base, 100 * k))
+    told = {
+        (n, correction): any("can decide nothing" in text for text in found.tables[0].warnings)
+        for n in (49, 199)
+        for correction in ("holm", "bh")
+        for found in [compared(tmp_path, tests=("randomisation",), correction=correction, resamples=n)]
+    }
+    assert told == {(49, "holm"): True, (49, "bh"): False, (199, "holm"): False, (199, "bh"): False}
+
+
 def test_a_column_of_ones_own_slices_and_few_users_get_no_verdict(tmp_path: Path) -> None:
     base = places(0.5)
     make_run(tmp_path / "runs", "markov", base)

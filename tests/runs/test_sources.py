@@ -14,7 +14,7 @@ from recbench.evaluation.by_user import Places
 from recbench.evaluation.metrics import parse
 from recbench.runs.sources import read
 from recbench.stats.paired import Differences, paired_t, randomisation
-from tests.run_folders import make_run, ranks
+from tests.run_folders import PROTOCOL, make_run, ranks
 
 RANKS = np.array([1, 3, 12, 1, 2, 50])
 
@@ -149,7 +149,7 @@ def test_a_table_of_other_candidates_is_refused(tmp_path: Path) -> None:
 def test_disjoint_users_and_text_for_numbers_are_refused_with_what_they_share(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", table().head(6))
     write(tmp_path / "b.csv", table(user=[f"u{n}" for n in range(12)]).tail(6))
-    with pytest.raises(RecbenchError, match="of which 0 have the same"):
+    with pytest.raises(RecbenchError, match="0 pairs of user and target stand in both"):
         compare(read([tmp_path]))
 
 
@@ -214,6 +214,41 @@ def test_trec_runs_score_and_differ_as_ranx_says(tmp_path: Path) -> None:
         assert paired_t(d).p == pytest.approx(p, rel=1e-6), ours
         p, _ = fisher_randomization_test(*scores, n_permutations=4_000)
         assert randomisation(d, resamples=4_000).p == pytest.approx(p, abs=4 * (0.5 / 4_000) ** 0.5), ours
+
+
+def sets(home: Path, target: str) -> tuple[Path, Path]:
+    """A run folder, a table and a TREC run that rank the three targets of 60 users alike."""
+    rng = np.random.default_rng(3)
+    above = np.stack([rng.permutation(30)[:3] for _ in range(60)])
+    wanted = np.tile([5, 6, 7], (60, 1))
+    frame = ranks(above.ravel())
+    frame["user"], frame["target"] = np.repeat(np.arange(1, 61), 3), wanted.ravel()
+    make_run(home / "runs", "sasrec", frame, protocol={**PROTOCOL, "split": {"name": "temporal", "target": target}})
+    given = pd.DataFrame({"user": frame["user"], "target": frame["target"], "rank": frame["above"] + 1})
+    write(home / "theirs.csv", given.sample(frac=1, random_state=1))
+    lists = np.arange(1_000, 1_030) + np.zeros((60, 1), int)
+    np.put_along_axis(lists, above, wanted, axis=1)
+    lines = [f"{u + 1} Q0 {item} {p} {-p} trec" for u, row in enumerate(lists) for p, item in enumerate(row)]
+    (home / "theirs.run").write_text("\n".join(lines))
+    (home / "qrels").write_text("\n".join(f"{user} 0 {item} 1" for user, item in given[["user", "target"]].to_numpy()))
+    return home / "theirs.run", home / "qrels"
+
+
+def test_the_targets_of_a_set_are_one_in_a_table_and_a_trec_run_beside_it(tmp_path: Path) -> None:
+    path, qrels = sets(tmp_path, "all")
+    runs = read([tmp_path / "runs", tmp_path / "theirs.csv", path], qrels=qrels, dataset="beauty")
+    (found,) = compare(runs, Settings(metrics=tuple(map(parse, ("ndcg@10", "hr@10", "map@10"))))).tables
+    assert len(found.rows) == 9
+    for row in found.rows:
+        assert row.score.mean == pytest.approx(found.row("sasrec", row.metric).score.mean)
+
+
+def test_queries_of_a_target_each_are_not_compared_with_sets(tmp_path: Path) -> None:
+    path, qrels = sets(tmp_path, "successive")
+    with pytest.raises(RecbenchError, match="several targets a query"):
+        compare(read([tmp_path / "runs", path], qrels=qrels, dataset="beauty"))
+    (found,) = compare(read([tmp_path / "runs", tmp_path / "theirs.csv"], dataset="beauty")).tables
+    assert {row.score.mean for row in found.rows if row.metric.family == "hr"} == {found.rows[-1].score.mean}
 
 
 def test_equal_scores_of_a_trec_run_are_ties(tmp_path: Path) -> None:
