@@ -170,8 +170,11 @@ def _named(asked: str, groups: Sequence[Group]) -> Group:
         return named[0]
     labels = [g.label for g in named or groups]
     near = nearest(asked, labels)
+    dataset = groups[0].runs[0].manifest.dataset.get("name")
     raise RecbenchError(
-        f"{len(named)} systems are called {asked!r}." if named else f"No system here is called {asked!r}.",
+        f"{len(named)} systems on {dataset} are called {asked!r}."
+        if named
+        else f"No system on {dataset} is called {asked!r}.",
         why=f"The systems are: {'; '.join(labels)}.",
         fix=f"--baseline {near or labels[0]!r}"
         if " " not in (near or labels[0])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recbench import columns
@@ -112,7 +113,7 @@ class Run:
         """Where each user's target was ranked: the columns of ``columns.RANKS``, by user.
 
         Raises:
-            RecbenchError: the file is absent or damaged (its hash is not the one the run states).
+            RecbenchError: the file is absent or damaged (its hash is not the one the run states, or no ranks are in it).
         """
         if self.given is not None:
             return self.given.frame
@@ -125,7 +126,16 @@ class Run:
                 f"{shlex.quote(str(self.folder))}, which ranks again from the weights",
                 code=Exit.RUN,
             )
-        table = pq.read_table(path, filters=[(columns.SPLIT, "=", split)])
+        try:
+            table = pq.read_table(path, filters=[(columns.SPLIT, "=", split)])
+            table.select(columns.RANKS)
+        except (pa.ArrowException, KeyError) as error:
+            raise RecbenchError(
+                f"{path} cannot be read.",
+                why=f"{error}.",
+                fix="Copy the whole run folder again",
+                code=Exit.RUN,
+            ) from error
         return table.drop_columns([columns.SPLIT]).to_pandas()
 
 

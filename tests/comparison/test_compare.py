@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.metrics import parse
 from recbench.report import machine, markdown, tabular, text
 from recbench.runs.folder import find
+from recbench.runs.manifest import Manifest
 from tests.run_folders import PROTOCOL, make_run, ranks
 
 N = 2000
@@ -108,6 +110,18 @@ def test_ranks_that_were_changed_after_the_run_are_refused(tmp_path: Path) -> No
         compared(tmp_path)
 
 
+def test_ranks_that_are_none_are_refused(tmp_path: Path) -> None:
+    make_run(tmp_path, "markov", places(0.1))
+    folder = make_run(tmp_path, "sasrec", places(0.1).drop(columns="above_unseen"))
+    with pytest.raises(RecbenchError, match=r"cannot be read\..*above_unseen"):
+        compared(tmp_path)
+    (folder / "users.parquet").write_bytes(b"torn")
+    manifest = Manifest.read(folder)
+    replace(manifest, files={}).write(folder)
+    with pytest.raises(RecbenchError, match=r"users\.parquet cannot be read"):
+        compared(tmp_path)
+
+
 def test_seeds_are_averaged_within_a_user_and_their_spread_is_shown(tmp_path: Path) -> None:
     make_run(tmp_path, "markov", ranks([99, 99, 0, 99]))
     make_run(tmp_path, "sasrec", ranks([0, 99, 0, 99]), seed=0)
@@ -145,6 +159,13 @@ def test_a_head_is_held_against_its_own_backbone_without_one(tmp_path: Path) -> 
     contrast = row(compared(tmp_path), "sasrec+lares").contrast
     assert contrast is not None
     assert contrast.against == "sasrec"
+
+
+def test_a_baseline_that_one_dataset_lacks_is_refused_naming_it(tmp_path: Path) -> None:
+    for name, baseline in (("beauty", "markov"), ("toys", "ease")):
+        make_run(tmp_path, baseline, places(0.3), dataset={"name": name})
+        make_run(tmp_path, "sasrec", places(0.1), dataset={"name": name})
+    assert refusal(tmp_path, baseline="markov").what == "No system on toys is called 'markov'."
 
 
 def test_an_unknown_baseline_is_answered_with_the_nearest(tmp_path: Path) -> None:
