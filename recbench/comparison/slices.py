@@ -99,9 +99,9 @@ def _of_column(places: Places, path: Path, column: str) -> dict[str, np.ndarray]
         raise _refusal(
             path, f"Its columns are {', '.join(map(str, table.columns))}; {column!r} and user or item are needed."
         )
-    if table[key].duplicated().any():
-        raise _refusal(path, f"{key} {table[key][table[key].duplicated()].iloc[0]} stands there twice.")
     index = pd.Index(ids(table[key], path, key).astype(str))
+    if not index.is_unique:
+        raise _refusal(path, f"{key} {index[index.duplicated()][0]} stands there twice.")
     place = index.get_indexer(pd.Index(places.frame[keys[key]].astype(str)))
     values = table[column].to_numpy()
     parts = _parts(table[column], path, column)

@@ -239,8 +239,9 @@ def _ranks(path: Path, rows: pd.DataFrame, kind: str) -> Given:
         for name in _COUNTS:
             if name in rows:
                 frame[name] = _whole(path, rows[name], name, least=0)
-        if columns.TIED not in rows:
-            frame[columns.TIED] = 0
+        for above, tied in ((columns.ABOVE, columns.TIED), (columns.ABOVE_UNSEEN, columns.TIED_UNSEEN)):
+            if above in frame and tied not in frame:
+                frame[tied] = 0
     else:
         ranks, unlisted = rows[columns.RANK], rows[columns.RANK].isna()
         listed = _whole(path, ranks[~unlisted], columns.RANK, least=1)

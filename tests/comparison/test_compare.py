@@ -214,12 +214,17 @@ def test_p_is_that_of_scipys_paired_t_and_holm_spans_the_table(tmp_path: Path) -
     make_run(tmp_path, "itemknn", shifted(base, 10, 25))
     found = compared(tmp_path, baseline="markov", metrics=(parse("hr@10"),))
     ps = {}
+    upper = []  # one-sided p of "better", and what they are corrected to
     for label, table in (("ease", shifted(base, 40, 20)), ("itemknn", shifted(base, 10, 25))):
         contrast = row(found, label, "hr@10").contrast
         assert contrast is not None
         expected = ttest_rel((table["above"] < 10).astype(float), (base["above"] < 10).astype(float)).pvalue
         assert contrast.p == pytest.approx(expected, rel=1e-9)
         ps[contrast.p] = contrast.p_adjusted
+        assert contrast.p_seeds_adjusted == pytest.approx(contrast.p_adjusted)  # nothing is random in training
+        assert contrast.claims is not None
+        upper.append((contrast.p / 2 if contrast.mean > 0 else 1 - contrast.p / 2, contrast.claims.superiority))
+    assert [told for _, told in upper] == pytest.approx([2 * upper[0][0], upper[1][0]])
     small, large = sorted(ps)
     assert ps[small] == pytest.approx(min(1, 2 * small))
     assert ps[large] == pytest.approx(max(large, 2 * small))

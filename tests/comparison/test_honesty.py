@@ -141,8 +141,10 @@ def test_mcnemar_on_what_is_no_hit_is_refused_with_a_command_that_works(tmp_path
     ("claim", "better", "worse", "expected"),
     [
         ("superiority", 300, 0, Verdict.BETTER),
+        ("superiority", 5, 0, Verdict.BETTER_BUT_SMALL),
         ("superiority", 0, 300, Verdict.UNDECIDED),
         ("equivalence", 2, 2, Verdict.EQUIVALENT),
+        ("equivalence", 30, 0, Verdict.UNDECIDED),  # 0.015, beyond 2 % of 0.5
         ("equivalence", 300, 0, Verdict.UNDECIDED),
         ("non-inferiority", 40, 30, Verdict.NOT_WORSE),
         ("non-inferiority", 0, 300, Verdict.UNDECIDED),
@@ -157,6 +159,18 @@ def test_a_claim_is_shown_or_undecided(claim: Any, better: int, worse: int, expe
     assert contrast is not None
     assert contrast.verdict is expected
     assert claim in text.render(found)
+
+
+def test_twice_the_wish_needs_a_quarter_of_the_users(tmp_path: Path) -> None:
+    base = places(0.5)
+    make_run(tmp_path, "markov", base)
+    make_run(tmp_path, "ease", shifted(base, 300, 100))
+    needed = []
+    for wish in (None, 0.01, 0.02):
+        contrast = row(compared(tmp_path, baseline="markov", metrics=HR, wish=wish), "ease", "hr@10").contrast
+        assert contrast is not None
+        needed.append(contrast.users_needed)
+    assert needed[0] == needed[1] == pytest.approx(4 * (needed[2] or 0), rel=1e-3)
 
 
 def test_a_claim_and_another_first_test_are_refused() -> None:
@@ -201,8 +215,10 @@ def test_a_column_of_ones_own_slices_and_few_users_get_no_verdict(tmp_path: Path
     found = compare(find([tmp_path / "runs"]), Settings(slices=(f"{tmp_path / 'c.csv'}:country",), baseline="markov"))
     parts = {part.name: part for part in found.tables[0].slices}
     assert {name: part.n_users for name, part in parts.items()} == {"country large": 1900, "country small": 100}
-    verdicts = {name: part.rows[1].contrast.verdict for name, part in parts.items() if part.rows[1].contrast}
-    assert verdicts["country small"] is Verdict.TOO_FEW
+    judged = {name: part.rows[1].contrast for name, part in parts.items() if part.rows[1].contrast}
+    assert judged["country small"].verdict is Verdict.TOO_FEW
+    low, high = sorted(judged.values(), key=lambda contrast: contrast.p)  # both parts are one family
+    assert (low.p_adjusted, high.p_adjusted) == pytest.approx((2 * low.p, max(high.p, 2 * low.p)))
     whole = found.tables[0].row("ease", parse("ndcg@10")).score.mean
     weighted = sum(part.rows[1].score.mean * part.n_users for part in parts.values()) / 2000
     assert weighted == pytest.approx(whole)
@@ -250,6 +266,14 @@ def test_a_slice_that_cannot_be_had_is_refused(asked: str, words: str, tmp_path:
     assert words in error.value.fix
 
 
+def test_a_user_that_a_slice_file_has_twice_is_refused_however_it_is_written(tmp_path: Path) -> None:
+    make_run(tmp_path, "markov", places(0.1, n=2))
+    make_run(tmp_path, "ease", places(0.1, n=2))
+    (tmp_path / "c.csv").write_text("user,part\n1,a\n1.0,b\n2,a\n")
+    with pytest.raises(RecbenchError, match="user 1 stands there twice"):
+        compare(find([tmp_path]), Settings(slices=(f"{tmp_path / 'c.csv'}:part",)))
+
+
 def test_slices_of_the_dataset_are_those_of_the_protocol(tmp_path: Path, tiny_home: Path) -> None:
     from recbench.cli.app import run
 
@@ -262,6 +286,20 @@ def test_slices_of_the_dataset_are_those_of_the_protocol(tmp_path: Path, tiny_ho
         by[part.by] = by.get(part.by, 0) + part.n_users
     assert by == dict.fromkeys(("length", "popularity", "cold"), found.tables[0].n_users)
     assert "by length (users)" in markdown.render(found)
+
+
+def test_what_another_training_may_not_show_is_undecided_and_said_to_be_noise(tmp_path: Path) -> None:
+    base = places(0.1)
+    make_run(tmp_path, "markov", base)
+    make_run(tmp_path, "sasrec", base, seed=0)
+    make_run(tmp_path, "sasrec", shifted(base, 400), seed=1)  # hits 0.1 and 0.3: over users sure, over two runs not
+    found = compared(tmp_path, baseline="markov", metrics=HR)
+    contrast = row(found, "sasrec", "hr@10").contrast
+    assert contrast is not None
+    assert contrast.p_adjusted < 0.001
+    assert contrast.p_seeds_adjusted == pytest.approx(0.5, abs=0.01)  # t = 1 with one degree of freedom
+    assert contrast.verdict is Verdict.UNDECIDED
+    assert "It holds for other users, but may be training noise (p 0.5" in text.render(found, 400)
 
 
 def test_seeds_on_both_sides_give_an_interval_over_users_and_runs(tmp_path: Path) -> None:

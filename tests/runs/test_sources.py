@@ -216,6 +216,13 @@ def test_trec_runs_score_and_differ_as_ranx_says(tmp_path: Path) -> None:
         assert randomisation(d, resamples=4_000).p == pytest.approx(p, abs=4 * (0.5 / 4_000) ** 0.5), ours
 
 
+def test_counts_without_ties_have_none_among_unseen_items_either(tmp_path: Path) -> None:
+    counts = table().assign(above=lambda t: t["rank"] - 1, above_unseen=0).drop(columns="rank")
+    found = compare(read([write(tmp_path / "a.csv", counts)]), Settings(candidates="unseen")).tables[0]
+    assert [row.score.mean for row in found.rows] == [1.0] * 4
+    assert compare(read([tmp_path / "a.csv"])).tables[0].rows[0].score.mean < 1
+
+
 def sets(home: Path, target: str) -> tuple[Path, Path]:
     """A run folder, a table and a TREC run that rank the three targets of 60 users alike."""
     rng = np.random.default_rng(3)
