@@ -319,6 +319,28 @@ def test_seeds_on_both_sides_give_an_interval_over_users_and_runs(tmp_path: Path
     assert again.two_way == contrast.two_way  # a system more changes no interval of the others
 
 
+def test_every_interval_lies_about_the_mean_and_has_the_level_asked_for(tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(tmp_path, "sasrec", places(0.2, seed=seed), seed=seed)
+        make_run(tmp_path, "sasrec", places(0.4, seed=9 + seed), head="lares", seed=seed)
+    widths, visible = [], []
+    for alpha in (0.05, 0.32):
+        contrast = row(compared(tmp_path, alpha=alpha, resamples=999), "sasrec+lares").contrast
+        assert contrast is not None
+        assert contrast.bca is not None
+        assert contrast.two_way is not None
+        assert contrast.posterior is not None
+        found = [contrast.interval, contrast.bootstrap, contrast.bca, contrast.two_way, contrast.posterior.interval]
+        assert [interval.level for interval in found] == [1 - alpha] * 5
+        assert contrast.inner_interval.level == 1 - 2 * alpha
+        for interval in (*found, contrast.inner_interval):
+            assert 0.1 < interval.low < contrast.mean < interval.high < 0.3
+        widths.append([interval.high - interval.low for interval in (*found, contrast.inner_interval)])
+        visible.append(contrast.minimum_detectable)
+    assert all(wide > 1.5 * narrow for wide, narrow in zip(*widths, strict=True))
+    assert visible[0] > 1.2 * visible[1]
+
+
 GAINS = [0.0, 0.0, 0.0, 0.3, 0.5, 1.0]
 USERS = st.lists(st.tuples(*[st.sampled_from(GAINS)] * 3), min_size=2, max_size=40)
 QUICK = Settings(resamples=99, tests=("t", "randomisation", "wilcoxon", "sign"))
