@@ -14,6 +14,7 @@ from recbench.stats.counting_tests import sign_test, wilcoxon
 from recbench.stats.crossed import resampled_run_means, two_way_bootstrap
 from recbench.stats.intervals import bca, bootstrap_test, over_users_and_seeds, percentile, resampled_means
 from recbench.stats.paired import Differences, paired_t, randomisation, t_test
+from recbench.stats.power import minimum_detectable
 from tests.stats.shaped import samples, shape
 
 SIZES = (50, 1_000, 22_363)
@@ -59,6 +60,29 @@ def with_training_noise(repeats: int, runs: int, n: int = 2_000, tau: float = 0.
     return float(share[0]), float(share[1]), float(share[2])
 
 
+def few_runs(repeats: int, runs: int, other: int, noise: float) -> tuple[float, float]:
+    """How often t over users and runs rejects a true null, and how often it finds the smallest visible difference.
+
+    Args:
+        repeats: how many comparisons are drawn.
+        runs: of one system.
+        other: of the other; 0: deterministic.
+        noise: what training moves the mean of a run by, over what the draw of users moves the difference by.
+    """
+    rng = np.random.default_rng(7)
+    d = Differences(np.array([-0.2, 0.2]), np.array([11_181, 11_182]))
+    tau = noise * d.standard_error
+    error = np.sqrt(d.standard_error**2 + sum(tau**2 / n for n in (runs, other) if n))
+    found = np.zeros(2)
+    for _ in range(repeats):
+        ours, theirs = rng.normal(0, tau, runs), rng.normal(0, tau, other)
+        mean = rng.normal(0, d.standard_error) + ours.mean() - (theirs.mean() if other else 0.0)
+        spread = over_users_and_seeds(d, list(ours), list(theirs))
+        shifts = (0.0, minimum_detectable(error))
+        found += [t_test(mean + shift, spread.standard_error, spread.df).p < 0.05 for shift in shifts]
+    return float(found[0] / repeats), float(found[1] / repeats)
+
+
 def main(quick: bool = False) -> None:
     """Print the tables."""
     repeats = 300 if quick else 2_000
@@ -81,6 +105,12 @@ def main(quick: bool = False) -> None:
     print("\ntraining noise as large as that of users: users alone, t over users and runs, crossed bootstrap")
     for runs in (2, 3, 5, 10):
         print(f"{runs:>2} runs a system    ", *(f"{share:>8.1%}" for share in with_training_noise(repeats // 5, runs)))
+    print("\nt over users and runs: true null rejected, smallest visible difference found (80 % wanted)")
+    print("training noise over that of users", *(f"{noise:>17}" for noise in (1, 3)))
+    for runs, other in ((2, 2), (3, 3), (5, 5), (2, 0), (3, 0), (5, 0)):
+        cells = [few_runs(10 * repeats, runs, other, noise) for noise in (1, 3)]
+        against = f"{other} runs" if other else "deterministic"
+        print(f"{runs} runs against {against:<17}", *(f"{share:>8.1%}" for cell in cells for share in cell))
 
 
 if __name__ == "__main__":
