@@ -47,7 +47,10 @@ def test_five_datasets_are_tested_by_the_ranks_of_their_means(tmp_path: Path) ->
     ease = next(a for a in across.against if a.label == "ease")
     assert ease.z > 0
     assert ease.posterior.better > 0.95
-    assert ease.p <= ease.p_adjusted <= 1
+    columns = {label: scores[:, across.labels.index(label)] for label in across.labels}
+    assert ease.differences == pytest.approx(columns["ease"] / columns["popularity"] - 1)
+    low, high = sorted(across.against, key=lambda a: a.p)
+    assert (low.p_adjusted, high.p_adjusted) == pytest.approx((min(1, 2 * low.p), max(min(1, 2 * low.p), high.p)))
 
 
 def test_every_format_tells_the_ranks(tmp_path: Path) -> None:

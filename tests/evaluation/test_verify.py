@@ -102,6 +102,15 @@ def test_better_ranks_with_a_matching_hash_are_found_by_the_numbers_and_the_list
     assert {"test", "lists"} <= set(wrong(folder, tiny_home))
 
 
+def test_a_listed_target_cannot_have_fewer_rivals_than_its_place_says(folder: Path, tiny_home: Path) -> None:
+    frame, top = pd.read_parquet(folder / "users.parquet"), pd.read_parquet(folder / "topk.parquet")
+    listed = frame.merge(top.rename(columns={"item": "target"}), on=["user", "target"], how="left")["position"]
+    polished = (frame["split"] == "test") & (listed.to_numpy() > 20)
+    assert polished.any()
+    respoil(folder, frame.assign(above=frame["above"].where(~polished, 0), tied=frame["tied"].where(~polished, 0)))
+    assert wrong(folder, tiny_home)["lists"].startswith(f"{int(polished.sum())} of ")
+
+
 def test_left_out_users_are_found_by_the_targets(folder: Path, tiny_home: Path) -> None:
     frame = pd.read_parquet(folder / "users.parquet")
     respoil(folder, frame.drop(frame.index[frame["split"] == "test"][:3]))
