@@ -153,6 +153,14 @@ def test_disjoint_users_and_text_for_numbers_are_refused_with_what_they_share(tm
         compare(read([tmp_path]))
 
 
+@pytest.mark.parametrize("users", [[1, 2, 4], [1, 2]])
+def test_a_table_of_metrics_of_other_users_is_refused(users: list[int], tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", "markov", ranks([0, 1, 2]))
+    path = write(tmp_path / "a.csv", pd.DataFrame({"user": users, "ndcg@10": 0.5}))
+    with pytest.raises(RecbenchError, match="do not rank the same targets"):
+        compare(read([tmp_path / "runs", path], dataset="beauty"), Settings(metrics=(parse("ndcg@10"),)))
+
+
 def trec(folder: Path, seed: int) -> tuple[Path, Path]:
     """A run of 40 queries with lists of 30, and one to five relevant documents a query, some outside of the list."""
     rng, relevant = np.random.default_rng(seed), np.random.default_rng(0)
