@@ -29,6 +29,8 @@ class BadRow:
     """A sentence: what would be right."""
     fix: str = ""
     """What mends all such rows at once, where something does."""
+    n_lines: int = 1
+    """Lines that are lost with it: each counts as a bad row."""
 
 
 @dataclass(slots=True)
@@ -47,8 +49,8 @@ class BadRows:
         Raises:
             RecbenchError: it is one too many.
         """
-        self.n += 1
-        if self.n <= KEPT:
+        self.n += row.n_lines
+        if len(self.first) < KEPT:
             self.first.append(row)
         if self.n > self.limit:
             raise self._refusal(f"more than {self.limit:,} may be left out" if self.limit else "none may be left out")
@@ -73,10 +75,9 @@ class BadRows:
                 code=Exit.DATA,
             )
         listed = "; ".join(f"line {row.line:,} {row.what}" for row in self.first[:SHOWN])
-        more = f"; and {self.n - SHOWN:,} more" if self.n > SHOWN else ""
         return RecbenchError(
             f"{first.file} has too many bad rows: {limit}.",
-            why=f"{listed[:1].upper()}{listed[1:]}{more}. {first.why}",
+            why=f"{listed[:1].upper()}{listed[1:]}{self._more()}. {first.why}",
             fix=self._fix(),
             code=Exit.DATA,
         )
@@ -101,8 +102,11 @@ class BadRows:
         if not self.n:
             return ()
         listed = "; ".join(f"{row.file} line {row.line:,} {row.what}" for row in self.first[:SHOWN])
-        more = f"; and {self.n - SHOWN:,} more" if self.n > SHOWN else ""
-        return (f"{self.n:,} bad row{'s were' if self.n > 1 else ' was'} left out: {listed}{more}.",)
+        return (f"{self.n:,} bad row{'s were' if self.n > 1 else ' was'} left out: {listed}{self._more()}.",)
+
+    def _more(self) -> str:
+        more = self.n - sum(row.n_lines for row in self.first[:SHOWN])
+        return f"; and {more:,} more" if more else ""
 
 
 def parse_limit(text: str | None) -> BadRows:

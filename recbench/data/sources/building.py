@@ -24,6 +24,8 @@ WHYS = {
     "rating": "A rating is a number, or empty.",
     "timestamp": f"An event without a time has no place in its user's sequence. {RIGHT}",
 }
+NEVER = (b"\0", b"\n", b"\r")
+"""What no id holds: a file with an id a line, or a row, could not hold it."""
 BLANKS = (b" ", b"\t", b"\r", b"\n", b"\v", b"\f", b"\x1c", b"\x1d", b"\x1e", b"\x1f")
 Lines = range | np.ndarray
 """The line of each row of a batch, counted from 1."""
@@ -168,7 +170,7 @@ def _suspicious(ids: pa.Array) -> bool:
         return True
     buffer = ids.buffers()[2]
     data = b"" if buffer is None else buffer.to_pybytes()
-    if b"\0" in data:
+    if any(mark in data for mark in NEVER):
         return True
     blanks = not data.isascii() or any(blank in data for blank in BLANKS)
     return blanks and bool(pc.any(pc.utf8_is_space(ids)).as_py())
@@ -179,6 +181,8 @@ def _complaint(raw: str | None) -> str | None:
         return "no"
     if "\0" in raw:
         return UNREADABLE
+    if "\n" in raw or "\r" in raw:
+        return "a many-line"
     return "an endless" if len(raw) > LONGEST_ID else None
 
 

@@ -16,9 +16,8 @@ import pyarrow as pa
 from recbench.data.sources.bad import BadRow
 from recbench.data.sources.base import Events, Progress, Source
 from recbench.data.sources.building import Builder, Lines
-from recbench.data.sources.reading import Text, shown
+from recbench.data.sources.reading import Text, cut_line, shown
 from recbench.data.sources.records import UNREADABLE, UnreadableError, batches, parse
-from recbench.errors import Exit, RecbenchError
 
 Fields = Mapping[str, tuple[str, ...]]
 
@@ -142,14 +141,3 @@ def _encodable(text: str) -> bool:
 def has_field(head: bytes, key: bytes) -> bool:
     """Does the text name this field, in quotes of either kind?"""
     return re.search(rb"[\"']%b[\"']\s*:" % re.escape(key), head) is not None
-
-
-def cut_line(file: Any, number: int, line: bytes) -> RecbenchError:
-    """The error for a file that ends in the middle of a record. No number of bad rows excuses it."""
-    good = f"The last good line is {number - 1:,}." if number > 1 else "No line before it was good."
-    return RecbenchError(
-        f"Line {number:,} of {file} ends in the middle of a record: {shown(line)}",
-        why=f"It is the last line, and the file stops there. {good} Half a file would be another dataset.",
-        fix="The file was probably cut: get it again.",
-        code=Exit.DATA,
-    )

@@ -19,9 +19,8 @@ from recbench import columns
 from recbench.data.sources.bad import BadRow, BadRows
 from recbench.data.sources.base import Progress
 from recbench.data.sources.item_files import Described, reader_of
-from recbench.data.sources.json_events import cut_line
 from recbench.data.sources.places import File
-from recbench.data.sources.reading import head_of, shown
+from recbench.data.sources.reading import cut_line, head_of, shown
 from recbench.data.sources.records import UnreadableError, batches, parse
 from recbench.errors import Exit, RecbenchError
 

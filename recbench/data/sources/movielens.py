@@ -12,7 +12,7 @@ from typing import ClassVar, final
 from recbench.data.sources.base import Events, Progress, Source
 from recbench.data.sources.delimited import Layout, first_row, read_delimited
 from recbench.data.sources.places import File
-from recbench.data.sources.reading import blocks, head_of, text_stream
+from recbench.data.sources.reading import blocks, head_of
 from recbench.data.sources.siblings import sibling
 
 HEADER = ["userid", "movieid", "rating", "timestamp"]
@@ -41,10 +41,8 @@ class MovieLens(Source):
                 self.file, Layout(separator=",", header=cells, n_columns=4, place=PLACE), progress, self.bad
             )
         layout = Layout(separator="\t", header=None, n_columns=4, place=PLACE, quotes=False)
-        opened = None
-        if kind == "colons":
-            opened = text_stream(_tabs(blocks(self.file, progress)))
-        return read_delimited(self.file, layout, progress, self.bad, opened=opened)
+        content = _tabs(blocks(self.file, progress)) if kind == "colons" else None
+        return read_delimited(self.file, layout, progress, self.bad, content=content)
 
     def metadata(self) -> File | None:
         return next((found for name in MOVIES if (found := sibling(self.file, name))), None)

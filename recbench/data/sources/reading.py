@@ -137,3 +137,14 @@ def shown(line: bytes, width: int = 60) -> str:
     text = line[: 4 * width].decode("utf-8", errors="replace").strip()
     text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def cut_line(file: File, number: int, line: bytes) -> RecbenchError:
+    """The error for a file that ends in the middle of a record. No number of bad rows excuses it."""
+    good = f"The last good line is {number - 1:,}." if number > 1 else "No line before it was good."
+    return RecbenchError(
+        f"Line {number:,} of {file} ends in the middle of a record: {shown(line)}",
+        why=f"It is the last line, and the file stops there. {good} Half a file would be another dataset.",
+        fix="The file was probably cut: get it again.",
+        code=Exit.DATA,
+    )

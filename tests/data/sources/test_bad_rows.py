@@ -37,6 +37,7 @@ def some(n: int = 20, share: float | None = None) -> BadRows:
         (json.dumps(old("A", "B", 1, "great")), "holds 'great' as its rating", "A rating is a number"),
         (json.dumps(old("   ", "B", 1)), "has no user", "named by text"),
         (json.dumps(old("A" * 2000, "B", 1)), "has an endless user", "named by text"),
+        (json.dumps(old("A", "B\nC", 1)), "has a many-line item", "text without line breaks"),
         ('{"reviewerID": "A\\ud800", "asin": "B", "overall": 1, "unixReviewTime": 1}', "Line 2", ""),
     ],
 )
@@ -204,3 +205,53 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     error = refused(put(tmp_path, "r.csv", "user,item,item,x,x\na,b,c,d,e\n"), "table")
     assert "2 columns named 'item'" in error.what
     assert triples(read(put(tmp_path, "s.csv", "user,item,x,x\na,b,c,d\n"), "table"))
+
+
+def table_of(n: int, *, text: str = "fine", **lines: str) -> str:
+    """``n`` rows behind a header; line k is what ``linek`` says instead, counted as a file's lines are."""
+    held = ["user,item,timestamp,text", *(f"u{k % 9},i{k},{S + k},{text}" for k in range(n))]
+    for name, line in lines.items():
+        held[int(name.removeprefix("line")) - 1] = line
+    return "\n".join([*held, ""])
+
+
+def test_a_last_row_of_a_table_that_is_cut_is_damage_too(tmp_path: Path) -> None:
+    error = refused(put(tmp_path, "t.csv", table_of(2000)[:-20]), None, some(1000))
+    assert "Line 2,001 of" in error.what
+    assert "ends in the middle of a record: u1" in error.what
+    assert "The last good line is 2,000" in error.why
+    assert len(read(put(tmp_path, "s.csv", table_of(2000).rstrip()))) == 2000  # its line break alone may be missing
+    assert len(read(put(tmp_path, "r.csv", table_of(2000) + "u1\n"), None, some(1))) == 2000  # a bad row, not a cut
+
+
+@pytest.mark.parametrize("n", [30, 200_000])
+@pytest.mark.parametrize(
+    "line", ['u0,"i1,5,fine', '"u0,i1,5,fine', 'u0,i1,5,"fine', 'u0,i1,"5,fine'], ids=["item", "user", "text", "time"]
+)
+def test_a_quote_that_is_never_closed_takes_no_event_with_it(line: str, n: int, tmp_path: Path) -> None:
+    for at in (9, n - 9):
+        error = refused(put(tmp_path, "t.csv", table_of(n, **{f"line{at}": line})), None, some(1 << 40))
+        assert f"A quote that opens on line {at:,} of" in error.what
+        assert f"sed -n {at}p" in error.fix
+
+
+def test_a_quote_that_is_closed_lines_later_makes_no_id(tmp_path: Path) -> None:
+    text = table_of(2000, line9='u0,"i1,5,fine', line19='u0,"i2,6,fine')
+    assert "A quote that opens on line 9 of" in refused(put(tmp_path, "t.csv", text), None, some(1000)).what
+
+
+def test_a_bad_row_over_several_lines_counts_as_all_of_them(tmp_path: Path) -> None:
+    text = table_of(2000, line9='u0,"i1,5,fine', line19='u0",i2')
+    bad = some(11)
+    assert len(read(put(tmp_path, "t.csv", text), None, bad)) == 2000 - 11
+    assert (bad.facts()["count"], bad.first[0].line) == (11, 9)
+    assert "has 3 columns in place of 4, over 11 lines" in bad.notes()[0]
+    assert "more" not in bad.notes()[0]
+    assert "more than 10 may be left out" in refused(put(tmp_path, "t.csv", text), None, some(10)).what
+
+
+@pytest.mark.parametrize("n", [300, 300_000])
+def test_line_breaks_inside_quotes_are_text(n: int, tmp_path: Path) -> None:
+    events = read(put(tmp_path, "t.csv", table_of(n, text='"so,\n""good""\n"')))
+    assert (len(events), len(events.item_ids)) == (n, n)
+    assert events.notes == (f"{2 * n:,} line breaks in the source stand inside cells in quotes.",)
