@@ -9,11 +9,10 @@ import re
 from pathlib import Path
 from typing import ClassVar, final
 
-import numpy as np
-
 from recbench.data.sources.amazon import described_beside
 from recbench.data.sources.base import Events, Progress, Source
-from recbench.data.sources.delimited import Layout, first_row, read_delimited
+from recbench.data.sources.building import Builder
+from recbench.data.sources.delimited import Layout, add_delimited, first_row, read_delimited
 from recbench.data.sources.json_events import Fields, JsonEvents
 from recbench.data.sources.places import File, name_of
 from recbench.data.sources.reading import head_of
@@ -61,7 +60,7 @@ class Ratings2023(Source):
         return described_beside(self.file)
 
     def read(self, progress: Progress) -> Events:
-        return _read(self, self.file, COLUMNS, progress)
+        return read_delimited(self.file, _layout(self.file, COLUMNS), progress, self.bad)
 
 
 @final
@@ -89,8 +88,14 @@ class Split2023(Source):
         return parts | super().beside()
 
     def read(self, progress: Progress) -> Events:
-        parts = [_read(self, file, _header_of(file), progress) for file in self._parts().values()]
-        return _one_log(parts)
+        builder = Builder(self.file, self.bad)
+        sizes: list[str] = []
+        notes: list[str] = []
+        for part, file in self._parts().items():
+            before = len(builder)
+            notes += add_delimited(builder, file, _layout(file, _header_of(file)), progress, self.bad)
+            sizes.append(f"{len(builder) - before:,} {part}")
+        return builder.finish((f"An official split read as one log: {', '.join(sizes)} rows.", *notes))
 
     def _parts(self) -> dict[str, File]:
         """The three files, in order of time.
@@ -128,7 +133,12 @@ def _header_of(file: File) -> list[str]:
     return _header(head_of(file))
 
 
-def _read(source: Source, file: File, columns: list[str], progress: Progress) -> Events:
+def _layout(file: File, columns: list[str]) -> Layout:
+    """Of a file with these columns.
+
+    Raises:
+        RecbenchError: it does not begin with them, or they are not those of Amazon 2023.
+    """
     if columns[: len(COLUMNS)] != COLUMNS or _header_of(file) != columns:
         raise RecbenchError(
             f"{file} does not begin with the header of Amazon 2023.",
@@ -136,40 +146,4 @@ def _read(source: Source, file: File, columns: list[str], progress: Progress) ->
             fix="Name another --source-format, or --source-format table --columns user=...,item=...",
             code=Exit.DATA,
         )
-    layout = Layout(separator=",", header=columns, n_columns=len(columns), place=PLACE)
-    return read_delimited(file, layout, progress, source.bad)
-
-
-def _one_log(parts: list[Events]) -> Events:
-    """The events of several files behind one another, under one coding of ids."""
-    coded = []
-    for kind in ("user", "item"):
-        codes: dict[str, int] = {}
-        columns = []
-        for part in parts:
-            ids = [codes.setdefault(raw, len(codes)) for raw in getattr(part, f"{kind}_ids")]
-            columns.append(np.array(ids, dtype=np.int32)[getattr(part, kind)])
-        coded.append((np.concatenate(columns), list(codes)))
-    (user, user_ids), (item, item_ids) = coded
-    sizes = ", ".join(f"{len(events):,} {part}" for part, events in zip(PARTS, parts, strict=True))
-    units = {part.time_unit for part in parts}
-    if len(units) > 1:
-        raise RecbenchError(
-            "The three files of the split have times in different units.",
-            why=f"They are in {', '.join(sorted(map(str, units)))}.",
-            fix="Get the three files of one release.",
-            code=Exit.DATA,
-        )
-    return Events(
-        user=user,
-        item=item,
-        rating=np.concatenate([np.asarray(part.rating) for part in parts]),
-        timestamp=np.concatenate([np.asarray(part.timestamp) for part in parts]),
-        user_ids=user_ids,
-        item_ids=item_ids,
-        time_unit=parts[0].time_unit,
-        notes=(
-            f"An official split read as one log: {sizes} rows.",
-            *dict.fromkeys(note for part in parts for note in part.notes),
-        ),
-    )
+    return Layout(separator=",", header=columns, n_columns=len(columns), place=PLACE)

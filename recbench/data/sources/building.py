@@ -32,20 +32,27 @@ Lines = range | np.ndarray
 
 
 class Builder:
-    """Takes batches of columns and gives events. One for each file."""
+    """Takes batches of columns and gives events. One for each log: a file, or several behind one another."""
 
-    def __init__(self, file: File, bad: BadRows, header: Mapping[str, str] | None = None) -> None:
-        """``header``: role -> its name in the header of the file, to find header lines further down."""
+    def __init__(self, file: File, bad: BadRows) -> None:
         self._file = file
         self._bad = bad
-        self._header = header or {}
+        self._header: Mapping[str, str] = {}
         self._user, self._item, self._times = Coder(), Coder(), Times(file)
         self._ratings: Column | None = None
-        self._lines: list[tuple[int, Lines]] = []
+        self._lines: list[tuple[int, File, Lines]] = []
         self._rows = 0
         self._timed = False
         self.n_headers = 0
         """Header lines found further down."""
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def begin(self, file: File, header: Mapping[str, str]) -> None:
+        """What is added from here on stands in ``file``. ``header``: role -> its name there, to find header lines further down."""
+        self._file = file
+        self._header = header
 
     def add(self, columns: Mapping[str, pa.Array], lines: Lines) -> None:
         """Take a batch of columns by role: ids and what a file gives as text; times and ratings may be numbers.
@@ -79,7 +86,7 @@ class Builder:
             self._ratings.extend(rating if good is None else rating[good])
         if times is not None:
             self._times.keep(times if good is None else times[good])
-        self._lines.append((self._rows, lines))
+        self._lines.append((self._rows, self._file, lines))
         self._rows += len(lines)
 
     def _headers(self, ids: Mapping[str, _Ids]) -> np.ndarray:
@@ -109,9 +116,8 @@ class Builder:
         """
         timestamp, unit, unfit = self._times.settle() if self._timed else (None, None, {})
         for at in sorted(unfit):
-            self._bad.add(
-                BadRow(file=str(self._file), line=self._line(at), what=unfit[at], why="Such a time is no time of an event.")
-            )  # fmt: skip
+            file, line = self._place(at)
+            self._bad.add(BadRow(file=file, line=line, what=unfit[at], why="Such a time is no time of an event."))
         self._bad.check(self._rows + self._bad.n - len(unfit))
         good = None
         if unfit:
@@ -132,9 +138,10 @@ class Builder:
             notes=(*notes, *headers, *self._bad.notes()),
         )
 
-    def _line(self, row: int) -> int:
-        begin, lines = next((start, lines) for start, lines in reversed(self._lines) if start <= row)
-        return int(lines[row - begin])
+    def _place(self, row: int) -> tuple[str, int]:
+        """File and line of a row."""
+        begin, file, lines = next(held for held in reversed(self._lines) if held[0] <= row)
+        return str(file), int(lines[row - begin])
 
 
 class _Ids:

@@ -61,20 +61,35 @@ def read_delimited(
     """All rows as events. ``0205616461`` keeps its zero, ``5E10`` is no number.
 
     Args:
-        file: what to read, and the name that errors give.
         content: in blocks, where it is not the file's own.
+
+    Raises:
+        RecbenchError: as :func:`add_delimited`.
+    """
+    builder = Builder(file, bad)
+    return builder.finish((*notes, *add_delimited(builder, file, layout, progress, bad, content)))
+
+
+def add_delimited(
+    builder: Builder,
+    file: File,
+    layout: Layout,
+    progress: Progress,
+    bad: BadRows,
+    content: Iterator[bytes] | None = None,
+) -> tuple[str, ...]:
+    """All rows behind what the builder holds; says what a reader of the card should know.
 
     Raises:
         RecbenchError: a damaged file, a last row that is cut, a quote that is not closed, or too many rows with other columns,
             an empty id, a rating or time that is none.
     """
-    header = None if layout.header is None else {role: layout.header[at] for role, at in layout.place.items()}
-    builder = Builder(file, bad, header)
+    builder.begin(file, {role: layout.header[at] for role, at in layout.place.items()} if layout.header else {})
     ended = _Ended(blocks(file, progress) if content is None else content, layout)
     for columns, lines in _batches(file, layout, bad, ended):
         builder.add(columns, lines)
-    inside = f"{ended.n_inside:,} line breaks in the source stand inside cells in quotes."
-    return builder.finish((*notes, inside) if ended.n_inside > 0 else notes)
+    inside = ended.n_inside
+    return (f"{inside:,} line breaks in the source stand inside cells in quotes.",) if inside > 0 else ()
 
 
 class _Ended:

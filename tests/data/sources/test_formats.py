@@ -133,6 +133,25 @@ def test_a_split_without_one_of_its_parts_is_refused_by_that_parts_name(tmp_path
     assert "its name says which part it is" in refused(put(tmp_path, "X.csv", SPLIT["train"])).what
 
 
+def test_a_part_of_a_split_may_be_empty_and_bad_rows_are_a_share_of_all_parts(tmp_path: Path) -> None:
+    head, _, row = SPLIT["train"].partition("\n")
+    bad = [row.replace(UK, "") for _ in range(3)]
+    train = put(
+        tmp_path, "X.train.csv", "\n".join([head, *(row.replace(K, f"B{n:09}").strip() for n in range(400)), *bad])
+    )
+    put(tmp_path, "X.valid.csv", f"{head}\n")
+    put(tmp_path, "X.test.csv", SPLIT["test"] + bad[0])
+    events = read(train)
+    assert triples(events)[-1] == (UK, "B07KG1TWP5", MS + 2)
+    told, left_out = events.notes
+    assert told == "An official split read as one log: 400 train, 0 valid, 1 test rows."
+    assert left_out.startswith(f"4 bad rows were left out: {train} line 402 has no user; ")
+    put(tmp_path, "X.test.csv", SPLIT["test"] + bad[0] * 3)
+    assert "6 of 407 rows, and at most 1 % may be left out" in refused(train).what
+    put(tmp_path, "X.test.csv", SPLIT["test"].replace(str(MS + 2), "5"))
+    assert "more than one unit" in refused(train).what
+
+
 def test_yelps_repeats_stay_and_the_slice_of_2019_ends_as_published(tmp_path: Path) -> None:
     path = put(tmp_path, "review.json", YELP)
     card = prepare(
