@@ -216,10 +216,16 @@ def _item_cells(items: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _csv(dataset: Dataset) -> Iterator[bytes]:
-    """``user,item,rating,timestamp`` with raw ids, in source order: preparing it again gives the same sequences."""
-    events = dataset.interactions().sort_values(columns.ORIGINAL_ORDER, kind="stable")
+    """``user,item,rating,timestamp`` with raw ids. Preparing it again, as it is, gives the same sequences.
+
+    The rows stand in source order where that is so; else user by user, in the order of the sequences.
+    """
+    events, users = dataset.interactions(), dataset.users()
+    events = events.iloc[
+        _rows(events, users[columns.ORIGINAL_ORDER].to_numpy(), timed=dataset.card.time_unit is not None)
+    ]
     cells = {
-        columns.USER: _raw(dataset.users(), events[columns.USER]),
+        columns.USER: _raw(users, events[columns.USER]),
         columns.ITEM: _raw(dataset.items(), events[columns.ITEM]),
     }
     if events[columns.RATING].notna().any():
@@ -227,6 +233,23 @@ def _csv(dataset: Dataset) -> Iterator[bytes]:
     if dataset.card.time_unit is not None:
         cells[columns.TIMESTAMP] = _numbers(events[columns.TIMESTAMP].to_numpy())
     return _delimited(cells, ",")
+
+
+def _rows(events: pd.DataFrame, user_order: np.ndarray, *, timed: bool) -> np.ndarray:
+    """In which order events, sorted by user and then in sequence order, are read back as they are."""
+    user, order = events[columns.USER].to_numpy(), events[columns.ORIGINAL_ORDER].to_numpy()
+    first = starts(user)
+    in_order = (user[1:] != user[:-1]) | (order[1:] > order[:-1])
+    if timed:
+        time = events[columns.TIMESTAMP].to_numpy()
+        in_order |= time[1:] > time[:-1]
+    lines = np.argsort(user_order, kind="stable")
+    appear = np.argsort(
+        np.minimum.reduceat(order, first), kind="stable"
+    )  # a filter may have dropped a user's first event
+    if in_order.all() and (appear == lines).all():
+        return np.argsort(order, kind="stable")
+    return ranges(first[lines], np.diff(np.r_[first, len(user)])[lines])
 
 
 def _delimited(cells: dict[str, list[str]], separator: str) -> Iterator[bytes]:

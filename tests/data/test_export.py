@@ -148,3 +148,16 @@ def test_recbole_that_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RecbenchError, match="holds a tab"):
         export(open_dataset("tabs", tmp_path), "recbole", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("asked", [{}, {"min_rating": 3}, {"ties": "hash"}], ids=["whole", "filtered", "hash"])
+def test_a_csv_prepared_again_has_the_same_sequences(asked: dict[str, object], tmp_path: Path) -> None:
+    events = [
+        f"u{n % 5},i{7 * n % 11},{0 if n < 2 else 5},{n // 20}" for n in range(60)
+    ]  # two users lose their first event
+    (tmp_path / "raw.csv").write_text("\n".join(["user,item,rating,timestamp", *events, ""]))
+    card = prepare(Request(name="x", home=tmp_path, source=tmp_path / "raw.csv", core=0, **asked))  # type: ignore[arg-type]
+    export(open_dataset("x", tmp_path), "csv", tmp_path / "out.csv")
+    again = prepare(Request(name="again", home=tmp_path, source=tmp_path / "out.csv", core=0))
+    assert again.sequence_sha256 == card.sequence_sha256
+    assert (again.fingerprint == card.fingerprint) == (not asked)
