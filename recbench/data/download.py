@@ -8,13 +8,15 @@ user accepts it.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gzip
 import json
 import os
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -130,7 +132,10 @@ def fetch(
     job = _Fetch(card, target, names, accept_changed, progress, say, patience or Patience())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        return target if job.on_hand() else job.download()
+        if job.on_hand():
+            return target
+        with _alone(target, say) as waited:
+            return target if waited and job.on_hand() else job.download()
     except OSError as error:
         raise RecbenchError(
             f"The download of {card.name} cannot be kept in {target.parent}.",
@@ -169,6 +174,20 @@ def fetch_metadata(
         say=say,
         patience=patience,
     )
+
+
+@contextlib.contextmanager
+def _alone(target: Path, say: Callable[[str], None]) -> Iterator[bool]:
+    """Only one process fetches into a folder: two would write into one part. True where another one had to be waited for."""
+    with target.parent.with_name(f".{target.parent.name}.lock").open("w") as lock:
+        waited = False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = True
+            say(f"{target.parent} is being filled by another process; waiting for it.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield waited
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,10 +364,10 @@ def _wrong_kind(name: str, head: bytes) -> str | None:
 
 
 def _damage(name: str, path: Path) -> str | None:
-    """What is wrong inside a packed file, or None. gzip is read to the end of its last member, CRC and size too."""
+    """What is wrong inside a packed file, or None. gzip and zip are read to the end of their last member, CRC and size too."""
     suffix = Path(name).suffix.lower()
     if suffix == ".zip":
-        return None if zipfile.is_zipfile(path) else "the zip archive is cut off or damaged"
+        return _zip_damage(path)
     if suffix != ".gz":
         return None
     try:
@@ -360,3 +379,14 @@ def _damage(name: str, path: Path) -> str | None:
     except (gzip.BadGzipFile, zlib.error) as error:
         return f"the gzip file is damaged ({error})"
     return None
+
+
+def _zip_damage(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as packed:
+            bad = packed.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        return "the zip archive is cut off or damaged"
+    except (NotImplementedError, RuntimeError):
+        return None  # sound, as far as one can tell, but locked or packed otherwise: whoever reads it says so
+    return None if bad is None else f"{bad} in the zip archive is damaged"

@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -357,6 +358,19 @@ def test_a_damaged_gzip_never_becomes_the_file(server: Server, bench: Bench, bod
     assert not bench.lock.exists()
 
 
+def test_a_zip_that_is_damaged_inside_never_becomes_the_file(server: Server, bench: Bench) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ml/ratings.csv", random.Random(0).randbytes(20_000))
+    whole = packed.getvalue()
+    hole = whole[:9_000] + bytes(2_000) + whole[11_000:]  # its list of members, at the end, is sound
+    url = server.on("/ml.zip", file(hole), file(whole))
+    assert "ml/ratings.csv in the zip archive is damaged" in bench.refused(url).why
+    assert bench.files() == []
+    assert bench.fetch(url).read_bytes() == whole
+    assert "cut off or damaged" in bench.refused(server.on("/cut.zip", file(whole[:-30]))).why
+
+
 def test_a_gzip_of_several_members_is_whole(server: Server, bench: Bench) -> None:
     bench.fetch(server.on(PATH, file(BODY + OTHER)))
     assert bench.target.read_bytes() == BODY + OTHER
@@ -529,3 +543,24 @@ def test_a_published_md5_is_held_against_the_file(server: Server, bench: Bench) 
     error = bench.refused(url, md5="0" * 32)
     assert f"its md5 is {right}, published is {'0' * 32}" in error.why
     assert bench.fetch(url, md5=right).read_bytes() == BODY
+
+
+def test_two_who_want_a_file_at_once_fetch_it_once(server: Server, bench: Bench) -> None:
+    begun, waiting = threading.Event(), threading.Event()
+
+    def late(request: Any) -> None:
+        begun.set()
+        waiting.wait(5)
+        file(BODY)(request)
+
+    url = server.on(PATH, late, file(OTHER))
+    first = threading.Thread(target=bench.fetch, args=(url,))
+    first.start()
+    begun.wait(5)
+    card = DatasetCard(name="toy", format="amazon2014-reviews", urls=(url,))
+    said: list[str] = []
+    second = fetch(card, bench.home, say=lambda line: (said.append(line), waiting.set())[0])
+    first.join()
+    assert second.read_bytes() == BODY
+    assert len(server.asked) == 1
+    assert said == [f"{bench.folder} is being filled by another process; waiting for it."]
