@@ -72,7 +72,7 @@ class DatasetCard:
     """Of that file as downloaded; ``sha256_confirmed`` is about both."""
     metadata_bytes: int | None = None
     core: int | None = None
-    """The k of the k-core that the published counts hold for."""
+    """The k of the k-core that the published counts hold for, 0 for none; None: nothing is published, so the default."""
     counts: Counts | None = None
     """Published counts after preparation with ``core``."""
     sequence_sha256: str | None = None
@@ -258,6 +258,11 @@ def _whole(value: Any) -> str | None:
     return None if good else "It must be a whole number above 0."
 
 
+def _core(value: Any) -> str | None:
+    good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return None if good else "It must be a whole number, 0 for no k-core."
+
+
 def _hash(value: Any) -> str | None:
     good = isinstance(value, str) and HEX.fullmatch(value)
     return None if good else "A sha256 is 64 characters from 0-9 and a-f."
@@ -324,6 +329,6 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "since": _moment,
     "until": _moment,
     "bytes": _whole,
-    "core": _whole,
+    "core": _core,
     "counts": _counts,
 }

@@ -159,8 +159,9 @@ def test_a_card_without_a_format_is_told_the_formats(tmp_path: Path) -> None:
         ('urls = ["https:///a.csv"]', "not the http(s) address"),
         ('sha256 = "ABC"', "64 characters"),
         ("bytes = 0", "whole number above 0"),
-        ("core = true", "whole number above 0"),
-        ("core = 5.0", "whole number above 0"),
+        ("core = true", "whole number, 0 for no k-core"),
+        ("core = 5.0", "whole number, 0 for no k-core"),
+        ("core = -1", "whole number, 0 for no k-core"),
         ('sha256_confirmed = "no"', "true or false"),
         ("counts = { users = 1, items = 2 }", "users, items, interactions"),
         ("counts = { users = 1, items = 2, interactions = -3 }", "interactions: It must be a whole number"),
@@ -266,6 +267,11 @@ def test_yelp_has_no_address_but_a_way_to_get_it_and_the_published_slice(tmp_pat
 def test_a_bad_value_of_the_newer_keys_is_refused_too(tmp_path: Path, line: str, reason: str) -> None:
     write(tmp_path, "shop", f'{line}\nformat = "table"')
     assert reason in refused(tmp_path, "shop").why
+
+
+def test_a_card_of_ones_own_may_want_no_core(tmp_path: Path) -> None:
+    write(tmp_path, "shop", 'format = "table"\ncore = 0\n')
+    assert found(tmp_path, "shop").core == 0
 
 
 def test_a_card_of_ones_own_sets_window_and_duplicates_of_its_preparation(tmp_path: Path) -> None:
