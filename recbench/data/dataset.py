@@ -66,7 +66,8 @@ class Queries:
     histories: Histories
     targets: np.ndarray
     times: np.ndarray | None = None
-    """When each target happened, in seconds; what asks for a recommendation at a known moment may use it."""
+    """When each row is asked, in seconds: at its target, or where the targets of a user are one question, at the first event of
+    the window. What asks for a recommendation at a known moment may use it."""
     together: bool = False
 
     def __len__(self) -> int:
@@ -163,7 +164,10 @@ class Dataset:
             from recbench.data.again import same  # needs what reads datasets
 
             raise RecbenchError(
-                f"{path} cannot be read.", why=str(error), fix=same(self.card, self.folder), code=Exit.DATA
+                f"{path} cannot be read.",
+                why=str(error) if path.exists() else "It is not there.",
+                fix=same(self.card, self.folder),
+                code=Exit.DATA,
             ) from error
 
     def _events(self, part: str) -> dict[str, np.ndarray]:
@@ -210,7 +214,7 @@ def queries_of(
     asked = Histories(
         histories.users[row], histories.items, histories.times, histories.starts[row], stops.astype(np.int64)
     )
-    times = None if histories.times is None else histories.times[targets]
+    times = None if histories.times is None else histories.times[stops]
     return Queries(split, asked, histories.items[targets], times, together)
 
 

@@ -103,6 +103,8 @@ def test_the_queries_of_a_user_are_successive_or_one_set(home: Path) -> None:
         rows = np.flatnonzero(together.histories.users == user)
         assert len({together.histories.row(r).tobytes() for r in rows}) == 1
         assert len(set(together.targets[rows].tolist())) == len(rows)
+        assert together.times is not None
+        assert len(set(together.times[rows].tolist())) == 1  # one question has one moment, whatever is asked for
         last = max(np.flatnonzero(successive.histories.users == user), key=lambda r: successive.histories.lengths[r])
         longest = [*successive.histories.row(last), successive.targets[last]]
         assert set(longest[together.histories.lengths[rows[0]] :]) == set(together.targets[rows].tolist())
