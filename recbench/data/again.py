@@ -54,6 +54,8 @@ def _source(card: Card, home: Path) -> Iterator[str]:
     described = source.get("metadata", {})
     if "path" in described and "urls" not in described:
         yield from ("--metadata", described["path"])
+    if source.get("no_metadata"):
+        yield "--no-metadata"
 
 
 def _filters(card: Card, home: Path) -> Iterator[str]:

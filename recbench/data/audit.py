@@ -84,7 +84,8 @@ def warnings(facts: dict[str, Any]) -> list[str]:
             "this source is probably sorted by item, not by time, and its order means nothing."
         )
     if facts["users_with_fewer_than_3_events"]:
-        found.append(f"{facts['users_with_fewer_than_3_events']:,} users have fewer than 3 events.")
+        short = facts["users_with_fewer_than_3_events"]
+        found.append(f"{short:,} user{' has' if short == 1 else 's have'} fewer than 3 events.")
     return found
 
 

@@ -384,6 +384,8 @@ def _source_facts(
         facts["urls"] = list(known.urls)
     if request.options:
         facts["options"] = dict(request.options)
+    if request.no_metadata:
+        facts["no_metadata"] = True
     return facts
 
 

@@ -58,6 +58,17 @@ def test_the_command_for_a_damaged_dataset_makes_the_same_one_again(options: lis
     assert after.source["bad_rows"] == before.source["bad_rows"]
 
 
+def test_a_dataset_without_metadata_is_made_without_it_again(tmp_path: Path) -> None:
+    source = raw(tmp_path)
+    asked = ["--source", str(source), *OPTIONS, "--no-metadata", "--datasets", str(tmp_path), "--quiet"]
+    assert run(["prepare", "mine", *asked]) == 0
+    (tmp_path / "mine" / "train.parquet").unlink()
+    with pytest.raises(RecbenchError) as error:
+        Dataset(tmp_path / "mine").training()
+    assert error.value.why == "It is not there."
+    assert " --no-metadata " in error.value.fix
+
+
 def test_a_source_that_is_gone_is_named_before_the_command(tmp_path: Path) -> None:
     source = raw(tmp_path)
     assert run(["prepare", "mine", "--source", str(source), *OPTIONS, "--datasets", str(tmp_path), "--quiet"]) == 0
