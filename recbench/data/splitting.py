@@ -93,7 +93,7 @@ def split(plan: Plan, user: np.ndarray, item: np.ndarray, time: np.ndarray | Non
         raise RecbenchError(
             "A temporal split needs times.",
             why="The source has none, only an order within each user.",
-            fix="--split leave-one-out",
+            fix="--split leave-one-out, or name the column: --columns ...,timestamp=...",
         )
     else:
         made = temporal(plan, user, item, time, unit or "s")

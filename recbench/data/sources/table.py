@@ -172,8 +172,11 @@ def _wrong_columns(path: File, cells: list[str], what: str, fix: str | None) -> 
 
 def _said(cells: list[str], place: dict[str, int], header: bool) -> tuple[str, ...]:
     named = [f"{role} = {cells[at] if header else f'column {at + 1}'}" for role, at in place.items()]
-    return (
-        ()
-        if header and all(cells[at] == role for role, at in place.items())
-        else (f"Columns read: {', '.join(named)}.",)
-    )
+    plainly = header and all(cells[at] == role for role, at in place.items())
+    said = [] if plainly else [f"Columns read: {', '.join(named)}."]
+    time = next((cell for cell in cells if header and _plain(cell) in KNOWN["timestamp"]), None)
+    if time is not None and "timestamp" not in place:
+        said.append(
+            f"Column {time} is not read: rows are taken to be in order. As their time: --columns ...,timestamp={time}"
+        )
+    return tuple(said)

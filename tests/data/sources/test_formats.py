@@ -113,6 +113,15 @@ SPLIT = {
 }
 
 
+def test_times_that_are_there_and_not_named_are_told_of(tmp_path: Path) -> None:
+    path = put(tmp_path, "t.csv", "user,item,date\nu,i,2014-01-02\nu,j,2014-01-01\n")
+    events = read(path, columns={"user": "user", "item": "item"})
+    assert events.timestamp is None
+    assert "Column date is not read" in events.notes[-1]
+    assert "timestamp=date" in events.notes[-1]
+    assert "not read" not in str(read(path).notes)
+
+
 @pytest.mark.parametrize("given", ["train", "valid", "test", ""])
 def test_an_official_split_is_one_log_whichever_part_is_named(given: str, tmp_path: Path) -> None:
     for part, content in SPLIT.items():
