@@ -19,6 +19,7 @@ from recbench.errors import Exit, RecbenchError
 MILLISECONDS_FROM = 1e11
 """As seconds this is the year 5138, as milliseconds March 1973: nobody's log is in between."""
 TOO_FINE_FROM = 1e14
+DAYS_AS_NUMBERS = (19_700_101, 21_001_231)
 TOLERANCE = 86_400
 """Seconds that a time may lie ahead of this machine's clock: time zones, and clocks that go wrong."""
 RIGHT = "A time is a number of seconds or milliseconds since 1970, or ISO text such as 2014-05-13T08:30:00Z."
@@ -82,6 +83,12 @@ class Times:
 
     def _unit(self, values: np.ndarray) -> tuple[np.ndarray, str]:
         if not len(values) or max(-int(values.min()), int(values.max())) < MILLISECONDS_FROM:
+            if _days_as_numbers(values):
+                raise self._error(
+                    "the times are dates written as numbers",
+                    f"{values[0]:.0f} would be {values[0] / 86_400:.0f} days after the beginning of 1970. {RIGHT}",
+                    "Write 20140513 as 2014-05-13.",
+                )
             return _in_seconds(values)
         size = np.abs(values)
         if (size >= TOO_FINE_FROM).any():
@@ -131,6 +138,14 @@ def _in_seconds(values: np.ndarray) -> tuple[np.ndarray, str]:
     if values.dtype.kind == "f" and (values % 1).any():
         return np.round(values * 1000).astype(np.int64), "ms"
     return values.astype(np.int64, copy=False), "s"
+
+
+def _days_as_numbers(values: np.ndarray) -> bool:
+    """Are all of them like 20140513? As seconds these would be two weeks of August 1970."""
+    if values.min() < DAYS_AS_NUMBERS[0] or values.max() > DAYS_AS_NUMBERS[1]:
+        return False
+    month, day = values // 100 % 100, values % 100
+    return bool(((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all())
 
 
 def _out_of_bounds(values: np.ndarray, per_second: int) -> Bad:

@@ -44,6 +44,7 @@ def settled(*batches: list[object]) -> tuple[list[int], str]:
         (["2014-05-13T10:30:00+02:00"], [1_399_969_800], "s"),
         (["2014-05-13T08:30:00.250Z"], [1_399_969_800_250], "ms"),
         (["1", "2", "3"], [1, 2, 3], "s"),
+        (["20140513", "20141301"], [20_140_513, 20_141_301], "s"),
     ],
 )
 def test_times_of_any_writing_get_one_unit(texts: list[object], values: list[int], unit: str) -> None:
@@ -65,6 +66,7 @@ def test_a_date_means_the_same_as_its_seconds(moments: list[datetime]) -> None:
         (("1400000000", "1400000000000"), "1400000000 looks like seconds, 1400000000000 like milliseconds"),
         (("1400000000", "2014-05-13"), "1400000000 is a number, 2014-05-13 a date"),
         (("1400000000000000", "1400000000000001"), "microseconds or nanoseconds"),
+        (("20140513", "20150101"), "20140513 would be 233 days after the beginning of 1970"),
     ],
 )
 def test_a_column_in_two_units_is_refused(times: tuple[str, ...], words: str, tmp_path: Path) -> None:
