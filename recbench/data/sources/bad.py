@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from recbench.errors import Exit, RecbenchError
@@ -98,10 +99,10 @@ class BadRows:
         return {"count": self.n, "limit": self.limit, "share": self.share, "first": listed}
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences for whoever reads the card; none where every row was good."""
+        """Sentences for whoever reads the card; none where every row was good. Where a file lay is nobody's business."""
         if not self.n:
             return ()
-        listed = "; ".join(f"{row.file} line {row.line:,} {row.what}" for row in self.first[:SHOWN])
+        listed = "; ".join(f"{PurePath(row.file).name} line {row.line:,} {row.what}" for row in self.first[:SHOWN])
         return (f"{self.n:,} bad row{'s were' if self.n > 1 else ' was'} left out: {listed}{self._more()}.",)
 
     def _more(self) -> str:

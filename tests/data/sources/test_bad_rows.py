@@ -125,7 +125,8 @@ def test_a_large_file_may_have_ten_bad_rows_and_no_more(tmp_path: Path) -> None:
     assert card.steps[0].interactions == 2000
     assert card.source["bad_rows"]["count"] == 10
     assert card.source["bad_rows"]["first"][0] == {"file": str(ten), "line": 2001, "what": "has no reviewerID"}
-    assert any("10 bad rows were left out" in note and "line 2,001" in note for note in card.notes)
+    assert any("10 bad rows were left out: ten line 2,001 has no reviewerID; ten line" in note for note in card.notes)
+    assert str(tmp_path) not in (tmp_path / "x" / "README.md").read_text()
     assert Card.read(tmp_path / "x").source["bad_rows"]["count"] == 10
     error = refused(put(tmp_path, "eleven", GOOD + "{}\n" * 11))
     assert "too many bad rows: more than 10 may be left out" in error.what

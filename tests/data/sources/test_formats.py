@@ -154,7 +154,7 @@ def test_a_part_of_a_split_may_be_empty_and_bad_rows_are_a_share_of_all_parts(tm
     assert triples(events)[-1] == (UK, "B07KG1TWP5", MS + 2)
     told, left_out = events.notes
     assert told == "An official split read as one log: 400 train, 0 valid, 1 test rows."
-    assert left_out.startswith(f"4 bad rows were left out: {train} line 402 has no user; ")
+    assert left_out.startswith("4 bad rows were left out: X.train.csv line 402 has no user; ")
     put(tmp_path, "X.test.csv", SPLIT["test"] + bad[0] * 3)
     assert "6 of 407 rows, and at most 1 % may be left out" in refused(train).what
     put(tmp_path, "X.test.csv", SPLIT["test"].replace(str(MS + 2), "5"))
