@@ -145,7 +145,8 @@ def _grid(time: np.ndarray, longest: int) -> int:
 def _recbole(dataset: Dataset, folder: Path) -> tuple[str, ...]:
     """``<name>.inter`` and, where there is metadata, ``<name>.item`` with RecBole's typed headers."""
     events, users, items = dataset.interactions(), dataset.users(), dataset.items()
-    _refuse_tabs([*users[columns.RAW_ID], *items[columns.RAW_ID]])
+    why = "RecBole files are tab-separated and know no quotes."
+    _refuse([*users[columns.RAW_ID], *items[columns.RAW_ID]], "\t\n", "a tab or a line end", why)
     folder.mkdir(parents=True, exist_ok=True)
     timed = dataset.card.time_unit is not None
     times = events[columns.TIMESTAMP].to_numpy() if timed else None
@@ -175,10 +176,11 @@ def _amazon2023(dataset: Dataset, folder: Path) -> tuple[str, ...]:
 
     Users in the order of the source, their events oldest first, each with all that its user did before.
     """
+    events, users, items = dataset.interactions(), dataset.users(), dataset.items()
+    _refuse([*items[columns.RAW_ID]], " ", "a blank", "A history is a list of items with blanks between them.")
     folder.mkdir(parents=True, exist_ok=True)
-    events, users = dataset.interactions(), dataset.users()
     part = dataset.events().part
-    raw_user, raw_item = _raw(users, events[columns.USER]), _raw(dataset.items(), events[columns.ITEM])
+    raw_user, raw_item = _raw(users, events[columns.USER]), _raw(items, events[columns.ITEM])
     rating = _numbers(events[columns.RATING].to_numpy())
     timed = dataset.card.time_unit is not None
     time = _numbers(events[columns.TIMESTAMP].to_numpy()) if timed else [""] * len(events)
@@ -286,15 +288,11 @@ def _one_line(text: object) -> str:
     return re.sub(r"\s+", " ", text).strip() if isinstance(text, str) else ""
 
 
-def _refuse_tabs(ids: list[str]) -> None:
+def _refuse(ids: list[str], marks: str, named: str, why: str) -> None:
+    """Refuse ids that the format could not hold."""
     for raw in ids:
-        if "\t" in raw or "\n" in raw:
-            raise RecbenchError(
-                f"The id {raw!r} holds a tab or a line end.",
-                why="RecBole files are tab-separated and know no quotes.",
-                fix="--format csv",
-                code=Exit.DATA,
-            )
+        if any(mark in raw for mark in marks):
+            raise RecbenchError(f"The id {raw!r} holds {named}.", why=why, fix="--format csv", code=Exit.DATA)
 
 
 def _whole(path: Path, chunks: Iterator[bytes]) -> tuple[str, ...]:

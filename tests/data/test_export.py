@@ -141,6 +141,16 @@ def test_ids_with_commas_and_quotes_survive_the_amazon_format(tmp_path: Path) ->
     assert np.isnan(test["rating"]).all()
 
 
+def test_items_whose_ids_hold_blanks_have_no_amazon_history(tmp_path: Path) -> None:
+    rows = [f"u {u},i {i},{i}" for u in range(3) for i in range(4)]
+    (tmp_path / "raw.csv").write_text("\n".join(["user,item,timestamp", *rows, ""]))
+    prepare(Request(name="blanks", home=tmp_path, source=tmp_path / "raw.csv", core=0))
+    with pytest.raises(RecbenchError, match=r"The id 'i \d' holds a blank") as error:
+        export(open_dataset("blanks", tmp_path), "amazon2023", tmp_path / "out")
+    assert error.value.fix == "--format csv"
+    assert not (tmp_path / "out").exists()
+
+
 def test_recbole_that_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
     rows = [f'"u\t{u}",i{i},{i}' for u in range(3) for i in range(4)]
     (tmp_path / "raw.csv").write_text("\n".join(["user,item,timestamp", *rows, ""]))
