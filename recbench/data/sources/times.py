@@ -142,7 +142,7 @@ def _in_seconds(values: np.ndarray) -> tuple[np.ndarray, str]:
 
 def _days_as_numbers(values: np.ndarray) -> bool:
     """Are all of them like 20140513? As seconds these would be two weeks of August 1970."""
-    if values.min() < DAYS_AS_NUMBERS[0] or values.max() > DAYS_AS_NUMBERS[1]:
+    if not len(values) or values.min() < DAYS_AS_NUMBERS[0] or values.max() > DAYS_AS_NUMBERS[1]:
         return False
     month, day = values // 100 % 100, values % 100
     return bool(((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all())
