@@ -16,6 +16,8 @@ import numpy as np
 EPOCH = 1_577_836_800
 """First second of 2020, UTC: no event is earlier."""
 DAY = 86_400
+MOST_LOYAL = 1_000_000
+"""Beyond, what is left of a leaf once its favoured items are gone would be lost in rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,12 @@ class Settings:
         if not 0 < self.distraction < 1:
             raise ValueError(
                 f"distraction is {self.distraction}; it must lie between 0 and 1, so that any item can come"
+            )
+        if not self.loyalty <= MOST_LOYAL:
+            raise ValueError(f"loyalty is {self.loyalty}; it must be at most {MOST_LOYAL:,}")
+        if not _zipf(self.zipf, self.items_per_leaf).all():
+            raise ValueError(
+                f"zipf is {self.zipf}; the last of the {self.items_per_leaf} items of a leaf would never come"
             )
         if self.follow > 1 or self.repeat + self.skip >= 1:
             raise ValueError(f"follow {self.follow} must be at most 1, repeat {self.repeat} + skip {self.skip} below 1")
@@ -144,8 +152,7 @@ def generate(settings: Settings) -> tuple[World, Sequences]:
 def build_world(settings: Settings, rng: np.random.Generator) -> World:
     """A world drawn at random."""
     s, n_intents = settings, settings.families * settings.variants
-    rank = np.arange(1, s.items_per_leaf + 1, dtype=np.float64)
-    zipf_N = np.round(rank**-s.zipf, 12)  # rounded: the last bit of a power differs between machines
+    zipf_N = _zipf(s.zipf, s.items_per_leaf)
     brand_CN = np.stack([_permutation(s.items_per_leaf, rng) % s.brands for _ in range(s.leaves)])
     favoured_GCN = brand_CN % s.tastes == np.arange(s.tastes)[:, None, None]
     return World(
@@ -239,6 +246,11 @@ def _draw_times(s: Settings, rng: np.random.Generator) -> np.ndarray:
     gap_RT = 1 + (u_RT * u_RT * u_RT * 30 * DAY).astype(np.int64)
     gap_RT[:, 0] = (u_RT[:, 0] * 730 * DAY).astype(np.int64)
     return EPOCH + np.cumsum(gap_RT, axis=1)
+
+
+def _zipf(exponent: float, n: int) -> np.ndarray:
+    """Weights by rank, rounded: the last bit of a power differs between machines."""
+    return np.round(np.arange(1, n + 1, dtype=np.float64) ** -exponent, 12)
 
 
 def _permutation(n: int, rng: np.random.Generator) -> np.ndarray:

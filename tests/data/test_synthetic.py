@@ -1,6 +1,7 @@
 """The generator: reproducible, as documented, and nothing in it betrays the answer."""
 
 import hashlib
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -89,6 +90,10 @@ def test_length_says_nothing_of_the_items() -> None:
     [
         ("users", 0),
         ("distraction", 0.0),
+        ("loyalty", math.inf),
+        ("loyalty", 1e308),
+        ("zipf", math.inf),
+        ("zipf", 50.0),
         ("distraction", 1.0),
         ("repeat", 1.0),
         ("follow", 1.5),
