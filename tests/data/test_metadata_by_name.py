@@ -184,3 +184,11 @@ def test_every_amazon_category_has_an_address_of_its_metadata(tmp_path: Path) ->
         assert names == {f"meta_{category}"}
         assert all(url.startswith("https://") for url in card.metadata_urls)
     assert catalog.require("beauty", tmp_path).metadata_bytes == 99_156_148
+
+
+def test_the_file_beside_may_stand_there_packed_too(tmp_path: Path) -> None:
+    for name in ("meta_Toy.json", "meta_Toy.json.gz"):
+        (tmp_path / name).touch()
+    assert described_beside(tmp_path / "reviews_Toy_5.json.gz") == tmp_path / "meta_Toy.json"
+    (tmp_path / "meta_Toy.jsonl.gz").touch()  # that of another edition
+    assert described_beside(tmp_path / "reviews_Toy_5.json.gz") is None
