@@ -117,7 +117,7 @@ def _stands_for(files: Sequence[File], source_format: str | None) -> File | None
 
 
 def check_readable(path: Path, option: str = "--source") -> None:
-    """Refuse what cannot be read at all: a missing path, a folder, an empty file."""
+    """Refuse what cannot be read at all: a missing path, a folder, a pipe, an empty file."""
     if path.is_dir():
         inside = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in path.iterdir())
         listed = ", ".join(inside[:6]) + (f" and {len(inside) - 6} more" if len(inside) > 6 else "")
@@ -134,6 +134,13 @@ def check_readable(path: Path, option: str = "--source") -> None:
             f"There is no file {path}.",
             why=f"{path.parent} holds: {near}." if near else f"The folder {path.parent} is not there or is empty.",
             fix=f"{option} PATH of a file that exists",
+            code=Exit.DATA,
+        )
+    if not path.is_file():
+        raise RecbenchError(
+            f"{path} is a pipe or a device.",
+            why="It is read more than once: to find its format, to hash it, and for what it holds.",
+            fix=f"Save it to a file, then {option} FILE",
             code=Exit.DATA,
         )
     try:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -318,9 +319,14 @@ def test_bad_files_are_refused_with_their_name_and_nothing_is_written(
     assert words in f"{error.what} {error.why}"
 
 
-def test_a_folder_or_an_absent_file_as_source_is_refused(tmp_path: Path) -> None:
+def test_a_folder_a_pipe_or_an_absent_file_as_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
-    for source, words in ((tmp_path / "raw", "is a folder"), (tmp_path / "none.gz", "no file")):
+    os.mkfifo(tmp_path / "pipe")
+    for source, words in (
+        (tmp_path / "raw", "is a folder"),
+        (tmp_path / "none.gz", "no file"),
+        (tmp_path / "pipe", "is a pipe"),
+    ):
         with pytest.raises(RecbenchError, match=words) as error:
             prepare(Request(name="x", home=tmp_path, source=source))
         assert error.value.code == Exit.DATA
