@@ -47,7 +47,7 @@ def compare(
         for told in (*comparison.warnings, *[text for table in comparison.tables for text in table.warnings]):
             render.warn(told)
     if output is None:
-        render.out.print(text.rstrip("\n"), markup=False, emoji=False)
+        render.out.print(text.rstrip("\n"), markup=False)
     else:
         write_result(output, text)
         if not quiet:

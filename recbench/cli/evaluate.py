@@ -94,7 +94,7 @@ def evaluate(
         told = f"{differing or users} ranks {'differ from' if differing else 'equal'} the stored ones."
         if differing is None:
             told = f"{run / 'users.parquet'} was not there and is written again."
-        render.out.print(f"{users} users ranked in {render.duration(ranks.seconds)}; {told}", markup=False, emoji=False)
+        render.out.print(f"{users} users ranked in {render.duration(ranks.seconds)}; {told}", markup=False)
     if differing:
         raise RecbenchError(
             f"{differing} of the ranks differ from {run / 'users.parquet'}.",

@@ -18,8 +18,8 @@ from rich.table import Table
 from recbench.data import describe
 from recbench.errors import RecbenchError
 
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 count = describe.count
 HASH = re.compile("[0-9a-f]{64}")

@@ -132,6 +132,6 @@ def _of_check(check: Check) -> dict[str, Any]:
 
 def _show(folder: str, rows: list[tuple[str, bool | None, str]]) -> None:
     width = max(len(what) for what, _, _ in rows)
-    render.out.print(folder, markup=False, emoji=False)
+    render.out.print(folder, markup=False)
     for what, holds, told in rows:
-        render.out.print(f"  {what:<{width}}  {_WORDS[holds]:<11}  {told}", markup=False, emoji=False)
+        render.out.print(f"  {what:<{width}}  {_WORDS[holds]:<11}  {told}", markup=False)

@@ -63,7 +63,7 @@ def _table(table: Table, settings: Settings) -> str:
     primary = settings.metrics[0]
     first = table.on(primary)
     several = len({row.contrast.against for row in first if row.contrast}) > 1
-    level = words.setting(1 - settings.alpha)
+    level = words.chosen(1 - settings.alpha)
     heads = ["system", "seeds", *(["against"] if several else []), *(m.label for m in settings.metrics)]
     heads += [f"difference [{level} CI]", "p"]
     columns = [[escape(row.system.label) for row in first], [words.seeds(row).replace("-", "--") for row in first]]
@@ -109,7 +109,7 @@ def _caption(table: Table, settings: Settings) -> list[str]:
     if verdicts & {Verdict.WORSE, Verdict.WORSE_BUT_SMALL}:
         lines.append("+: decided, and worse.")
     if Verdict.EQUIVALENT in verdicts:
-        lines.append(f"~: equivalent, within +-{words.setting(settings.rope)} of the control.")
+        lines.append(f"~: equivalent, within +-{words.chosen(settings.rope)} of the control.")
     return lines
 
 
@@ -129,7 +129,7 @@ def _ranks(across: Across, settings: Settings) -> str:
         (escape(label), *(f"{ranks[i]:.1f}" for ranks in across.ranks), _marked(f"{across.mean_ranks[i]:.2f}", best[i]))
         for i, label in enumerate(across.labels)
     ]
-    level = _words(words.setting(settings.alpha))
+    level = _words(words.chosen(settings.alpha))
     caption = (
         f"Ranks by {_words(across.metric.label)} over {len(across.datasets)} datasets, 1 is best. "
         f"{_friedman(across)}"
@@ -175,7 +175,9 @@ def _environment(
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"{' & '.join(cells)} \\\\"
+    r"""A row. What ends the line before would take a ``[`` or ``*`` at its start for an argument."""
+    start = "{}" if cells[0].startswith(("[", "*")) else ""
+    return f"{start}{' & '.join(cells)} \\\\"
 
 
 def escape(text: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from recbench.comparison import Comparison, Settings, Table
 from recbench.report import tables, words
 from recbench.report.grid import Column
+
+_MARKUP = re.compile(r"[\\|*_`<~$]|\](?=[(\[])|&(?=#?\w+;)")
 
 
 def render(comparison: Comparison) -> str:
@@ -23,7 +26,7 @@ def render(comparison: Comparison) -> str:
 
 
 def _section(table: Table, settings: Settings) -> str:
-    level = words.setting(1 - settings.alpha).replace(" ", "")
+    level = words.chosen(1 - settings.alpha).replace(" ", "")
     heads, columns = ["system", "seeds"], [[s.label for s in table.systems], []]
     columns[1] = [words.seeds(row) for row in table.on(settings.metrics[0])]
     if len({row.contrast.against for row in table.rows if row.contrast}) > 1:
@@ -77,7 +80,5 @@ def _list(title: str, texts: Sequence[str]) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    """Names are other people's: no pipe may end a cell, no markup may start."""
-    for mark in ("\\", "|", "*", "_", "`", "<"):
-        text = text.replace(mark, f"\\{mark}")
-    return text.replace("\n", " ")
+    """Names are other people's: no pipe may end a cell, no markup, link, formula or entity may start."""
+    return _MARKUP.sub(r"\\\g<0>", text).replace("\n", " ")

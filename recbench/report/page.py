@@ -45,5 +45,5 @@ def _rule(material: Material) -> str:
     s = material.settings
     ranked = "all items ranked" if s.candidates == "all" else "unseen items ranked"
     return (
-        f"{', '.join(m.label for m in s.metrics)}, {ranked}, differences under {words.setting(s.rope)} count as equal"
+        f"{', '.join(m.label for m in s.metrics)}, {ranked}, differences under {words.chosen(s.rope)} count as equal"
     )

@@ -55,7 +55,7 @@ def _main(table: Table, settings: Settings) -> list[Column]:
     primary, *others = settings.metrics
     rows = table.on(primary)
     blank = ("",) * (1 if table.oracle else 0)
-    level = words.setting(1 - settings.alpha).replace(" ", "")
+    level = words.chosen(1 - settings.alpha).replace(" ", "")
     columns = [
         Column("system", tuple(row.system.label for row in rows) + (_ORACLE,) * len(blank), left=True),
         Column("seeds", tuple(words.seeds(row) for row in rows) + blank),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from recbench.comparison import Across, Contrast, Cost, Row, Settings, Slice, Table, Verdict
-from recbench.comparison.model import TEST_NAMES, Shown
+from recbench.comparison.model import CAUTIONS, TEST_NAMES, Shown
 from recbench.data.describe import count, number_of, split_name
 from recbench.evaluation.metrics import Metric
 from recbench.stats.corrections import NAMES
@@ -136,11 +136,11 @@ def percent(share: float, decimals: int = 1) -> str:
     return f"{100 * share:.{decimals}f} %"
 
 
-def setting(share: float, decimals: int = 0) -> str:
-    """A share as it was asked for: ``95 %``, ``99.9 %``; more decimals only where fewer would make it another share."""
-    asked = f"{100 * share:.6g}"
-    rounded = f"{100 * share:.{decimals}f}"
-    return f"{rounded if float(rounded) == float(asked) else asked} %"
+def chosen(share: float, least: int = 0) -> str:
+    """A share that somebody chose, whole: ``5 %``, ``97.5 %``, ``0.1 %``; with ``least`` decimals or as many as it takes."""
+    of_hundred = 100 * share
+    decimals = next((n for n in range(least, 6) if abs(round(of_hundred, n) - of_hundred) < 1e-9), 6)
+    return percent(share, decimals)
 
 
 def seeds(row: Row) -> str:
@@ -165,11 +165,12 @@ def caption(table: Table, settings: Settings, metric: Metric | None = None) -> l
     ranked = f"all {ranked} ranked" if settings.candidates == "all" else f"unseen items ranked, of {ranked}"
     family = f"{number_of(len(contrasts), 'comparison')} of this table on {metric.label}"
     test = f"p: {_test(settings)}, {NAMES[settings.correction]} over the {family}."
+    both = "" if settings.tests[0] == "t" else ", by t as well"
     lines = [
         f"{number_of(table.n_users, 'user')}, {_seed_counts(table)}, {ranked}, {_TIES[settings.ties]}.",
         f"d: {_against(contrasts)}. {_coverage(table, table.on(metric), settings)}",
-        f"{test} *: decided at {setting(settings.alpha)}.",
-        f"Smallest difference this comparison can see: {_visible(contrasts)}, at {setting(settings.power)} power.",
+        f"{test} *: decided at {chosen(settings.alpha)}{both}.",
+        f"Smallest difference this comparison can see: {_visible(contrasts)}, at {chosen(settings.power)} power.",
     ]
     few = [f"{s.label} {len(s.seeds)}" for s in table.systems if not s.deterministic and 1 < len(s.seeds) < FEW_RUNS]
     if few:
@@ -193,13 +194,13 @@ def _test(settings: Settings) -> str:
 def size_caption(table: Table, settings: Settings) -> list[str]:
     """What the table of sizes says, and how large the wished difference is."""
     found = [row.contrast for row in table.on(settings.metrics[0]) if row.contrast is not None]
-    rope, wish = (setting(share, 1) for share in (settings.rope, settings.wish or settings.rope))
+    rope, wish = chosen(settings.rope, 1), chosen(settings.rope if settings.wish is None else settings.wish, 1)
     spans = sorted({f"{c.rope:.4f}" for c in found})
     runs = ", training runs as they are" if any(c.seeds_covered and c.two_way for c in found) else ""
     margin = " to ".join(dict.fromkeys((spans[0], spans[-1])))
     lines = [
         f"better, worse: share of users. P: Bayesian bootstrap over users{runs}; same: within +-{rope} (+-{margin}).",
-        f"visible from: smallest difference seen with {setting(settings.power)} power. users needed: to see {wish}.",
+        f"visible from: smallest difference seen with {chosen(settings.power)} power. users needed: to see {wish}.",
     ]
     if any(users_needed(c) == "never" for c in found):
         lines.append("never: the noise of training alone is larger; more runs would show it, more users would not.")
@@ -236,7 +237,7 @@ def across_caption(across: Across, settings: Settings) -> list[str]:
     lines.append(f"Nemenyi critical difference {across.critical_difference:.2f} of mean rank. Not told apart: {tied}.")
     lines.append(
         f"z, p: rank against {across.control}, Holm over {len(across.against)}. P: Bayesian signed-rank of the relative "
-        f"differences; same: within +-{setting(settings.rope, 1)}."
+        f"differences; same: within +-{chosen(settings.rope, 1)}."
     )
     return lines
 
@@ -277,7 +278,7 @@ def _decided(c: Contrast, metric: Metric, settings: Settings) -> str:
 
 
 def _inside(c: Contrast, settings: Settings) -> str:
-    level = setting(1 - 2 * settings.alpha)
+    level = chosen(1 - 2 * settings.alpha)
     low, high = signed(c.inner_interval.low), signed(c.inner_interval.high)
     return f"{level} CI {low} to {high}, inside +-{c.rope:.4f}"
 
@@ -291,9 +292,12 @@ def _doubt(c: Contrast, settings: Settings) -> str:
     if settings.claim != "difference" and c.claims is not None:
         p = getattr(c.claims, settings.claim.replace("-", "_"))
         return f"{settings.claim.capitalize()} is not shown (p {p_number(p)}). {seen}"
-    if c.p_adjusted < alpha and settings.tests[0] != "t":
-        told = "t over users" + (" and training runs" if c.seeds_covered else "")
-        return f"It holds by {TEST_NAMES[settings.tests[0]]}, not by {told} (p {p_number(c.p_seeds_adjusted)}). {seen}"
+    if c.p_adjusted < alpha and (c.two_way is None or settings.tests[0] in CAUTIONS):
+        runs = " and training runs" if c.two_way else ""
+        test = f"{TEST_NAMES[settings.tests[0]]} rejects (p {p_number(c.p_adjusted)})"
+        return (
+            f"The mean may be the same: {test}, t over users{runs} does not (p {p_number(c.p_seeds_adjusted)}). {seen}"
+        )
     if c.p_adjusted < alpha:
         return f"It holds for other users, but may be training noise (p {p_number(c.p_seeds_adjusted)}). {seen}"
     return f"It may be chance (p {p_number(c.p_adjusted)}). {seen}"

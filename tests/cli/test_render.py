@@ -42,3 +42,11 @@ def test_columns_of_less_weight_give_way_and_are_named(
         assert said.err == {5: "", 4: "no room for users/s; the log has it\n"}.get(
             kept, "no room for users/s, two; the log has them\n"
         )
+
+
+def test_a_name_between_colons_is_no_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    render.show_table(None, ["item"], [["game:x:100"]])
+    render.say("wrote runs/:x:")
+    said = capsys.readouterr()
+    assert "game:x:100" in said.out
+    assert said.err == "wrote runs/:x:\n"

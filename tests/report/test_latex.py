@@ -91,9 +91,18 @@ def test_other_peoples_text_is_escaped(text: str, printed: str) -> None:
     assert latex.escape(text) == printed
 
 
+def test_a_name_in_brackets_is_no_argument_of_the_line_before(tmp_path: Path) -> None:
+    names = ["*starred", "[a]", "\N{CJK UNIFIED IDEOGRAPH-4E2D}", "plain"]
+    lines = [f"{name},beauty,0,{user},7,{1 + user % 9}" for name in names for user in range(9)]
+    (tmp_path / "given.csv").write_text("\n".join(["system,dataset,seed,user,target,rank", *lines]), encoding="utf-8")
+    rows = [line for line in latex.render(compare(read([tmp_path / "given.csv"]))).splitlines() if line.endswith(r"\\")]
+    starts = [row.split(" & ")[0] for row in rows]
+    assert starts == ["system", "{}*starred", "{}[a]", "plain", "{}[U+4E2D]"]
+
+
 @pytest.mark.skipif(PDFLATEX is None, reason="no pdflatex")
 def test_hostile_names_compile(tmp_path: Path) -> None:
-    names = [HOSTILE, "\\end{table}%", "ÄÐþ÷ß€", "x" * 60, '100% `best\' "quoted"']
+    names = [HOSTILE, "[a]", "*", "\\end{table}%", "ÄÐþ÷ß€", "x" * 60, '100% `best\' "quoted"']
     lines = ["system,dataset,seed,user,target,rank"]
     lines += [
         f'"{n.replace(chr(34), chr(34) * 2)}",a_b%{{}},0,{u},5,{1 + u % (9 + i)}'

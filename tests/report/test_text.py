@@ -12,7 +12,9 @@ from recbench.comparison import Comparison, Settings, compare
 from recbench.evaluation.metrics import parse
 from recbench.report import latex, markdown, text
 from recbench.report.grid import Column, lines, wrapped
+from recbench.report.words import chosen
 from recbench.runs.folder import find
+from recbench.runs.sources import read
 from tests.comparison.test_compare import places
 from tests.run_folders import make_run, ranks
 
@@ -99,35 +101,46 @@ def of(home: Path, ours: object, theirs: object, **settings: Any) -> Comparison:
     return compare(find([home]), Settings(baseline="markov", **settings))
 
 
-def test_levels_and_margins_are_told_as_they_were_asked_for(tmp_path: Path) -> None:
-    found = of(tmp_path, np.arange(600) % 30, np.arange(600) % 50, alpha=0.001, rope=0.0025)
-    shown = text.render(found, 400) + markdown.render(found)
-    assert "[99.9% CI]" in shown
-    assert "decided at 0.1 %." in shown
-    assert "within +-0.25 % (" in shown
-    assert "users needed: to see 0.25 %." in shown
-    assert r"[99.9\,\% CI]" in latex.render(found)
-    assert "0 %." not in shown.replace("80 %.", "")
-
-
 def test_where_the_control_scores_nothing_no_share_of_it_is_wished_for(tmp_path: Path) -> None:
     shown = text.render(of(tmp_path, np.arange(600) % 50, np.full(600, 99)), 400)
     assert "users needed" in shown
     assert "never" not in shown
 
 
-def test_a_test_of_signs_that_t_does_not_share_is_not_called_training_noise(tmp_path: Path) -> None:
-    # equal means of NDCG@10: one hits at the first place for 40 users, the other at the third for 80
-    ours, theirs = np.full(2_000, 99), np.full(2_000, 99)
-    ours[:40], theirs[40:120] = 0, 2
-    shown = text.render(of(tmp_path, ours, theirs, tests=("sign",)), 400)
-    assert "training noise" not in shown
-    assert (
-        "ease: undecided against markov: +0.0000 NDCG@10 (+0.0 %). It holds by sign test, not by t over users" in shown
-    )
-
-
 def test_one_user_is_undecided_in_words_as_in_the_verdict(tmp_path: Path) -> None:
     found = of(tmp_path, [3], [3])
     assert found.tables[0].row("ease", parse("ndcg@10")).contrast.verdict == "undecided"  # type: ignore[union-attr]
     assert "ease: undecided against markov" in text.render(found)
+
+
+def test_what_somebody_chose_is_said_to_its_last_digit(tmp_path: Path) -> None:
+    for name, hits in (("markov", 0.1), ("ease", 0.3)):
+        make_run(tmp_path, name, places(hits))
+    shown = compare(find([tmp_path]), Settings(alpha=0.001, rope=0.0004))
+    for told in (text.render(shown), markdown.render(shown)):
+        assert "[99.9% CI]" in told
+        assert "decided at 0.1 %" in told
+        assert "within +-0.04 %" in told
+    assert [chosen(share) for share in (0.05, 0.95, 0.975, 1 - 0.005)] == ["5 %", "95 %", "97.5 %", "99.5 %"]
+    assert chosen(0.01, 1) == "1.0 %"
+
+
+def test_a_test_of_counts_alone_is_not_said_to_hold_for_other_users(tmp_path: Path) -> None:
+    """A puts the target first for 2 % of users, B third for 4 %: the mean NDCG is the same."""
+    user = np.arange(4_000)
+    make_run(tmp_path, "markov", ranks(np.where(user < 80, 0, 99)))
+    make_run(tmp_path, "ease", ranks(np.where(user % 1_000 >= 960, 2, 99)))
+    shown = " ".join(text.render(compare(find([tmp_path]), Settings(tests=("sign",)))).split())
+    assert "The mean may be the same: sign test rejects (p <0.001), t over users does not (p 1.000)." in shown
+    assert "training noise" not in shown
+    assert "*: decided at 5 %, by t as well." in shown
+
+
+def test_markdown_makes_no_markup_of_a_name(tmp_path: Path) -> None:
+    names = ["[here](http://x.y)", "~~gone~~", "$x_1$", "&lt;b&gt; & co", "plain"]
+    lines = [f'"{name}",beauty,0,{user},7,{1 + user % 9}' for name in names for user in range(9)]
+    table = tmp_path / "given.csv"
+    table.write_text("\n".join(["system,dataset,seed,user,target,rank", *lines]), encoding="utf-8")
+    shown = markdown.render(compare(read([table])))
+    for name in (r"[here\](http://x.y)", r"\~\~gone\~\~", r"\$x\_1\$", r"\&lt;b\&gt; & co"):
+        assert f"| {name} | 1 |" in shown

@@ -51,7 +51,7 @@ def section(material: Material) -> Section:
 
 def _grid(table: Table, settings: Settings) -> Grid:
     several = len({row.contrast.against for row in table.rows if row.contrast}) > 1
-    level = words.setting(1 - settings.alpha)
+    level = words.chosen(1 - settings.alpha)
     first = table.on(settings.metrics[0])
     heads = ["system", "seeds", *(["against"] if several else [])]
     columns: list[list[Cell]] = [
@@ -108,7 +108,7 @@ def _forest(material: Material, table: Table) -> Panel:
     def draw() -> Figure:
         from recbench.report.figures.forest import forest
 
-        return forest(effects, metric.label, words.setting(1 - material.settings.alpha))
+        return forest(effects, metric.label, words.chosen(1 - material.settings.alpha))
 
     counts = ", ".join(f"{e.label} {words.signed(e.mean)} ({e.kind})" for e in effects[:12])
     more = "" if len(effects) <= 12 else f" and {len(effects) - 12} more, in the table below"
