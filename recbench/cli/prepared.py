@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from recbench.data.card import Card
 
 LABEL = 10
-KEPT = re.compile(r"(?<=\d) (?=[\d%])")
-"""The blanks inside a number and before a percent sign: no line is broken there."""
 
 
 def show_card(card: Card, folder: Path, *, replaced: bool = False) -> None:
@@ -57,11 +53,9 @@ def show_facts(card: Card) -> None:
 
 def _show(label: str, text: str) -> None:
     """A label and a sentence, broken at the width of a terminal with what follows set under the sentence."""
-    width = max(render.out.width - LABEL - 2, 30) if render.out.is_terminal else 10_000
-    lines = textwrap.wrap(KEPT.sub("\N{NO-BREAK SPACE}", text), width, break_long_words=False, break_on_hyphens=False)
-    for place, line in enumerate(lines):
+    for place, line in enumerate(render.folded(text, LABEL + 2)):
         shown = label if place == 0 else ""
-        render.out.print(f" [bold]{shown:<{LABEL}}[/] {escape(line.replace(chr(160), ' '))}")
+        render.out.print(f" [bold]{shown:<{LABEL}}[/] {escape(line)}")
 
 
 def show_histograms(card: Card) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 count = describe.count
 HASH = re.compile("[0-9a-f]{64}")
 """A sha256; a person needs its first digits."""
+KEPT = re.compile(r"(?<=\d) (?=[\d%]|(?:ms|s|min|h|MiB)\b)")
+"""The blanks inside a number and before its unit: no line is broken there."""
 
 
 def show_error(error: RecbenchError) -> None:
@@ -53,6 +56,13 @@ def _told(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return count(value)
     return f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def folded(text: str, indent: int) -> list[str]:
+    """Lines for stdout that start ``indent`` columns from the left; broken between words on a terminal, else one line."""
+    width = max(out.width - indent, 30) if out.is_terminal else 10_000
+    lines = textwrap.wrap(KEPT.sub("\N{NO-BREAK SPACE}", text), width, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def warn(text: str) -> None:

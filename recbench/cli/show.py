@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from recbench.runs.manifest import Manifest
 
 
+LABEL = 13
+
+
 def show(
     path: Annotated[Path, typer.Argument(help="A run folder, or a prepared dataset: its folder or its name.")],
     datasets: options.Datasets = Path("datasets"),
@@ -82,7 +85,9 @@ def _show_run(run: Run) -> None:
         "started": m.started,
     }
     for name, value in facts.items():
-        render.out.print(f"  {name:<13} {escape(value)}")
+        lines = [value] if name == "command" else render.folded(value, LABEL + 3)  # a command is to be copied
+        for place, line in enumerate(lines or [""]):
+            render.out.print(f"  {name if place == 0 else '':<{LABEL}} {escape(line)}")
     if m.metrics:
         names = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20")
         rules = {"valid": "valid, all items", "test": "test, all items", "test_unseen": "test, unseen items"}
@@ -185,7 +190,8 @@ def _show_facts(run: Run, stages: set[str]) -> None:
             found.setdefault(render.fact(name, fact), []).append(about)
     for told, abouts in found.items():
         kind = "" if abouts[0] not in stages else "stage " if len(abouts) == 1 else "stages "
-        render.out.print(escape(f"  {kind}{' and '.join(abouts)}, {told}"))
+        first, *others = render.folded(f"{kind}{' and '.join(abouts)}, {told}", 4)
+        render.out.print(escape("\n".join([f"  {first}", *(f"    {line}" for line in others)])))
 
 
 def _noted(value: float | None) -> str:

@@ -36,13 +36,13 @@ def refuse_unfinished(runs: Sequence[Run]) -> None:
     raise RecbenchError(
         f"{len(unfinished)} of {len(runs)} runs {'is' if len(unfinished) == 1 else 'are'} not finished.",
         why=f"{listed}.{' What is called running may still be at work, or was killed.' if alive else ''}",
-        fix=f"{'Wait, or ' if alive else ''}{_finishing(unfinished[0])}, or leave "
+        fix=f"{'Wait, or ' if alive else ''}{finishing(unfinished[0])}, or leave "
         f"{'it' if len(unfinished) == 1 else 'them'} out",
         code=Exit.COMPARISON,
     )
 
 
-def _finishing(run: Run) -> str:
+def finishing(run: Run) -> str:
     """The command that takes a run to its end."""
     command, typed = run.manifest.command, run.manifest.argv[1:]
     if typed[:1] != ["train"]:  # made by another command, or from Python

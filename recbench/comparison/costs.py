@@ -10,6 +10,11 @@ COSTS = ("n_parameters", "training_seconds", "ms_per_user", "peak_memory_mb", "t
 """Fields of ``System`` and ``Cost``; less is better."""
 
 
+def any_known(of: Sequence[Cost]) -> bool:
+    """Whether any system says what it costs."""
+    return any(getattr(cost, name) is not None for cost in of for name in COSTS)
+
+
 def costs(systems: Sequence[System], quality: Mapping[str, float]) -> tuple[Cost, ...]:
     """Each system's costs, and for each cost whether it stands on the Pareto front.
 

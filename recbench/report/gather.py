@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recbench.comparison import Comparison, Settings, compare
+from recbench.comparison.checks import finishing
 from recbench.comparison.systems import Group, group
 from recbench.data.again import by_name
 from recbench.data.card import NAME as CARD
@@ -128,9 +129,7 @@ def _cards(evidence: Sequence[Evidence], home: Path) -> tuple[dict[str, DataFact
 def _unfinished(run: Run) -> Missing:
     m = run.manifest
     why = f"{run.folder} is {m.status}{': ' + m.error['what'] if m.error.get('what') else ''}."
-    return Missing(
-        what=f"{m.system} on {m.dataset.get('name')}, seed {m.seed}", why=why, fix="recbench train ... --resume"
-    )
+    return Missing(what=f"{m.system} on {m.dataset.get('name')}, seed {m.seed}", why=why, fix=finishing(run))
 
 
 def _never_asked(evidence: Sequence[Evidence]) -> list[Missing]:

@@ -44,6 +44,4 @@ def assemble(material: Material) -> Page:
 def _rule(material: Material) -> str:
     s = material.settings
     ranked = "all items ranked" if s.candidates == "all" else "unseen items ranked"
-    return (
-        f"{', '.join(m.label for m in s.metrics)}, {ranked}, differences under {words.chosen(s.rope)} count as equal"
-    )
+    return f"{', '.join(m.label for m in s.metrics)}, {ranked}, smallest effect of interest {words.chosen(s.rope)}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recbench.comparison import Across, Row, Settings, Slice, Table
-from recbench.comparison.costs import COSTS
+from recbench.comparison.costs import COSTS, any_known
 from recbench.comparison.model import TEST_NAMES
 from recbench.data.describe import count
 from recbench.report import words
@@ -41,7 +41,7 @@ def blocks(table: Table, settings: Settings) -> list[Block]:
     found = [sizes] if table.n_users > 1 else []
     if len(settings.tests) > 1:
         found.append(_tests(table, settings))
-    if any(getattr(cost, name) is not None for cost in table.costs for name in COSTS):
+    if any_known(table.costs):
         found.append(_costs(table, settings))
     kinds = dict.fromkeys(part.by for part in table.slices)
     return found + [_sliced(by, [part for part in table.slices if part.by == by], settings) for by in kinds]

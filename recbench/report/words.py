@@ -209,18 +209,23 @@ def size_caption(table: Table, settings: Settings) -> list[str]:
 
 def slice_caption(parts: Sequence[Slice], settings: Settings) -> list[str]:
     """What the marks of a slice mean, and over what p was corrected."""
-    few = [part.name for part in parts if any(r.contrast and r.contrast.verdict is Verdict.TOO_FEW for r in part.rows)]
     not_worse = ", >= not worse" if settings.claim == "non-inferiority" else ""
     marks = f"+* better, -* worse, == equivalent{not_worse}, ?? undecided, against the same systems as above"
     lines = [f"{marks}; {slice_family(parts, settings)}."]
+    few = too_few(parts)
     return [*lines, f".. too few users for a verdict: {', '.join(few)}."] if few else lines
 
 
 def slice_family(parts: Sequence[Slice], settings: Settings) -> str:
-    """``Holm over the 12 comparisons of this table``: what p of a slice was corrected over."""
+    """Over what the p of slices are corrected."""
     primary = settings.metrics[0]
     family = sum(row.contrast is not None for part in parts for row in part.rows if row.metric == primary)
     return f"{NAMES[settings.correction]} over the {number_of(family, 'comparison')} of this table"
+
+
+def too_few(parts: Sequence[Slice]) -> list[str]:
+    """Names of the parts that have no verdict."""
+    return [part.name for part in parts if any(r.contrast and r.contrast.verdict is Verdict.TOO_FEW for r in part.rows)]
 
 
 def across_caption(across: Across, settings: Settings) -> list[str]:

@@ -50,3 +50,11 @@ def test_a_name_between_colons_is_no_picture(capsys: pytest.CaptureFixture[str])
     said = capsys.readouterr()
     assert "game:x:100" in said.out
     assert said.err == "wrote runs/:x:\n"
+
+
+def test_a_sentence_is_broken_on_a_terminal_alone_and_in_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "shares of 1 097 592 events, 43.9 % of them, in 2 min"
+    assert render.folded(told, 4) == [told]
+    monkeypatch.setattr(render, "out", Console(force_terminal=True, width=34))
+    assert render.folded(told, 4) == ["shares of 1 097 592 events,", "43.9 % of them, in 2 min"]
+    assert render.folded("a stage that took no more than 12 min", 4) == ["a stage that took no more than", "12 min"]

@@ -321,3 +321,31 @@ def test_a_plus_minus_is_one_sign_wherever_it_stands() -> None:
     from recbench.report.html import _signs
 
     assert _signs("0.0416 +-0.0004, same: within +-1.0 % (+-0.0001)") == "0.0416 ±0.0004, same: within ±1.0 % (±0.0001)"
+
+
+def test_the_page_says_what_line_band_and_marker_of_a_difference_are(full: str) -> None:
+    text = " ".join(Tree(full).root.whole_text.replace("\N{NO-BREAK SPACE}", " ").split())
+    assert "smallest effect of interest 1 %" in text
+    assert "Line: the 95 % interval, not corrected, so that it may leave out 0 where nothing is decided." in text
+    assert "equivalent is what has its 90 % interval inside" in text
+    assert "p: Holm over the 14 comparisons of this table." in text, "the slices: two parts, seven systems"
+    assert ".. too few" not in text, "that mark is a terminal's"
+
+
+def test_tables_of_other_tools_have_no_costs_no_commit_and_no_settings(tmp_path: Path) -> None:
+    lines = [f"{name},beauty,0,{user},5,{1 + user % k}" for name, k in (("a", 9), ("b", 7)) for user in range(50)]
+    table = tmp_path / "given.csv"
+    table.write_text("\n".join(["system,dataset,seed,user,target,rank", *lines]), encoding="utf-8")
+    text = page(table)
+    assert headings(text) == ["Verdict", "Results", "Runs", "What is missing"]
+    assert "installed copy" not in text
+    runs = next(t for t in Tree(text).root.all("table") if t.attributes["id"] == "runs-table")
+    config = [head.whole_text for head in runs.all("thead")[0].all("th")].index("config")
+    assert [row.children[config].whole_text for row in runs.all("tbody")[0].all("tr")] == ["", ""]
+
+
+def test_an_unfinished_run_is_named_with_the_command_that_ends_it(tmp_path: Path) -> None:
+    make_run(tmp_path, "markov", skill(0.1, 1, N))
+    argv = ["recbench", "train", "--backbone", "sasrec"]
+    make_run(tmp_path, "sasrec", skill(0.2, 1, N), status="interrupted", argv=argv)
+    assert "recbench train --backbone sasrec --resume" in page(tmp_path)

@@ -144,3 +144,15 @@ def test_markdown_makes_no_markup_of_a_name(tmp_path: Path) -> None:
     shown = markdown.render(compare(read([table])))
     for name in (r"[here\](http://x.y)", r"\~\~gone\~\~", r"\$x\_1\$", r"\&lt;b\&gt; & co"):
         assert f"| {name} | 1 |" in shown
+
+
+def test_the_mark_of_not_worse_is_explained(tmp_path: Path) -> None:
+    for name in ("markov", "ease"):
+        make_run(tmp_path, name, places(0.2, n=1_500))
+    cuts = tmp_path / "cuts.csv"
+    cuts.write_text("user,age\n" + "".join(f"{user},{user % 2}\n" for user in range(1, 1_501)), encoding="utf-8")
+    asked = Settings(claim="non-inferiority", rope=0.5, slices=(f"{cuts}:age",))
+    shown = text.render(compare(find([tmp_path]), asked))
+    assert " >=" in shown
+    assert ">= not worse" in shown
+    assert ">=" not in text.render(compare(find([tmp_path]), Settings(slices=asked.slices)))

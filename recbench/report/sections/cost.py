@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recbench.comparison import Cost, Table
-from recbench.comparison.costs import COSTS
+from recbench.comparison.costs import COSTS, any_known
 from recbench.report import words
 from recbench.report.blocks import Block, Cell, Grid, Panel, Section, number, slug
 from recbench.report.figures.drawing import Drawing
@@ -33,7 +33,7 @@ _FRONT = (
 def section(material: Material) -> Section:
     """A block a dataset whose systems say what they cost."""
     tables = material.comparison.tables if material.comparison else ()
-    blocks = [_block(material, table) for table in tables if table.costs]
+    blocks = [_block(material, table) for table in tables if any_known(table.costs)]
     lead = ("Times are those of the machine each run names below; compare only what ran on the same one.",)
     return Section(name="cost", title="Quality and cost", lead=lead, blocks=tuple(blocks))
 
@@ -115,7 +115,8 @@ def _grid(material: Material, table: Table) -> Grid:
         rows=rows,
         texts=frozenset({7}),
         notes=(
-            "Means over seeds; memory is the most. An empty cell: the run does not say; closed form trains no parameters.",
+            "Means over seeds; memory is the most; training counts the runs that a run went on from.",
+            "An empty cell: the run does not say; closed form trains no parameters.",
         ),
         interactive=True,
     )

@@ -97,7 +97,7 @@ def _against(across: Across) -> tuple[Grid, ...]:
         Grid(
             name=slug("against-control", str(across.metric)),
             caption=f"Every system against {across.control} over datasets, by {across.metric.label}",
-            heads=("system", "z of ranks", "p (Holm)", "P(worse)", "P(equal)", "P(better)", *across.datasets),
+            heads=("system", "z of ranks", "p (Holm)", "P(worse)", "P(same)", "P(better)", *across.datasets),
             rows=rows,
             notes=(_POSTERIOR,),
             interactive=True,

@@ -54,7 +54,7 @@ def _origin(e: Evidence) -> dict[str, str]:
     m = e.run.manifest
     found = {
         "versions": ", ".join(f"{name} {version}" for name, version in m.versions.items()),
-        "commit": _commit(m.git),
+        "commit": "" if e.run.given else _commit(m.git),
         "machine": ", ".join(f"{name} {value}" for name, value in m.hardware.items()),
         "sees of a history": ", ".join(f"{name}: {_plain(value)}" for name, value in m.inputs.items()),
         "loss": m.loss,
@@ -82,7 +82,7 @@ def _grid(material: Material) -> Grid:
                 Cell(m.started[:16].replace("T", " ")),
                 Cell(m.kept),
                 Cell(f"{trained:.1f}" if m.seconds else "", sort=trained),
-                Cell(m.config_sha256[:10]),
+                Cell("" if e.run.given else m.config_sha256[:10]),
                 Cell(m.files.get(layout.USERS, "")[:10]),
             )
         )
@@ -91,7 +91,9 @@ def _grid(material: Material) -> Grid:
         caption="Every run behind this page",
         heads=("system", "dataset", "seed", "folder", "started, UTC", "best epoch", "training s", "config", "ranks"),
         rows=tuple(rows),
-        notes=("config, ranks: first digits of the sha256 of the settings and of users.parquet.",),
+        notes=(
+            "training s: of this run alone. config, ranks: first digits of the sha256 of the settings and of users.parquet.",
+        ),
         texts=frozenset({1, 3, 4, 7, 8}),
         interactive=True,
     )
@@ -115,7 +117,7 @@ def _fold(e: Evidence, shared: dict[str, str]) -> Fold:
     terms += [("command", m.command)] if m.argv else []
     terms += [(name, text) for name, text in _origin(e).items() if name not in shared]
     terms += [("seconds", ", ".join(f"{stage} {s:.1f}" for stage, s in m.seconds.items()))] if m.seconds else []
-    terms += [("latency", ", ".join(f"{ms:.2f} ms a user, {n} at a time" for n, ms in m.latency_ms.items()))] * bool(
+    terms += [("latency", "; ".join(f"{ms:.2f} ms a user, {n} at a time" for n, ms in m.latency_ms.items()))] * bool(
         m.latency_ms
     )
     terms += [("memory", f"{m.peak_memory_mb:.0f} MiB at most")] if m.peak_memory_mb else []

@@ -26,11 +26,9 @@ SLICES = {
     "length": ("length: events in the history the query is made of.",),
     "cold": ("cold: the target never occurs in training.",),
 }
-SIGNS = "Behind a difference, the verdict: a triangle up better, down worse, a square equivalent, a ring undecided."
-
-_BAND = (
-    "An interval that leaves the band is a difference worth having; one that lies inside it is practically "
-    "equal to the baseline; one that holds the band's edge or 0 is open."
+SIGNS = (
+    "Behind a difference, the verdict: a triangle up better, down worse, a square equivalent, a diamond not worse, "
+    "a ring undecided."
 )
 
 
@@ -122,7 +120,17 @@ def _forest(material: Material, table: Table) -> Panel:
             draw,
         ),
         numbers=_effects_grid(table, rows, material.settings),
-        notes=(_BAND,),
+        notes=(_reading(material.settings),),
+    )
+
+
+def _reading(settings: Settings) -> str:
+    """How the lines and the band go with the verdicts, which they alone do not give."""
+    level, inner = words.chosen(1 - settings.alpha), words.chosen(1 - 2 * settings.alpha)
+    return (
+        f"Marker: the verdict, by the corrected p. Line: the {level} interval, not corrected, so that it may leave out 0 "
+        "where nothing is decided. Band: differences below the smallest effect of interest; equivalent is what has its "
+        f"{inner} interval inside."
     )
 
 
@@ -147,7 +155,7 @@ def _effects_grid(table: Table, rows: list[Row], settings: Settings) -> Grid:
         "better for",
         "worse for",
         "P(worse)",
-        "P(equal)",
+        "P(same)",
         "P(better)",
         "visible from",
         "users needed",
@@ -246,12 +254,14 @@ def _slices_grid(table: Table, by: str, parts: list[Slice], settings: Settings) 
         heads=("part", "users", "system", metric.label, "d [CI]", "p"),
         rows=tuple(rows),
         texts=frozenset({2}),
-        notes=(
-            MARKS.replace("of the column", "of its part"),
-            f"p: {words.slice_family(parts, settings)}.",
-            *words.slice_caption(parts, settings)[1:],
-        ),
+        notes=(MARKS.replace("of the column", "of its part"), *_slice_notes(parts, settings)),
     )
+
+
+def _slice_notes(parts: list[Slice], settings: Settings) -> list[str]:
+    few = words.too_few(parts)
+    told = [f"p: {words.slice_family(parts, settings)}."]
+    return [*told, f"Too few users for a verdict: {', '.join(few)}."] if few else told
 
 
 def _alone(material: Material, dataset: str) -> Grid:

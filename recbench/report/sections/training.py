@@ -138,13 +138,13 @@ def _steps_panel(material: Material, dataset: str, runs: list[Evidence]) -> Pane
     part = "test_" if material.settings.candidates == "all" else "test_unseen_"
     asked = part + str(material.settings.metrics[0])
     column = asked if all(asked in row for e in runs for row in e.steps) else f"{part}ndcg@10"
-    name = column.removeprefix(part).upper()
+    name, of = column.removeprefix(part).upper(), "" if material.settings.candidates == "all" else " of unseen items"
     lines = [_steps_line(e, column) for e in runs]
 
     def draw() -> Figure:
         from recbench.report.figures.lines import curves as drawn
 
-        return drawn(lines, material.styles, ("reasoning steps at test", f"test {name}"))
+        return drawn(lines, material.styles, ("reasoning steps at test", f"test {name}{of}"))
 
     told = "; ".join(
         f"{line.label}: " + ", ".join(f"{x:g} steps {y:.4f}" for x, y in zip(line.x, line.y, strict=True))
@@ -152,7 +152,7 @@ def _steps_panel(material: Material, dataset: str, runs: list[Evidence]) -> Pane
     )
     return Panel(
         drawing=Drawing(
-            slug("steps", dataset), f"{dataset}: test {name} by reasoning steps", f"A line a run. {told}.", draw
+            slug("steps", dataset), f"{dataset}: test {name}{of} by reasoning steps", f"A line a run. {told}.", draw
         ),
         numbers=_ways(
             slug("steps-numbers", dataset),
