@@ -72,7 +72,7 @@ def recommend(
     ]
     title = f"{opened.manifest.system} on {dataset.name}: next for {name}"
     headings = ["", "item", *(["title"] if has_titles else []), "score"]
-    render.out.print(render.table(title, headings, rows, left=len(headings) - 1))
+    render.show_table(title, headings, rows, left=len(headings) - 1)
 
 
 def _of_user(dataset: Dataset, raw_id: str) -> tuple[int, np.ndarray, np.ndarray | None]:

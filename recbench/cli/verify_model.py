@@ -128,7 +128,7 @@ def _held(band: Band, runs: list[Run]) -> Held:
 def _show(outcome: str, title: str, runs: list[Run], held: list[Held]) -> None:
     m = runs[0].manifest
     spread = ("mean", "sd") if len(runs) > 1 else ()
-    seeds = (f"seed {run.manifest.seed}" for run in runs)
+    seeds = [f"seed {run.manifest.seed}" for run in runs]
     names = ("candidates", "metric", *seeds, *spread, "band", "gate", "lies")
     rows = [
         [
@@ -142,7 +142,8 @@ def _show(outcome: str, title: str, runs: list[Run], held: list[Held]) -> None:
         ]
         for one in held
     ]
-    render.out.print(render.table(f"{m.system} on {m.dataset['name']}, loss: {m.loss}", names, rows, left=2))
+    head, yielding = f"{m.system} on {m.dataset['name']}, loss: {m.loss}", [*(seeds[::-1] if spread else ()), "sd"]
+    render.show_table(head, names, rows, left=2, yielding=yielding)
     told = "One run: noise of training is not covered" if len(runs) == 1 else f"The mean over {len(runs)} seeds counts"
     lines = [f"{title}.", *([] if m.loss == CLOSED_FORM else [f"{told}."])]
     for rule in dict.fromkeys(one.band.candidates for one in held):

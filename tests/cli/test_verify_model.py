@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from recbench.bands import Band, Held
+from recbench.cli import render, verify_model
 from recbench.cli.app import run
 from recbench.data.card import Card
 
@@ -146,3 +150,20 @@ def test_what_cannot_be_verified_is_refused_before_training(
     said = capsys.readouterr()
     assert words in said.err
     assert said.out == ""
+
+
+def test_a_narrow_terminal_goes_without_seeds_and_keeps_the_candidates(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        render, "out", Console(highlight=False, soft_wrap=True, force_terminal=True, color_system=None, width=80)
+    )
+    told = {"system": "sasrec", "dataset": {"name": "tiny"}, "loss": "softmax over all items"}
+    runs: list[Any] = [SimpleNamespace(manifest=SimpleNamespace(seed=seed, **told)) for seed in range(3)]
+    band = Band("tiny", "sasrec", "softmax over all items", "unseen", "ndcg@10", 0.1, 0.2, "yes", "made up")
+    verify_model._show("pass", "made", runs, [Held(band, (0.11, 0.12, 0.13))])
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "unseen items   NDCG@10   0.1200   0.0100   0.1000-0.2000    yes   inside" in said.out
+    assert "no room for seed 2, seed 1, seed 0; --json has them" in said.err
