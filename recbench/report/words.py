@@ -277,9 +277,10 @@ def _decided(c: Contrast, metric: Metric, settings: Settings) -> str:
     change = "" if c.relative is None else f" ({relative(c)})"
     direction = "better" if c.mean > 0 else "worse"
     told = f"{direction} than {c.against} by {abs(c.mean):.4f} {metric.label}{change}"
+    noise = "" if c.seeds_covered else "; training noise not covered"
     if c.verdict in (Verdict.BETTER_BUT_SMALL, Verdict.WORSE_BUT_SMALL):
-        return f"{told}, but below the smallest effect of interest ({_inside(c, settings)})."
-    return f"{told}; better for {percent(c.better)} of users, worse for {percent(c.worse)}."
+        return f"{told}, but below the smallest effect of interest ({_inside(c, settings)}){noise}."
+    return f"{told}; better for {percent(c.better)} of users, worse for {percent(c.worse)}{noise}."
 
 
 def _inside(c: Contrast, settings: Settings) -> str:

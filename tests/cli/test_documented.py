@@ -44,4 +44,7 @@ def test_documented_commands_exist_with_their_options_and_settings(document: Pat
         backbone, head = given.get("backbone") or "", given.get("reason") or "none"
         if name == "train" and backbone and not PLACEHOLDER.fullmatch(backbone) and "$" not in backbone:
             head = "none" if PLACEHOLDER.fullmatch(head) else head
-            resolve(Asked(backbone, head, "beauty", None, parse_assignments(given.get("assignments") or [])).table(), "amazon")
+            resolve(
+                Asked(backbone, head, "beauty", None, parse_assignments(given.get("assignments") or [])).table(),
+                "amazon",
+            )

@@ -156,3 +156,14 @@ def test_the_mark_of_not_worse_is_explained(tmp_path: Path) -> None:
     assert " >=" in shown
     assert ">= not worse" in shown
     assert ">=" not in text.render(compare(find([tmp_path]), Settings(slices=asked.slices)))
+
+
+def test_what_one_seed_decided_says_that_training_noise_is_not_covered(tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(tmp_path, "sasrec", places(0.1, seed=seed), seed=seed)
+        make_run(tmp_path, "sasrec", places(0.3, seed=seed), head="lares", seed=seed)
+    make_run(tmp_path, "sasrec", places(0.3), head="pause")
+    lines = text.render(compare(find([tmp_path])), 400).splitlines()
+    sentences = {line.partition(":")[0]: line for line in lines if ": better than sasrec by" in line}
+    assert sentences["sasrec+pause"].endswith("; training noise not covered.")
+    assert "training noise" not in sentences["sasrec+lares"]
