@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
+from unicodedata import combining, east_asian_width
 
 GAP = "  "
 LEAST_WIDTH = 60
@@ -25,11 +26,17 @@ class Column:
     @property
     def width(self) -> int:
         """Of its widest text."""
-        return max(len(line) for text in (self.head, *self.cells) for line in text.split("\n"))
+        return max(places(line) for text in (self.head, *self.cells) for line in text.split("\n"))
 
     def line(self, cell: str) -> str:
         """A cell at the column's width."""
-        return cell.ljust(self.width) if self.left else cell.rjust(self.width)
+        blank = " " * (self.width - places(cell))
+        return cell + blank if self.left else blank + cell
+
+
+def places(text: str) -> int:
+    """Columns of a terminal that a text takes: a Chinese letter two, an accent of its own none."""
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def aligned(cells: Sequence[str]) -> tuple[str, ...]:

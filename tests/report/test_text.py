@@ -167,3 +167,9 @@ def test_what_one_seed_decided_says_that_training_noise_is_not_covered(tmp_path:
     sentences = {line.partition(":")[0]: line for line in lines if ": better than sasrec by" in line}
     assert sentences["sasrec+pause"].endswith("; training noise not covered.")
     assert "training noise" not in sentences["sasrec+lares"]
+
+
+def test_letters_of_two_places_leave_the_next_column_where_it_is() -> None:
+    names = ("plain", "\N{CJK UNIFIED IDEOGRAPH-4E2D}\N{CJK UNIFIED IDEOGRAPH-6587}", "e\N{COMBINING ACUTE ACCENT}t")
+    shown = lines([Column("system", names, left=True), Column("mean", ("1", "2", "3"))], 60)
+    assert [line[2:] for line in shown[2:]] == [f"plain{' ' * 6}1", f"{names[1]}{' ' * 7}2", f"{names[2]}{' ' * 9}3"]
