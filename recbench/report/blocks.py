@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -108,10 +109,12 @@ class Page:
 
 
 def slug(*parts: str) -> str:
-    """Lower case letters, digits and dashes: fit for an id and a file name."""
+    """Lower case letters, digits and dashes: fit for an id and a file name. Other letters are told apart by a hash."""
     text = "-".join(parts).lower()
     kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
-    return "-".join(part for part in kept.split("-") if part) or "x"
+    lost = any(c.isalnum() and not c.isascii() for c in text)
+    digest = [hashlib.sha256(text.encode()).hexdigest()[:8]] if lost else []
+    return "-".join([*(part for part in kept.split("-") if part), *digest]) or "x"
 
 
 def number(value: float | None, decimals: int = 4, mark: Mark = "") -> Cell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from recbench.report.blocks import slug
 from recbench.report.figures.bars import by_group, depths
 from recbench.report.figures.drawing import Drawing
 from recbench.report.figures.forest import forest
@@ -180,3 +182,10 @@ def test_groups_without_a_value_and_histograms_of_any_depths_are_drawn() -> None
         [Histogram(label="a", at=(1, 4), shares=(0.5, 0.5)), Histogram(label="b", at=(2,), shares=(1.0,))]
     ).axes
     assert [len(ax.patches) for ax in panels] == [2, 1]
+
+
+def test_names_in_other_letters_give_files_of_their_own() -> None:
+    one, other = "\N{CJK UNIFIED IDEOGRAPH-4E2D}", "\N{CJK UNIFIED IDEOGRAPH-6587}"
+    assert slug("forest", "beauty") == "forest-beauty"
+    assert slug("forest", one) != slug("forest", other)
+    assert re.fullmatch("forest-[0-9a-f]{8}", slug("forest", one))
