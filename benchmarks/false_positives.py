@@ -12,7 +12,7 @@ import numpy as np
 from recbench.stats.corrections import CORRECTIONS
 from recbench.stats.counting_tests import sign_test, wilcoxon
 from recbench.stats.crossed import resampled_run_means, two_way_bootstrap
-from recbench.stats.intervals import bca, bootstrap_test, over_users_and_seeds, percentile, resampled_means
+from recbench.stats.intervals import Spread, bca, bootstrap_test, over_users_and_seeds, percentile, resampled_means
 from recbench.stats.paired import Differences, paired_t, randomisation, t_test
 from recbench.stats.power import minimum_detectable
 from tests.stats.shaped import samples, shape
@@ -72,13 +72,15 @@ def few_runs(repeats: int, runs: int, other: int, noise: float) -> tuple[float, 
     rng = np.random.default_rng(7)
     d = Differences(np.array([-0.2, 0.2]), np.array([11_181, 11_182]))
     tau = noise * d.standard_error
-    error = np.sqrt(d.standard_error**2 + sum(tau**2 / n for n in (runs, other) if n))
+    terms = [(d.standard_error**2, d.n - 1), *((tau**2 / n, n - 1) for n in (runs, other) if n)]
+    variance = sum(part for part, _ in terms)
+    truth = Spread(float(np.sqrt(variance)), variance**2 / sum(part**2 / df for part, df in terms))
     found = np.zeros(2)
     for _ in range(repeats):
         ours, theirs = rng.normal(0, tau, runs), rng.normal(0, tau, other)
         mean = rng.normal(0, d.standard_error) + ours.mean() - (theirs.mean() if other else 0.0)
         spread = over_users_and_seeds(d, list(ours), list(theirs))
-        shifts = (0.0, minimum_detectable(error))
+        shifts = (0.0, minimum_detectable(truth))
         found += [t_test(mean + shift, spread.standard_error, spread.df).p < 0.05 for shift in shifts]
     return float(found[0] / repeats), float(found[1] / repeats)
 
@@ -94,7 +96,7 @@ def main(quick: bool = False) -> None:
     for place, name in enumerate(TESTS):
         print(f"{name:<20}", *(f"{rates[place]:>8.1%}" for rates in table))
     sd = float(np.sqrt(values**2 @ chances))
-    gain = 2.8016 * sd / np.sqrt(22_363)
+    gain = minimum_detectable(Spread(sd / np.sqrt(22_363), 22_362))
     power = np.mean([rejects(d, i) for i, d in enumerate(samples(22_363, repeats, gain))], axis=0)
     print(f"\npower at the smallest visible difference, {gain:.4f}, n=22363 (80 % wanted)")
     for name, share in zip(TESTS, power, strict=True):

@@ -164,7 +164,7 @@ def _contrast(
         better=d.better,
         worse=d.worse,
         equal=d.equal,
-        minimum_detectable=minimum_detectable(error, alpha=settings.alpha, power=settings.power),
+        minimum_detectable=minimum_detectable(raw.spread, alpha=settings.alpha, power=settings.power),
         users_needed=users_needed(d, raw.spread, wished, alpha=settings.alpha, power=settings.power),
         rope=rope,
         verdict=judged if settings.claim == "difference" else claimed(claims, small, settings),
