@@ -10,7 +10,7 @@ import pytest
 
 from recbench.comparison import Comparison, Settings, compare
 from recbench.evaluation.metrics import parse
-from recbench.report import latex, markdown, text
+from recbench.report import markdown, text
 from recbench.report.grid import Column, lines, wrapped
 from recbench.report.words import chosen
 from recbench.runs.folder import find
