@@ -12,7 +12,15 @@ import numpy as np
 from recbench.stats.corrections import CORRECTIONS
 from recbench.stats.counting_tests import sign_test, wilcoxon
 from recbench.stats.crossed import resampled_run_means, two_way_bootstrap
-from recbench.stats.intervals import Spread, bca, bootstrap_test, over_users_and_seeds, percentile, resampled_means
+from recbench.stats.intervals import (
+    Spread,
+    bca,
+    bootstrap_test,
+    over_users_and_seeds,
+    percentile,
+    resampled_means,
+    together,
+)
 from recbench.stats.paired import Differences, paired_t, randomisation, t_test
 from recbench.stats.power import minimum_detectable
 from tests.stats.shaped import samples, shape
@@ -72,9 +80,7 @@ def few_runs(repeats: int, runs: int, other: int, noise: float) -> tuple[float, 
     rng = np.random.default_rng(7)
     d = Differences(np.array([-0.2, 0.2]), np.array([11_181, 11_182]))
     tau = noise * d.standard_error
-    terms = [(d.standard_error**2, d.n - 1), *((tau**2 / n, n - 1) for n in (runs, other) if n)]
-    variance = sum(part for part, _ in terms)
-    truth = Spread(float(np.sqrt(variance)), variance**2 / sum(part**2 / df for part, df in terms))
+    truth = together([(d.standard_error**2, d.n - 1), *((tau**2 / n, n - 1) for n in (runs, other) if n)])
     found = np.zeros(2)
     for _ in range(repeats):
         ours, theirs = rng.normal(0, tau, runs), rng.normal(0, tau, other)

@@ -57,9 +57,14 @@ def over_users_and_seeds(d: Differences, ours: Sequence[float], theirs: Sequence
             raise ValueError("One run says nothing of the spread between runs; pass none for a deterministic system.")
         if len(means) > 0:
             terms.append((float(np.var(means, ddof=1)) / len(means), len(means) - 1))
+    return together(terms)
+
+
+def together(terms: Sequence[tuple[float, float]]) -> Spread:
+    """Independent parts of a variance, each with its degrees of freedom: Welch-Satterthwaite. Nothing varies: those of the first."""
     variance = sum(part for part, _ in terms)
     if not np.isfinite(variance) or variance == 0:
-        return Spread(float(np.sqrt(variance)), d.n - 1)
+        return Spread(float(np.sqrt(variance)), terms[0][1])
     return Spread(float(np.sqrt(variance)), variance**2 / sum(part**2 / df for part, df in terms if part > 0))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recbench.stats.intervals import Spread
+from recbench.stats.intervals import Spread, together
 from recbench.stats.paired import Differences
 
 _MOST = 10**12
@@ -34,12 +34,11 @@ def users_needed(
         return float("inf")
     users = d.standard_error**2
     runs = max(0.0, spread.standard_error**2 - users)
-    per_df = max(0.0, spread.standard_error**4 / spread.df - users**2 / (d.n - 1)) if runs else 0.0
+    per_df = spread.standard_error**4 / spread.df - users**2 / (d.n - 1)
+    runs_df = runs**2 / per_df if per_df > 0 else float("inf")
 
     def sees(n: int) -> bool:
-        of_users = d.sd**2 / n
-        df = (of_users + runs) ** 2 / (of_users**2 / (n - 1) + per_df) if of_users + runs else n - 1
-        at_n = Spread(float(np.sqrt(of_users + runs)), df)
+        at_n = together([(d.sd**2 / n, n - 1), (runs, runs_df)])
         return minimum_detectable(at_n, alpha=alpha, power=power) <= abs(difference)
 
     if not sees(_MOST):
