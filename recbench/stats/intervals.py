@@ -61,7 +61,7 @@ def over_users_and_seeds(d: Differences, ours: Sequence[float], theirs: Sequence
 
 
 def together(terms: Sequence[tuple[float, float]]) -> Spread:
-    """Independent parts of a variance, each with its degrees of freedom: Welch-Satterthwaite. Nothing varies: those of the first."""
+    """Independent parts of a variance, each with its degrees of freedom: Welch-Satterthwaite (those of the first if all are 0)."""
     variance = sum(part for part, _ in terms)
     if not np.isfinite(variance) or variance == 0:
         return Spread(float(np.sqrt(variance)), terms[0][1])
