@@ -154,8 +154,8 @@ def _show_epochs(run: Run) -> None:
             line["stage"],
             str(line["epoch"]),
             *(f"{line['losses'][term]:.4f}" if term in line["losses"] else "" for term in terms),
-            f"{line['valid']['hr@10']:.4f}",
-            f"{line['valid']['ndcg@10']:.4f}" + (" *" if line["best"] else "  "),
+            _metric(line, "hr@10"),
+            _metric(line, "ndcg@10") + (" *" if line["best"] else "  "),
             f"{line['users_per_second']:.0f}",
         ]
         for line in shown
@@ -164,6 +164,11 @@ def _show_epochs(run: Run) -> None:
     yielding = ["users/s", "valid HR@10", *reversed(terms)]
     render.show_table(None, headings, rows, yielding=yielding, else_in=f"{run.folder / 'log.jsonl'} has")
     render.out.print("* best so far" + (f"; {len(lines)} epochs, not all shown" if len(shown) < len(lines) else ""))
+
+
+def _metric(line: dict[str, Any], name: str) -> str:
+    """A validation metric of an epoch; nothing where it was not validated."""
+    return f"{line['valid'][name]:.4f}" if "valid" in line else ""
 
 
 def _show_diagnostics(run: Run) -> None:

@@ -271,6 +271,6 @@ def watching(name: str, quiet: bool) -> Iterator[Any]:
 
             def epoch(self, line: dict[str, Any]) -> None:
                 self.now = line["epoch"] + 1
-                self.best = max(self.best, line["valid"]["ndcg@10"])
+                self.best = max(self.best, line.get("valid", {}).get("ndcg@10", 0.0))
 
         yield Bar()

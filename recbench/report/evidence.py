@@ -27,6 +27,7 @@ class Epoch:
     """Within its stage."""
     losses: Mapping[str, float]
     valid: Mapping[str, float]
+    """Empty where it was not validated."""
     best: bool
     diagnostics: Mapping[str, float]
     seconds: float | None
@@ -95,7 +96,7 @@ def _epoch(line: Mapping[str, Any]) -> Epoch:
         stage=str(line["stage"]),
         epoch=int(line["epoch"]),
         losses=_numbers(line["losses"]),
-        valid=_numbers(line["valid"]),
+        valid=_numbers(line.get("valid", {})),
         best=bool(line.get("best")),
         diagnostics=_numbers(line.get("diagnostics", {})),
         seconds=line.get("seconds"),

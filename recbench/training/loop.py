@@ -216,20 +216,14 @@ def _run_epoch(training: _Training, job: Job, store: Store, progress: Progress) 
     context.epoch = progress.epoch + 1
     losses = _train_epoch(training, job, progress.stage)
     trained = perf_counter() - began
-    with training.average.in_place() if training.average else contextlib.nullcontext():
-        ranks, value = _validated(model, job, settings)
-        better = value is not None and (progress.best is None or value > progress.best)
-        best = {name: tensor.clone() for name, tensor in model.tensors().items()} if better else None
+    said, best = _judge(training, job, progress) if settings.judged(context.epoch) else ({}, None)
     line: dict[str, Any] = {"stage": context.stage, "epoch": context.epoch, "losses": losses}
     if settings.scheduled:
         line["learning_rate"] = training.optimizer.param_groups[0]["lr"]
     if noted := context.noted():
         line["diagnostics"] = noted
-    line |= {
-        "valid": ranks.means(LOGGED),
-        "valid_unseen": ranks.means(LOGGED, unseen=True),
-        "monitor": value,
-        "best": better,
+    line |= said | {
+        "best": best is not None,
         "users_per_second": len(job.train) / trained,
         "targets_per_second": 0 if context.train is None else context.train.n_targets / trained,
         "seconds": perf_counter() - began,
@@ -239,17 +233,28 @@ def _run_epoch(training: _Training, job: Job, store: Store, progress: Progress) 
     progress.epochs += 1
     progress.stage_epochs[context.stage] = context.epoch
     progress.losses.append(losses["total"])
-    climbed = value is not None and (progress.stage_best is None or value > progress.stage_best)
-    progress.waited = 0 if climbed else progress.waited + 1
-    progress.stage_best = value if climbed else progress.stage_best
-    if better:
-        progress.best, progress.best_epoch, progress.best_stage = value, context.epoch, progress.stage
     progress.seconds[context.stage] = progress.seconds.get(context.stage, 0.0) + line["seconds"]
     progress.log_bytes = _log(job, line)
     current = {WEIGHTS + name: tensor for name, tensor in model.tensors().items()}
     current |= optimizer_tensors(training.optimizer) | (training.average.tensors() if training.average else {})
     store.save(progress, current, best)
     job.watcher.epoch(line)
+
+
+def _judge(training: _Training, job: Job, progress: Progress) -> tuple[dict[str, Any], dict[str, Tensor] | None]:
+    """Validate this epoch's weights and count patience: what ``log.jsonl`` gets of it, and the weights if none were better."""
+    model, context, best = training.model, training.context, None
+    settings = job.settings[context.stage]
+    with training.average.in_place() if training.average else contextlib.nullcontext():
+        ranks, value = _validated(model, job, settings)
+        if value is not None and (progress.best is None or value > progress.best):
+            best = {name: tensor.clone() for name, tensor in model.tensors().items()}
+            progress.best, progress.best_epoch, progress.best_stage = value, context.epoch, progress.stage
+    climbed = value is not None and (progress.stage_best is None or value > progress.stage_best)
+    progress.waited = 0 if climbed else progress.waited + settings.judged(context.epoch)
+    progress.stage_best = value if climbed else progress.stage_best
+    said = {"valid": ranks.means(LOGGED), "valid_unseen": ranks.means(LOGGED, unseen=True), "monitor": value}
+    return said, best
 
 
 def _validated(model: Trainable, job: Job, settings: Settings) -> tuple[Ranks, float | None]:

@@ -23,7 +23,9 @@ class Settings:
     epochs: int = 200
     """At most this many; patience usually ends sooner."""
     patience: int = 10
-    """Epochs without a better validation metric after which training stops."""
+    """Epochs without a better validation metric after which training stops, at a validation."""
+    validate_every: int = 1
+    """Epochs from one validation to the next; the last epoch is always validated. Only weights that were can be kept."""
     batch_size: int = 1024
     """Targets a step. A causal backbone gets whole users with about so many targets in all."""
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -58,7 +60,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         at_least(0, self, "epochs", "threads", "weight_decay", "clip_norm", "warmup_steps", "hold_steps")
-        at_least(1, self, "patience", "batch_size")
+        at_least(1, self, "patience", "validate_every", "batch_size")
         above(0, self, "learning_rate")
         below_one(self, "ema", "dropout")
         if self.threads > MOST_THREADS:
@@ -71,6 +73,11 @@ class Settings:
     def scheduled(self) -> bool:
         """Does the learning rate change from step to step?"""
         return self.schedule != "constant" or self.warmup_steps > 0
+
+    def judged(self, epoch: int) -> int:
+        """How many epochs a validation behind ``epoch``, from 1, speaks for; 0: there is none."""
+        since = (epoch - 1) % self.validate_every + 1
+        return since if since == self.validate_every or epoch == self.epochs else 0
 
 
 def stage_settings(table: Mapping[str, Any], stages: Sequence[Stage]) -> dict[str, Settings]:
