@@ -294,10 +294,13 @@ def _doubt(c: Contrast, settings: Settings) -> str:
     alpha = settings.alpha
     if not isfinite(c.minimum_detectable):
         return "One user can show no difference."
+    alike = "In these runs it is the same for every user. " if c.equal == 1 else ""
     seen = f"Visible from {c.minimum_detectable:.4f}{f' ({percent(_share(c))})' if c.control_mean else ''}."
     if settings.claim != "difference" and c.claims is not None:
         p = getattr(c.claims, settings.claim.replace("-", "_"))
-        return f"{settings.claim.capitalize()} is not shown (p {p_number(p)}). {seen}"
+        return f"{alike}{settings.claim.capitalize()} is not shown (p {p_number(p)}). {seen}"
+    if alike:
+        return f"{alike}{seen}"
     if c.p_adjusted < alpha and (c.two_way is None or settings.tests[0] in CAUTIONS):
         runs = " and training runs" if c.two_way else ""
         test = f"{TEST_NAMES[settings.tests[0]]} rejects (p {p_number(c.p_adjusted)})"

@@ -302,6 +302,21 @@ def test_what_another_training_may_not_show_is_undecided_and_said_to_be_noise(tm
     assert "It holds for other users, but may be training noise (p 0.5" in text.render(found, 400)
 
 
+def test_runs_that_rank_all_alike_are_told_so_and_not_called_chance(tmp_path: Path) -> None:
+    """A stage that is not kept leaves the ranks of the runs it began with; over other trainings that decides nothing."""
+    for seed in range(2):
+        for head in ("none", "lasar"):
+            make_run(tmp_path, "sasrec", places(0.2 + 0.1 * seed, seed=seed), head=head, seed=seed)
+    make_run(tmp_path, "markov", places(0.2, seed=0))
+    found = compared(tmp_path, baseline="sasrec", metrics=HR)
+    contrast = row(found, "sasrec+lasar", "hr@10").contrast
+    assert contrast is not None
+    assert (contrast.equal, contrast.verdict) == (1, Verdict.UNDECIDED)
+    (told,) = (line for line in text.render(found, 400).splitlines() if line.startswith("sasrec+lasar: "))
+    assert "+0.0000 HR@10 (+0.0 %). In these runs it is the same for every user. Visible from 0." in told
+    assert "chance" not in told
+
+
 def test_seeds_on_both_sides_give_an_interval_over_users_and_runs(tmp_path: Path) -> None:
     for seed in range(3):
         make_run(tmp_path, "sasrec", places(0.2, seed=seed), seed=seed)
