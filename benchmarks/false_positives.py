@@ -27,6 +27,8 @@ from tests.stats.shaped import samples, shape
 
 SIZES = (50, 1_000, 22_363)
 TESTS = ("paired t", "bootstrap test", "percentile interval", "BCa interval", "randomisation", "Wilcoxon", "sign test")
+WAYS = ("independent", "paired")
+"""How runs that went on from one another may be taken."""
 
 
 def rejects(d: Differences, seed: int, alpha: float = 0.05, resamples: int = 999) -> list[bool]:
@@ -91,6 +93,31 @@ def few_runs(repeats: int, runs: int, other: int, noise: float) -> tuple[float, 
     return float(found[0] / repeats), float(found[1] / repeats)
 
 
+def from_one_another(repeats: int, runs: int, start: float, gain: float) -> np.ndarray:
+    """Runs that went on from the other system's: how often t rejects a true null and finds one difference, (2, 2).
+
+    First row: runs taken as independent; second: in pairs. The difference is the smallest that pairs should see.
+
+    Args:
+        repeats: how many comparisons are drawn.
+        runs: of each system.
+        start: what the training before moves the mean of a run by, over what the draw of users moves the difference by.
+        gain: the same of the training after.
+    """
+    rng = np.random.default_rng(11)
+    d = Differences(np.array([-0.2, 0.2]), np.array([11_181, 11_182]))
+    se = d.standard_error
+    shift = minimum_detectable(together([(se**2, d.n - 1), ((gain * se) ** 2 / runs, runs - 1)]))
+    found = np.zeros((2, 2))
+    for _ in range(repeats):
+        theirs, gains = rng.normal(0, start * se, runs), rng.normal(0, gain * se, runs)
+        mean = rng.normal(0, se) + gains.mean()
+        for way, sides in enumerate(((theirs + gains, theirs), (gains, np.empty(0)))):
+            spread = over_users_and_seeds(d, *(list(side) for side in sides))
+            found[way] += [t_test(mean + by, spread.standard_error, spread.df).p < 0.05 for by in (0.0, shift)]
+    return found / repeats
+
+
 def main(quick: bool = False) -> None:
     """Print the tables."""
     repeats = 300 if quick else 2_000
@@ -119,6 +146,11 @@ def main(quick: bool = False) -> None:
         cells = [few_runs(10 * repeats, runs, other, noise) for noise in (1, 3)]
         against = f"{other} runs" if other else "deterministic"
         print(f"{runs} runs against {against:<17}", *(f"{share:>8.1%}" for cell in cells for share in cell))
+    print("\nruns that went on from the other system's, training before 3 times as noisy as users: the same two shares")
+    print("training after over users, taken as", *(f"{noise:>8} {way:<11}" for noise in (0.5, 1) for way in WAYS))
+    for runs in (2, 3, 5):
+        cells = [from_one_another(10 * repeats, runs, 3, noise).ravel() for noise in (0.5, 1)]
+        print(f"{runs} runs", *(f"{share:>8.1%}" for cell in cells for share in cell))
 
 
 if __name__ == "__main__":

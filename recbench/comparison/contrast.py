@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -53,21 +53,39 @@ class Raw:
     both: Outcome
     """t over users and training runs; paired t over users where runs are not covered."""
     two_way: Interval | None
+    paired_runs: bool
 
 
-def raw_contrast(ours: Side, theirs: Side, settings: Settings, two_way: Interval | None = None) -> Raw:
+def raw_contrast(
+    ours: Side,
+    theirs: Side,
+    settings: Settings,
+    two_way: Interval | None = None,
+    pairs: Sequence[int] | None = None,
+) -> Raw:
     """Ours minus theirs.
+
+    Args:
+        ours: the system.
+        theirs: its baseline.
+        settings: of the comparison.
+        two_way: the bootstrap over users and runs.
+        pairs: for each of our runs the one of theirs that shares its training; None: runs are independent.
 
     Raises:
         RecbenchError: a test was asked for that does not apply to these differences.
     """
     d = Differences.between(ours.users, theirs.users)
     covered = all(len(side.seeds) != 1 for side in (ours, theirs))
-    spread = over_users_and_seeds(d, ours.seeds, theirs.seeds) if covered else over_users(d)
+    runs = ours.seeds, theirs.seeds
+    if pairs is not None:  # what varies is what a run gains over its own start
+        runs = tuple(mine - theirs.seeds[other] for mine, other in zip(ours.seeds, pairs, strict=True)), ()
+    spread = over_users_and_seeds(d, *runs) if covered else over_users(d)
     both = t_test(d.mean, spread.standard_error, spread.df)
     means = resampled_means(d, settings.resamples, settings.seed)
     tests = {name: _TESTS[name](d, means, settings) for name in settings.tests}
-    return Raw(theirs.label, float(theirs.users.mean()), d, means, spread, covered, tests, both, two_way)
+    paired = covered and pairs is not None
+    return Raw(theirs.label, float(theirs.users.mean()), d, means, spread, covered, tests, both, two_way, paired)
 
 
 K = TypeVar("K", bound=Hashable)
@@ -151,6 +169,7 @@ def _contrast(
         two_way=raw.two_way,
         posterior=bayesian_bootstrap(d, rope, level=level, seed=settings.seed),
         seeds_covered=raw.seeds_covered,
+        paired_runs=raw.paired_runs,
         standard_error=error,
         df=raw.spread.df,
         t=raw.tests[first].statistic,

@@ -185,6 +185,8 @@ class Contrast:
     """95 % percentile bootstrap over users."""
     seeds_covered: bool
     """Whether the spread between training runs is in ``interval``: each side is deterministic or has two runs."""
+    paired_runs: bool
+    """Whether each run is held against the very run that it went on from, or that went on from the same weights."""
     standard_error: float
     """Behind ``interval``."""
     df: float

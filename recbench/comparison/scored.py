@@ -24,6 +24,8 @@ class Scored:
     system: System
     values: Mapping[Metric, FloatArray]
     """(users, runs)."""
+    origins: tuple[str | None, ...]
+    """``Run.origin`` of each."""
 
     def side(self, metric: Metric) -> Side:
         """What a contrast needs of it. A deterministic system has no spread between runs."""
@@ -52,7 +54,7 @@ def scored(system: System, places: Sequence[Places], settings: Settings) -> Scor
         metric: np.stack([place.values(metric, settings.candidates, settings.ties) for place in places], axis=1)
         for metric in settings.metrics
     }
-    return Scored(system, values)
+    return Scored(system, values, tuple(place.run.origin for place in places))
 
 
 def raw_contrasts(
@@ -70,17 +72,31 @@ def raw_contrasts(
     raw = {}
     for label, baseline in baselines.items():
         ours, theirs = systems[label], systems[baseline.label]
-        both = _two_way(metric, ours, theirs, settings) if two_way else None
-        raw[label] = raw_contrast(ours.side(metric), theirs.side(metric), settings, both)
+        pairs = _pairs(ours.origins, theirs.origins)
+        both = _two_way(metric, ours, theirs, settings, pairs) if two_way else None
+        raw[label] = raw_contrast(ours.side(metric), theirs.side(metric), settings, both, pairs)
     return raw
 
 
-def _two_way(metric: Metric, ours: Scored, theirs: Scored, settings: Settings) -> Interval | None:
+def _pairs(ours: Sequence[str | None], theirs: Sequence[str | None]) -> list[int] | None:
+    """For each of our runs the one of theirs that shares its training up to where one of them went on from the other, or both from
+    a third; None unless that pairs all of them."""
+    shared = set(ours)
+    if None in shared or len(shared) < len(ours) or shared != set(theirs) or len(theirs) != len(ours):
+        return None
+    return [theirs.index(one) for one in ours]
+
+
+def _two_way(
+    metric: Metric, ours: Scored, theirs: Scored, settings: Settings, pairs: Sequence[int] | None
+) -> Interval | None:
     """Other users and other runs; nothing where nothing is random, or where a side has a single random run."""
     pair = (ours.system, theirs.system)
     if any(len(s.seeds) == 1 and not s.deterministic for s in pair) or all(s.deterministic for s in pair):
         return None
     values = [s.values[metric] for s in (ours, theirs)]
     means = resampled_run_means(np.concatenate(values, axis=1), seed=settings.seed)
-    n_ours = values[0].shape[1]
-    return two_way_bootstrap(means[:, :n_ours], means[:, n_ours:], 1 - settings.alpha, seed=settings.seed)
+    ours_NS, theirs_NS = np.split(means, [values[0].shape[1]], axis=1)
+    if pairs is not None:  # one draw of runs for both sides
+        ours_NS, theirs_NS = ours_NS - theirs_NS[:, pairs], np.zeros((len(means), 1))
+    return two_way_bootstrap(ours_NS, theirs_NS, 1 - settings.alpha, seed=settings.seed)

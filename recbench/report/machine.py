@@ -21,7 +21,7 @@ Schema 1::
     ROW = {system: label, metric, score: {mean, sd, by_seed},
            contrast: null (the baseline) |
                      {against, control_mean, mean, relative, interval, inner_interval, bootstrap, bca, two_way,
-                      seeds_covered, standard_error, df, t, p, p_adjusted, p_seeds, p_seeds_adjusted,
+                      seeds_covered, paired_runs, standard_error, df, t, p, p_adjusted, p_seeds, p_seeds_adjusted,
                       tests: [{name, statistic, p, p_adjusted, caution}],
                       claims: {superiority, equivalence, non_inferiority}, posterior: POSTERIOR,
                       d_z, better, worse, equal, minimum_detectable, users_needed, rope, verdict}}

@@ -18,7 +18,7 @@ from recbench.report.words import ORACLE
 from recbench.stats.intervals import Interval
 
 _CONTRAST = (
-    *("against", "relative", "seeds_covered", "standard_error", "df", "t", "p", "p_adjusted", "p_seeds"),
+    *("against", "relative", "seeds_covered", "paired_runs", "standard_error", "df", "t", "p", "p_adjusted", "p_seeds"),
     *("p_seeds_adjusted", "d_z", "better", "worse", "equal", "minimum_detectable", "users_needed", "rope", "verdict"),
 )
 """Fields of a contrast that are written as they are."""
@@ -28,7 +28,7 @@ _SYSTEM = ("backbone", "head", "loss", "source", *COSTS)
 COLUMNS = (
     *("dataset", "fingerprint", "candidates", "ties", "slice_by", "slice", "n_users", "metric", "system"),
     *("backbone", "head", "runs", "seeds", "mean", "sd_seeds", "against", "difference", "relative"),
-    *("ci_low", "ci_high", "ci_level", "seeds_covered", "standard_error", "df"),
+    *("ci_low", "ci_high", "ci_level", "seeds_covered", "paired_runs", "standard_error", "df"),
     *(f"{name}_{end}" for name in ("inner", "bootstrap", "bca", "two_way") for end in ("low", "high")),
     *("test", "t", "p", "p_adjusted", "p_seeds", "p_seeds_adjusted", "correction", "family", "claim"),
     *("p_superiority", "p_equivalence", "p_non_inferiority", "d_z", "better", "worse", "equal"),

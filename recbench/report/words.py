@@ -333,10 +333,10 @@ def _coverage(table: Table, rows: Sequence[Row], settings: Settings) -> str:
     if all(s.deterministic for s in table.systems):
         return "CI: over users."
     if not uncovered:
-        return "CI: over users and training runs."
+        return f"CI: over users and training runs{_paired(rows)}."
     if len(uncovered) == sum(row.contrast is not None for row in rows):
         return "CI: over users; training noise not covered."
-    return f"CI: over users and training runs; training noise not covered for {', '.join(uncovered)}."
+    return f"CI: over users and training runs{_paired(rows)}; training noise not covered for {', '.join(uncovered)}."
 
 
 def _bootstrapped(rows: Sequence[Row], settings: Settings) -> str:
@@ -350,11 +350,16 @@ def _bootstrapped(rows: Sequence[Row], settings: Settings) -> str:
         return f"CI: {name} bootstrap over users;{noise} {draws}. {rests}"
     alone = [label for label, contrast in found if contrast.two_way is None]
     told = "" if not alone else f"; over users alone for {', '.join(alone)}, where no two random runs are on a side"
-    return f"CI: bootstrap over users and training runs, crossed{told}; {draws}. {rests}"
+    return f"CI: bootstrap over users and training runs, crossed{_paired(rows)}{told}; {draws}. {rests}"
+
+
+def _paired(rows: Sequence[Row]) -> str:
+    labels = [row.system.label for row in rows if row.contrast and row.contrast.paired_runs]
+    return f"; runs of {', '.join(labels)} paired with those that share their start" if labels else ""
 
 
 def _visible(contrasts: Sequence[Contrast]) -> str:
-    found = sorted((c.minimum_detectable, _share(c)) for c in contrasts if isfinite(c.minimum_detectable))
+    found = sorted((c.minimum_detectable, _share(c)) for c in contrasts if isfinite(c.minimum_detectable) and c.equal < 1)
     if not found:
         return "none"
     (low, low_share), (high, high_share) = found[0], found[-1]

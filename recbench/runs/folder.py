@@ -85,6 +85,12 @@ class Run:
             )
         return cls(folder, Manifest.read(folder))
 
+    @property
+    def origin(self) -> str | None:
+        """Hash of the weights that training went on from, or of its own where it began anew; None where nobody says."""
+        own = self.manifest.files.get(MODEL)
+        return self.manifest.started_from.get("model_sha256", own)
+
     def config(self) -> dict[str, Any]:
         """The resolved config, every default filled in; of another tool's result nothing is known.
 

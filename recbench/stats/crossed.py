@@ -48,8 +48,9 @@ def two_way_bootstrap(
     """Percentile interval of a difference over other users and other training runs.
 
     Each resample draws users once for both systems, and runs for each system on its own: seed 3 of one has nothing to
-    do with seed 3 of the other. With S runs the spread between drawn runs is too small by (S - 1)/S in variance; their
-    deviation is scaled up by sqrt(S/(S - 1)). Under five runs so few can be drawn that the interval is coarse.
+    do with seed 3 of the other. (Where runs are paired, give the differences within pairs, and zeros as one run.) With
+    S runs the spread between drawn runs is too small by (S - 1)/S in variance; their deviation is scaled up by
+    sqrt(S/(S - 1)). Under five runs so few can be drawn that the interval is coarse.
 
     Args:
         ours_NS: resampled means of each run, from ``resampled_run_means``. One run: a deterministic system.

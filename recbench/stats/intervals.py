@@ -46,7 +46,8 @@ def over_users_and_seeds(d: Differences, ours: Sequence[float], theirs: Sequence
     Args:
         d: differences of users, each averaged over seeds first.
         ours: mean over users of each run of system A; empty for a deterministic system, whose tau is 0.
-        theirs: the same of system B. Seed 3 of A has nothing to do with seed 3 of B: they are not paired.
+        theirs: the same of system B. Seed 3 of A has nothing to do with seed 3 of B: they are not paired. Where each run of A went
+            on from a run of B they are: then ``ours`` holds the differences within the pairs, and ``theirs`` is empty.
 
     Raises:
         ValueError: one run only: its tau is unknown, not 0.
