@@ -178,6 +178,15 @@ def system_digest(table: Mapping[str, Any], origin: str | None = None) -> str:
     return digest(settings if origin is None else settings | {"from": origin})
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Table:
+    """A nested table as dotted names: ``{"train": {"epochs": 5}}`` is ``{"train.epochs": 5}``."""
+    found: Table = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found.update(flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
+    return found
+
+
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
     """Dotted names whose values differ, with both values."""
     found: list[tuple[str, Any, Any]] = []

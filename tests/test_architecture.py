@@ -17,7 +17,7 @@ LAYERS = [
     {"cli"},
     {"experiment", "report"},
     {"start", "statement"},
-    {"trained"},
+    {"reference", "trained"},
     {"settings"},
     {"training", "comparison"},
     {"evaluation"},

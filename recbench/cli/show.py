@@ -12,11 +12,13 @@ import typer
 from rich.markup import escape
 
 from recbench.cli import options, render
-from recbench.errors import Exit, RecbenchError
+from recbench.config import as_typed, flat
+from recbench.errors import Exit, RecbenchError, meant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from recbench.reference import Setting
     from recbench.runs.folder import Run
     from recbench.runs.manifest import Manifest
 
@@ -25,11 +27,17 @@ LABEL = 13
 
 
 def show(
-    path: Annotated[Path, typer.Argument(help="A run folder, or a prepared dataset: its folder or its name.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A run folder; a prepared dataset, its folder or its name; or something with settings: a backbone, a head, a "
+            "loss, a tokeniser, train, features, ids."
+        ),
+    ],
     datasets: options.Datasets = Path("datasets"),
     as_json: options.Json = False,
 ) -> None:
-    """What a run or a dataset is, and how it came to be."""
+    """What a run or a dataset is, and how it came to be; or what can be set of a part."""
     from dataclasses import asdict
 
     folder = path if path.exists() else datasets / path
@@ -45,12 +53,8 @@ def show(
             show_histograms(card)
         return
     if not folder.exists() or not (folder / "run.json").exists():
-        raise RecbenchError(
-            f"{path} is neither a run nor a prepared dataset.",
-            why="A run folder holds run.json, a prepared dataset card.json.",
-            fix="recbench list",
-            code=Exit.RUN,
-        )
+        _show_part(str(path), as_json)
+        return
     from recbench.runs.folder import Run
 
     run = Run.open(folder)
@@ -58,6 +62,47 @@ def show(
         render.show_json({"folder": str(folder), **asdict(run.manifest)})
         return
     _show_run(run)
+
+
+def _show_part(name: str, as_json: bool) -> None:
+    """What can be set of it, what that means, and what recipes and stages set.
+
+    Raises:
+        RecbenchError: there is nothing of that name.
+    """
+    from dataclasses import asdict
+
+    from recbench.reference import names, part
+
+    if name not in names():
+        raise RecbenchError(
+            f"{name} is neither a run, a prepared dataset nor a part with settings.",
+            why=f"A run folder holds run.json, a prepared dataset card.json; parts are {', '.join(names())}.",
+            fix=meant(name, names(), "recbench show {}") or "recbench list",
+            code=Exit.RUN,
+        )
+    found = part(name)
+    if as_json:
+        render.show_json(asdict(found))
+        return
+    render.out.print(f"[bold]{escape(found.name)}[/]  {escape(found.kind)}: {escape(found.summary)}")
+    stages = {f"stage {stage}": flat({"train": {stage: own}}) for stage, own in found.stages.items() if own}
+    recipes = {f"recipe {of}": flat(values) for of, values in found.recipes.items()}
+    for label, values in (stages | recipes).items():
+        told = ", ".join(f"{key}={as_typed(value)}" for key, value in values.items())
+        for place, line in enumerate(render.folded(told, 4)):
+            if place == 0:
+                render.out.print(f"  {escape(label)}")
+            render.out.print(f"    {escape(line)}")
+    if not found.settings:
+        render.out.print("nothing to set")
+        return
+    rows = [[one.name, one.default, _meaning(one)] for one in found.settings]
+    render.show_table(None, ["--set", "default", "what it is"], rows, left=3)
+
+
+def _meaning(setting: Setting) -> str:
+    return f"{' | '.join(setting.words)}. {setting.meaning}" if setting.words else setting.meaning
 
 
 def _show_run(run: Run) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from recbench.comparison.model import CAUTIONS, TEST_NAMES, Settings
-from recbench.comparison.systems import TRIVIAL, Group, flat
+from recbench.comparison.systems import TRIVIAL, Group
+from recbench.config import flat
 from recbench.data.describe import number_of
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.by_user import asks_for_sets

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from recbench.config import as_typed
+from recbench.config import as_typed, flat
 from recbench.errors import Exit, RecbenchError, nearest
 from recbench.registry import BACKBONES, HEADS, Registry
 from recbench.runs.folder import Run
@@ -97,15 +97,6 @@ def controls(groups: Sequence[Group], asked: str | None) -> tuple[Group, dict[st
         own.setdefault(control.backbone, control)
     baselines = {g.label: own.get(g.backbone, reference) if g.head != "none" else reference for g in groups}
     return reference, {label: baseline for label, baseline in baselines.items() if label != reference.label}
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested table as dotted names: ``{"train": {"epochs": 5}}`` is ``{"train.epochs": 5}``."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        found.update(flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
-    return found
 
 
 def _refuse_repeated_seeds(runs: Sequence[Run]) -> None:

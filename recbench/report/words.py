@@ -359,7 +359,9 @@ def _paired(rows: Sequence[Row]) -> str:
 
 
 def _visible(contrasts: Sequence[Contrast]) -> str:
-    found = sorted((c.minimum_detectable, _share(c)) for c in contrasts if isfinite(c.minimum_detectable) and c.equal < 1)
+    found = sorted(
+        (c.minimum_detectable, _share(c)) for c in contrasts if isfinite(c.minimum_detectable) and c.equal < 1
+    )
     if not found:
         return "none"
     (low, low_share), (high, high_share) = found[0], found[-1]

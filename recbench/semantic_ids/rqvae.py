@@ -56,8 +56,11 @@ class RQVAE(Tokeniser):
         patience: int = 60
         """Epochs without a better reconstruction before the fit ends."""
         batch_size: int = 1024
+        """Items a step."""
         learning_rate: float = 1e-3
+        """Of AdamW."""
         weight_decay: float = 1e-4
+        """Of AdamW."""
         sinkhorn_eps: float = 0.0
         """Above 0: the last level's codes are spread by Sinkhorn in training, as LC-Rec does with .003."""
 
