@@ -160,7 +160,9 @@ LOSSES = Registry(
             "recbench.scoring.binary:BCE", "own negatives", "binary cross-entropy against a few uniform negatives"
         ),
         "gbce": Entry(
-            "recbench.scoring.binary:GBCE", "own negatives", "the same, calibrated (gSASRec, Petrov & Macdonald, 2023)"
+            "recbench.scoring.binary:GBCE",
+            "own negatives",
+            "BCE calibrated for its few negatives (gSASRec, Petrov & Macdonald, 2023)",
         ),
         "spelling": Entry(
             "recbench.generators.spelling:Spelling", "codes", "likelihood of an item's codes; of backbones that spell"
