@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from recbench.cli import options, render
+from recbench.cli import completing, options, render
 
 if TYPE_CHECKING:
     from recbench.data.card import Card
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def audit(
-    name: Annotated[str | None, typer.Argument(help="A prepared dataset; left out: the one prepared last.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A prepared dataset; left out: the one prepared last.", autocompletion=completing.prepared),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="How often equal times are shuffled.")] = 5,
     datasets: options.Datasets = Path("datasets"),
     as_json: options.Json = False,

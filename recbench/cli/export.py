@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 
-from recbench.cli import options, render
+from recbench.cli import completing, options, render
 
 
 def export(
-    name: Annotated[str | None, typer.Argument(help="A prepared dataset; left out: the one prepared last.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A prepared dataset; left out: the one prepared last.", autocompletion=completing.prepared),
+    ] = None,
     output: Annotated[
         Path, typer.Option(help="File to write, folder for recbole, amazon2023 and huggingface; - for stdout.")
     ] = ...,  # type: ignore[assignment]  # typer: required

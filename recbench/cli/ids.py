@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from recbench.cli import options, render
+from recbench.cli import completing, options, render
 from recbench.errors import RecbenchError, meant
 
 if TYPE_CHECKING:
@@ -20,11 +20,21 @@ TITLE_WIDTH = 72
 
 
 def ids(
-    name: Annotated[str | None, typer.Argument(help="A prepared dataset; left out: the one prepared last.")] = None,
-    method: Annotated[str | None, typer.Option(help="rkmeans, balanced or rqvae. Default: rkmeans.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A prepared dataset; left out: the one prepared last.", autocompletion=completing.prepared),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="rkmeans, balanced or rqvae. Default: rkmeans.", autocompletion=completing.tokenisers),
+    ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting of features, method or ids, e.g. ids.codes=128. Repeatable."),
+        typer.Option(
+            "--set",
+            help="A setting of features, method or ids, e.g. ids.codes=128. Repeatable.",
+            autocompletion=completing.id_settings,
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML with tables features, method and ids.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of codebooks and of the order within groups.")] = 0,

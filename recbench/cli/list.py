@@ -26,7 +26,8 @@ def list(  # noqa: A001 - it is the command's name
         str | None,
         typer.Argument(
             help="backbones, heads, losses, configs, datasets, runs, formats (of raw data) or tokenisers (of semantic "
-            "ids). Default: all but the last two."
+            "ids). Default: all but the last two.",
+            autocompletion=lambda: KINDS,
         ),
     ] = None,
     datasets: options.Datasets = Path("datasets"),

@@ -7,8 +7,13 @@ from typing import Annotated
 
 import typer
 
+from recbench.cli import completing
+
 DatasetName = Annotated[
-    str | None, typer.Option("--dataset", help="A prepared dataset. Default: the one prepared last.")
+    str | None,
+    typer.Option(
+        "--dataset", help="A prepared dataset. Default: the one prepared last.", autocompletion=completing.prepared
+    ),
 ]
 Datasets = Annotated[Path, typer.Option("--datasets", help="Home of prepared datasets.", envvar="RECBENCH_DATASETS")]
 Runs = Annotated[Path, typer.Option("--runs", help="Home of runs.", envvar="RECBENCH_RUNS")]

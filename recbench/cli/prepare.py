@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recbench.cli import options, render
+from recbench.cli import completing, options, render
 from recbench.errors import RecbenchError, meant
 
 if TYPE_CHECKING:
@@ -21,12 +21,18 @@ ROLES = ("user", "item", "timestamp", "rating")
 
 def prepare(
     name: Annotated[
-        str, typer.Argument(help="A known dataset (recbench list datasets), or a name for your own source.")
+        str,
+        typer.Argument(
+            help="A known dataset (recbench list datasets), or a name for your own source.",
+            autocompletion=completing.known,
+        ),
     ],
     source: Annotated[
         Path | None, typer.Option(help="Read this file, archive or folder instead of downloading.")
     ] = None,
-    source_format: Annotated[str | None, typer.Option(help="Its format; default: found from the content.")] = None,
+    source_format: Annotated[
+        str | None, typer.Option(help="Its format; default: found from the content.", autocompletion=completing.formats)
+    ] = None,
     columns: Annotated[
         str | None,
         typer.Option(help="Columns of a table: user=...,item=...,timestamp=...,rating=...; numbers without header."),

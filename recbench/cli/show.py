@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from recbench.cli import options, render
+from recbench.cli import completing, options, render
 from recbench.config import as_typed, flat
 from recbench.errors import Exit, RecbenchError, meant
 
@@ -31,7 +31,8 @@ def show(
         Path,
         typer.Argument(
             help="A run folder; a prepared dataset, its folder or its name; or something with settings: a backbone, a head, a "
-            "loss, a tokeniser, train, features, ids."
+            "loss, a tokeniser, train, features, ids.",
+            autocompletion=completing.shown,
         ),
     ],
     datasets: options.Datasets = Path("datasets"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from recbench.cli import options, render
+from recbench.cli import completing, options, render
 from recbench.errors import Exit, RecbenchError
 
 if TYPE_CHECKING:
@@ -23,10 +23,18 @@ if TYPE_CHECKING:
 
 def train(
     backbone: Annotated[
-        str | None, typer.Option("--backbone", help="How a history becomes states: recbench list backbones.")
+        str | None,
+        typer.Option(
+            "--backbone",
+            help="How a history becomes states: recbench list backbones.",
+            autocompletion=completing.backbones,
+        ),
     ] = None,
     reason: Annotated[
-        str | None, typer.Option("--reason", help="Reasoning head: recbench list heads. Default: none.")
+        str | None,
+        typer.Option(
+            "--reason", help="Reasoning head: recbench list heads. Default: none.", autocompletion=completing.heads
+        ),
     ] = None,
     dataset: options.DatasetName = None,
     seed: Annotated[int | None, typer.Option("--seed", help="One seed. Default: 0.")] = None,
@@ -38,10 +46,20 @@ def train(
         ),
     ] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, for example train.epochs=50. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="One setting, for example train.epochs=50; recbench show NAME lists them. Repeatable.",
+            autocompletion=completing.settings,
+        ),
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--until", help="Stop after this stage of training, for example spt of lares.")
+        str | None,
+        typer.Option(
+            "--until",
+            help="Stop after this stage of training, for example spt of lares.",
+            autocompletion=completing.stages,
+        ),
     ] = None,
     start: Annotated[
         str | None,

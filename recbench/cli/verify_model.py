@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recbench.cli import options, render
+from recbench.cli import completing, options, render
 from recbench.errors import Exit, RecbenchError
 
 if TYPE_CHECKING:
@@ -22,13 +22,21 @@ RULES = {"all": "all items", "unseen": "unseen items"}
 
 
 def verify_model(
-    backbone: Annotated[str, typer.Argument(help="A backbone: recbench list backbones.", show_default=False)],
+    backbone: Annotated[
+        str,
+        typer.Argument(
+            help="A backbone: recbench list backbones.", show_default=False, autocompletion=completing.backbones
+        ),
+    ],
     dataset: options.DatasetName = None,
     seeds: Annotated[
         str, typer.Option("--seeds", help="One run each; their mean is held against the bands.")
     ] = "0,1,2",
     loss: Annotated[
-        str | None, typer.Option("--loss", help="Another loss than the shipped one: recbench list losses.")
+        str | None,
+        typer.Option(
+            "--loss", help="Another loss than the shipped one: recbench list losses.", autocompletion=completing.losses
+        ),
     ] = None,
     bands: Annotated[
         Path | None, typer.Option("--bands", help="TOML file of bands. Default: those that are shipped.")
