@@ -68,18 +68,11 @@ def shown(ctx: typer.Context) -> Offered:
 
 def settings(ctx: typer.Context, incomplete: str) -> Offered:
     """What ``--set`` of ``train`` takes: tables first, then the settings of one."""
-    given = ctx.params
-    named = [
-        text.removeprefix("loss.name=") for text in given.get("assignments") or [] if text.startswith("loss.name=")
-    ]
-    parts = {
-        "train": "train",
-        "backbone": given.get("backbone"),
-        "head": given.get("reason"),
-        "loss": (named or [None])[0],
-    }
-    if incomplete.startswith("loss.") and not named:
+    named, given = "loss.name=", ctx.params
+    loss = next((text.removeprefix(named) for text in given.get("assignments") or [] if text.startswith(named)), None)
+    if incomplete.startswith("loss.") and loss is None:
         return [("loss.name", "recbench list losses")]
+    parts = {"train": "train", "backbone": given.get("backbone"), "head": given.get("reason"), "loss": loss}
     return _of_tables(parts, TABLES, incomplete)
 
 

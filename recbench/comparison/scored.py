@@ -72,19 +72,20 @@ def raw_contrasts(
     raw = {}
     for label, baseline in baselines.items():
         ours, theirs = systems[label], systems[baseline.label]
-        pairs = _pairs(ours.origins, theirs.origins)
+        pairs = _pairs(ours, theirs)
         both = _two_way(metric, ours, theirs, settings, pairs) if two_way else None
         raw[label] = raw_contrast(ours.side(metric), theirs.side(metric), settings, both, pairs)
     return raw
 
 
-def _pairs(ours: Sequence[str | None], theirs: Sequence[str | None]) -> list[int] | None:
+def _pairs(ours: Scored, theirs: Scored) -> list[int] | None:
     """For each of our runs the one of theirs that shares its training up to where one of them went on from the other, or both from
-    a third; None unless that pairs all of them."""
-    shared = set(ours)
-    if None in shared or len(shared) < len(ours) or shared != set(theirs) or len(theirs) != len(ours):
+    a third; None unless that pairs all of them, and where nothing is random."""
+    mine, other = ours.origins, theirs.origins
+    one_each = len(set(mine)) == len(mine) == len(other) and None not in mine and set(mine) == set(other)
+    if not one_each or ours.system.deterministic or theirs.system.deterministic:
         return None
-    return [theirs.index(one) for one in ours]
+    return [other.index(start) for start in mine]
 
 
 def _two_way(

@@ -117,6 +117,18 @@ def test_more_runs_on_one_side_are_independent(tmp_path: Path) -> None:
     assert not contrast(tmp_path).paired_runs
 
 
+def test_closed_forms_with_the_same_weights_are_no_pair(tmp_path: Path) -> None:
+    """They have no runs to pair: nothing in them is random."""
+    for k in (1, 2):
+        folder = make_run(
+            tmp_path, "markov", ranks(np.where(hits(0.2, k) == 1, 0, 500)), config=f"k = {k}\n", folder=f"m{k}"
+        )
+        state = folder / "run.json"
+        state.write_text(state.read_text().replace('"files": {', f'"files": {{"{MODEL}": "same", ', 1))
+    contrasts = [row_.contrast for row_ in compared(tmp_path, metrics=HR).tables[0].rows if row_.contrast]
+    assert [(c.paired_runs, c.two_way) for c in contrasts] == [(False, None)]
+
+
 def test_a_single_pair_says_nothing_of_training(tmp_path: Path) -> None:
     run(tmp_path, "none", 0, BASE[0], "w0")
     run(tmp_path, "lasar", 0, gained(BASE[0], 20), "v0", "w0")
