@@ -70,9 +70,11 @@ def probability(share: float) -> str:
 
 
 def visible(contrast: Contrast) -> str:
-    """The smallest difference it can see: ``0.0009 (2.2 %)``."""
+    """The smallest difference it can see: ``0.0009 (2.2 %)``. Empty where nothing varies, between users or between runs."""
     if not isfinite(contrast.minimum_detectable):
         return "never"
+    if not contrast.minimum_detectable:
+        return ""
     share = f" ({percent(_share(contrast))})" if contrast.control_mean else ""
     return f"{contrast.minimum_detectable:.4f}{share}"
 
@@ -80,10 +82,11 @@ def visible(contrast: Contrast) -> str:
 def users_needed(contrast: Contrast) -> str:
     """Users at which the wished difference is seen; ``never`` where no number is enough.
 
-    Empty where nothing can be wished for, since the control scores 0, or one user tells nothing of others.
+    Empty where nothing can be wished for, since the control scores 0; where one user tells nothing of others; where nothing varies.
     """
     needed = contrast.users_needed
-    if needed is None or not contrast.control_mean or not isfinite(contrast.minimum_detectable):
+    knows = isfinite(contrast.minimum_detectable) and contrast.minimum_detectable > 0
+    if needed is None or not contrast.control_mean or not knows:
         return ""
     return count(round(needed)) if isfinite(needed) else "never"
 
@@ -360,7 +363,9 @@ def _paired(rows: Sequence[Row]) -> str:
 
 def _visible(contrasts: Sequence[Contrast]) -> str:
     found = sorted(
-        (c.minimum_detectable, _share(c)) for c in contrasts if isfinite(c.minimum_detectable) and c.equal < 1
+        (c.minimum_detectable, _share(c))
+        for c in contrasts
+        if c.minimum_detectable > 0 and isfinite(c.minimum_detectable)
     )
     if not found:
         return "none"

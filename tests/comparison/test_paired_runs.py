@@ -9,7 +9,7 @@ import pytest
 
 from recbench.comparison import Contrast
 from recbench.evaluation.metrics import parse
-from recbench.report import text
+from recbench.report import text, words
 from recbench.runs.folder import MODEL
 from recbench.stats.crossed import resampled_run_means, two_way_bootstrap
 from recbench.stats.intervals import over_users_and_seeds
@@ -159,6 +159,10 @@ def test_a_stage_that_was_never_kept_is_equivalent_and_has_no_smallest_differenc
     for seed, hit in enumerate(BASE):
         run(tmp_path, "none", seed, hit, f"w{seed}")
         run(tmp_path, "lasar", seed, hit, f"v{seed}", f"w{seed}")
-    told = text.render(compared(tmp_path, metrics=HR), 400)
+    found = compared(tmp_path, metrics=HR)
+    contrast_ = row(found, "sasrec+lasar", "hr@10").contrast
+    assert contrast_ is not None
+    assert (words.visible(contrast_), words.users_needed(contrast_)) == ("", "")
+    told = text.render(found, 400)
     assert "sasrec+lasar: equivalent to sasrec: the same HR@10 for every user." in told
     assert "Smallest difference this comparison can see: none" in told
