@@ -17,6 +17,8 @@ YIELDING = ("checksum", "terms", "users", "items", "here", "events", "started", 
 HEADINGS = {"seconds": "time"}
 """What stands above a column whose values a person reads in another form."""
 KINDS = ("backbones", "heads", "losses", "configs", "datasets", "runs", "formats", "tokenisers")
+SETTABLE = {"backbones", "heads", "losses", "tokenisers"}
+"""Kinds whose members have settings."""
 ON_REQUEST = ("formats", "tokenisers")
 """Kinds that a plain ``list`` leaves out."""
 
@@ -61,6 +63,8 @@ def list(  # noqa: A001 - it is the command's name
             _show(name, rows)
         else:
             render.out.print(f"{name}: none yet")
+    if render.out.is_terminal and SETTABLE & found.keys():
+        render.say("what can be set of one: recbench show NAME")
 
 
 def _show(kind: str, rows: Any) -> None:

@@ -72,6 +72,12 @@ def test_no_word_is_broken_and_no_line_is_longer_than_the_terminal(kind: str, wi
     assert ("no room for" in told) == bool(gone)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_person_is_told_where_settings_are_listed(kind: str, width: int, capsys: Captured) -> None:
+    _, _, told = listed(kind, capsys)
+    assert ("recbench show NAME" in told) == (kind in ("backbones", "heads", "losses", "tokenisers"))
+
+
 def test_the_most_telling_columns_stay_longest(width: int, capsys: Captured) -> None:
     _, lines, told = listed("datasets", capsys)
     assert "events" in lines[1]
