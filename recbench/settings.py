@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from recbench.config import Table, as_table, build, known_tables, merge, read_config, system_digest
+from recbench.config import Table, as_table, as_typed, build, known_tables, merge, read_config, system_digest
 from recbench.errors import RecbenchError, nearest
 from recbench.recommender import config_classes
 from recbench.registry import BACKBONES, HEADS, LOSSES
@@ -151,6 +151,28 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
         until = None
     resolved |= {key: value for key, value in (("until", until), ("from", start)) if value is not None}
     return Resolved(backbone, head, backbone_config, head_config, loss, loss_config, train, resolved, until, start, ids)
+
+
+def held_back(table: Mapping[str, Any], resolved: Resolved) -> list[str]:
+    """Settings asked of all stages that do not hold in some, since these have values of their own: a sentence each.
+
+    Args:
+        table: what was asked for, as ``resolve`` got it.
+        resolved: what came of it.
+    """
+    asked, told = _training(table), []
+    ends = list(resolved.train).index(resolved.until) + 1 if resolved.until else None
+    for key, value in asked.items():
+        if isinstance(value, Mapping):
+            continue
+        found = {stage: getattr(settings, key) for stage, settings in list(resolved.train.items())[:ends]}
+        others = {stage: own for stage, own in found.items() if own != value and key not in asked.get(stage, {})}
+        if others:
+            typed = f"train.{key}={as_typed(value)}"
+            stages = ", ".join(f"{stage} ({as_typed(own)})" for stage, own in others.items())
+            of_one = f"--set train.{next(iter(others))}.{key}={as_typed(value)}"
+            told.append(f"{typed} does not hold in {stages}, with values of their own: {of_one}")
+    return told
 
 
 def _fitting(shipped: Table, asked: Mapping[str, Any]) -> Table:

@@ -23,7 +23,7 @@ from recbench.config import (
     write_toml,
 )
 from recbench.errors import Exit, RecbenchError
-from recbench.settings import Asked, Resolved, resolve
+from recbench.settings import Asked, Resolved, held_back, resolve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +166,34 @@ def test_a_stage_may_have_its_own_settings() -> None:
         Asked("sasrec", assignments=parse_assignments(["train.train.epochs=2", "train.epochs=9"])).table(), "generic"
     )
     assert resolved.train["train"].epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("sets", "until", "told"),
+    [
+        (["train.epochs=1"], None, "align (24), rl (10), with values of their own: --set train.align.epochs=1"),
+        (["train.epochs=1", "train.align.epochs=24"], None, "rl (10), with values of their own: --set train.rl.epochs=1"),
+        (["train.epochs=1"], "align", "align (24), with values of their own: --set train.align.epochs=1"),
+        (["train.epochs=1"], "ground", None),
+        (["train.epochs=1", "train.align.epochs=2", "train.rl.epochs=3"], None, None),
+        (["train.align.epochs=2"], None, None),
+        (["train.weight_decay=0.1"], None, None),
+        (["train.patience=8"], "align", None),
+    ],
+)  # fmt: skip
+def test_what_is_asked_of_all_stages_and_does_not_hold_in_some_is_told(
+    sets: list[str], until: str | None, told: str | None
+) -> None:
+    table = Asked("sasrec", "lasar", assignments=parse_assignments(sets), until=until).table()
+    assert held_back(table, resolve(table, "generic")) == ([f"train.epochs=1 does not hold in {told}"] if told else [])
+
+
+def test_nothing_is_held_back_of_a_run_that_is_made_again() -> None:
+    table = Asked("sasrec", "lasar", assignments=parse_assignments(["train.epochs=1"])).table()
+    again = resolve(table, "amazon").table
+    assert held_back(again, resolve(again, "amazon")) == []
+    closed = Asked("markov").table()
+    assert held_back(closed, resolve(closed, "amazon")) == []
 
 
 def test_a_loss_is_resolved_with_every_default() -> None:

@@ -120,7 +120,7 @@ def train_seeds(
 ) -> list[Run]:
     """The runs of one system, one a seed, with a bar while each is on its way."""
     from recbench.data.dataset import open_dataset
-    from recbench.settings import resolve
+    from recbench.settings import held_back, resolve
 
     prepared = open_dataset(table.get("dataset"), datasets)
     resolved = resolve(table, prepared.card.family)
@@ -136,6 +136,8 @@ def train_seeds(
     orders = [Order(prepared, resolved, seed, runs, chosen, resume, trials) for seed in seeds]
     for order in orders:
         refuse_early(order)
+    for told in [] if quiet else held_back(table, resolved):
+        render.say(told)
     finished = []
     with _stoppable():
         for order in orders:

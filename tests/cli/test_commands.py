@@ -131,7 +131,7 @@ def failed(args: list[str], capsys: Captured) -> tuple[int, str]:
         (["evaluate", "runs/tiny-sasrec-none-s0", "--draws", "2", "--steps", "1,2"], 2, "cannot be used together"),
         (["evaluate", "runs/tiny-markov-none-s0", "--draws", "2"], 2, "It has no dropout"),
         (["trian"], 2, "trian"),
-        (["show", "nowhere"], 4, "neither a run nor a prepared dataset"),
+        (["show", "nowhere"], 4, "neither a run, a prepared dataset nor a part"),
         (["evaluate", "runs/tiny-sasrec-none-s9"], 4, "Did you mean runs/tiny-sasrec-none-s"),
         (["list", "backbonse"], 2, "Did you mean backbones?"),
         (["recommend", "runs/tiny-sasrec-none-s0"], 2, "Neither --user nor --history"),
@@ -202,6 +202,19 @@ def test_train_as_json_is_the_manifest(capsys: Captured) -> None:
     (told,) = json.loads(capsys.readouterr().out)
     assert told["status"] == "finished"
     assert told["backbone"] == "markov"
+
+
+def test_a_setting_that_a_stage_has_its_own_value_of_is_told(tmp_path: Path, capsys: Captured) -> None:
+    small = ["--set", "backbone.width=8", "--set", "train.epochs=1", "--device", "cpu", "--runs", str(tmp_path)]
+    assert run([*LARES, "--until", "spt", *small]) == 0
+    assert "does not hold" not in capsys.readouterr().err
+    assert (
+        run([*LARES, "--set", "train.rpt.batch_size=999", *small, "--from", f"{tmp_path}/tiny-sasrec-lares-spt-s0"])
+        == 0
+    )
+    told = capsys.readouterr().err
+    assert "train.epochs=1 does not hold in rpt (" in told
+    assert "batch_size" not in told
 
 
 def test_other_settings_in_a_taken_folder_are_refused(capsys: Captured) -> None:
