@@ -205,7 +205,7 @@ def test_train_as_json_is_the_manifest(capsys: Captured) -> None:
 
 
 def test_a_setting_that_a_stage_has_its_own_value_of_is_told(tmp_path: Path, capsys: Captured) -> None:
-    small = ["--set", "backbone.width=8", "--set", "train.epochs=1", "--device", "cpu", "--runs", str(tmp_path)]
+    small = ["--set", "backbone.width=8", "--set", "train.epochs=2", "--device", "cpu", "--runs", str(tmp_path)]
     assert run([*LARES, "--until", "spt", *small]) == 0
     assert "does not hold" not in capsys.readouterr().err
     assert (
@@ -213,7 +213,7 @@ def test_a_setting_that_a_stage_has_its_own_value_of_is_told(tmp_path: Path, cap
         == 0
     )
     told = capsys.readouterr().err
-    assert "train.epochs=1 does not hold in rpt (" in told
+    assert "train.epochs=2 does not hold in rpt (1)" in told
     assert "batch_size" not in told
 
 
