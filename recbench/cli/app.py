@@ -90,8 +90,8 @@ def run(args: list[str] | None = None) -> int:
         if said := error.format_message().replace(
             "Value error, ", ""
         ):  # else no arguments at all: the help was shown in place of a message
-            where = getattr(error, "ctx", None)  # of the command whose line it is
-            fix = f"{where.command_path if where else 'recbench'} --help"
+            first = (sys.argv[1:] if args is None else args)[:1]
+            fix = " ".join(["recbench", *(name for name in first if name in COMMANDS), "--help"])
             render.show_error(RecbenchError(said, why="The command line could not be read.", fix=fix))
         return int(Exit.USAGE)
     except OSError as error:

@@ -492,7 +492,12 @@ def test_a_line_of_the_log_that_a_kill_cut_does_not_hide_the_run(home: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("line", "fix"), [(["train", "--bogus"], "recbench train --help"), (["bogus"], "recbench --help")]
+    ("line", "fix"),
+    [
+        (["train", "--bogus"], "recbench train --help"),
+        (["recommend", "runs/x", "--user"], "recbench recommend --help"),
+        (["bogus"], "recbench --help"),
+    ],
 )
 def test_a_line_that_cannot_be_read_leads_to_the_help_of_its_command(
     line: list[str], fix: str, capsys: Captured
