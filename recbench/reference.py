@@ -38,7 +38,7 @@ class Setting:
     default: str
     """As it is typed; ``unset`` where it has none."""
     words: tuple[str, ...]
-    """What else may be typed, where it is a word from a list; the default among them."""
+    """What may be typed, where it is a word from a list, the default among them; ``a number`` where that does as well."""
     meaning: str
 
 

@@ -90,12 +90,9 @@ def test_show_prints_settings_stages_and_recipes(
     assert {"name": "train.validate_every", "default": "1", "words": []}.items() <= found["settings"][2].items()
 
 
-def test_a_run_or_a_dataset_goes_before_a_part_of_its_name(tiny_home: Path, capsys: Captured) -> None:
-    (tiny_home / "ids").symlink_to(tiny_home / "tiny")
-    try:
-        assert run(["show", "ids", "--datasets", str(tiny_home)]) == 0
-    finally:
-        (tiny_home / "ids").unlink()
+def test_a_run_or_a_dataset_goes_before_a_part_of_its_name(tiny_home: Path, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "ids").symlink_to(tiny_home / "tiny")
+    assert run(["show", "ids", "--datasets", str(tmp_path)]) == 0
     assert "leave-one-out" in capsys.readouterr().out
 
 
