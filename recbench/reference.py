@@ -12,6 +12,7 @@ from importlib.resources import files
 from itertools import pairwise
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from recbench.conditions import conditions
 from recbench.config import as_table, typed
 from recbench.data.vectors import VectorConfig
 from recbench.registry import BACKBONES, HEADS, LOSSES, TOKENISERS, Registry
@@ -40,6 +41,8 @@ class Setting:
     words: tuple[str, ...]
     """What may be typed, where it is a word from a list, the default among them; ``a number`` where that does as well."""
     meaning: str
+    only_with: str = ""
+    """What must hold of others of its table that it counts: ``depth=policy|sample``; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,32 +65,39 @@ def names() -> list[str]:
     return list(dict.fromkeys([name for table in REGISTRIES.values() for name in table.entries()] + list(TABLES)))
 
 
+def config_class(name: str) -> tuple[str, type]:
+    """The table that a part's settings stand in, and the class that holds them.
+
+    Raises:
+        KeyError: there is no such part.
+    """
+    for table, registry in REGISTRIES.items():
+        if name in registry.entries():
+            return table, registry.load(name).Config
+    return name, TABLES[name][0]
+
+
 def part(name: str) -> Part:
     """What can be set of the part of that name.
 
     Raises:
         KeyError: there is none.
     """
-    for kind, registry in REGISTRIES.items():
-        if name in registry.entries():
-            found = registry.load(name)
-            return Part(
-                name,
-                kind,
-                registry.entry(name).summary,
-                tuple(_settings(found.Config, kind)),
-                {stage.name: stage.defaults for stage in getattr(found, "stages", ())} if kind == "head" else {},
-                dict(_recipes(name)),
-            )
-    config, summary = TABLES[name]
-    return Part(name, "table", summary, tuple(_settings(config, name)))
+    table, config = config_class(name)
+    settings = tuple(_settings(config, table))
+    if table not in REGISTRIES:
+        return Part(name, "table", TABLES[name][1], settings)
+    stages = HEADS.load(name).stages if table == "head" else ()
+    began = {stage.name: stage.defaults for stage in stages}
+    return Part(name, table, REGISTRIES[table].entry(name).summary, settings, began, dict(_recipes(name)))
 
 
 def _settings(config: type, table: str) -> Iterator[Setting]:
-    meanings, hints = _meanings(config), get_type_hints(config)
+    meanings, hints, known = _meanings(config), get_type_hints(config), conditions(config)
     for name, default in as_table(config()).items():
         typed_default = "unset" if default is None else typed(default)
-        yield Setting(f"{table}.{name}", typed_default, tuple(_words(hints[name])), meanings.get(name, ""))
+        only_with = known[name].in_words(config()) if name in known else ""
+        yield Setting(f"{table}.{name}", typed_default, tuple(_words(hints[name])), meanings.get(name, ""), only_with)
 
 
 def _words(hint: Any) -> Iterator[str]:

@@ -94,6 +94,13 @@ class Resolved:
     """How items are spelled; None where they are not."""
 
     @property
+    def parts(self) -> dict[str, Any]:
+        """The config of each part, by its table."""
+        named = {"backbone": self.backbone_config, "head": self.head_config, "loss": self.loss_config}
+        spelled = {} if self.ids is None else self.ids.parts
+        return {table: config for table, config in (named | spelled).items() if config is not None}
+
+    @property
     def stages(self) -> list[str]:
         """The stages a finished run of this has gone through."""
         names = list(self.train)

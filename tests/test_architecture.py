@@ -25,6 +25,7 @@ LAYERS = [
     {"generators", "reasoning"},
     {"backbones", "baselines", "scoring", "semantic_ids"},
     {"bands", "data", "kernels", "stats", "runs"},
+    {"conditions"},
     {"columns", "config", "limits", "registry"},
     {"files"},
     {"errors"},

@@ -26,9 +26,8 @@ def test_every_part_is_known() -> None:
 def test_every_setting_says_what_it_is_and_its_default_can_be_typed(name: str) -> None:
     part = reference.part(name)
     assert part.summary
-    config = reference.TABLES[name][0] if part.kind == "table" else reference.REGISTRIES[part.kind].load(name).Config
+    table, config = reference.config_class(name)
     assert not [one.name for one in part.settings if not one.meaning]
-    table = name if part.kind == "table" else part.kind
     typed = parse_assignments(f"{s.name}={shlex.split(s.default)[0]}" for s in part.settings if s.default != "unset")
     assert build(config, typed.get(table, {}), table) == config()
 
@@ -83,11 +82,15 @@ def test_show_prints_settings_stages_and_recipes(
     assert "recipe amazon, hf-lm+lasar" in told
     assert "policy | sample | random | fixed. At test:" in rows["head.depth"]
     assert rows["head.step_cost"].split()[1] == "0.005"
+    assert "of kl. Only where align=kl." in rows["head.align_tau"]
+    assert "Only" not in rows["head.max_depth"]
     assert run(["show", "popularity"]) == 0
     assert "nothing to set" in capsys.readouterr().out
     assert run(["show", "train", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {"name": "train.validate_every", "default": "1", "words": []}.items() <= found["settings"][2].items()
+    assert {"name": "train.validate_every", "default": "1", "words": [], "only_with": ""}.items() <= found["settings"][
+        2
+    ].items()
 
 
 def test_a_run_or_a_dataset_goes_before_a_part_of_its_name(tiny_home: Path, tmp_path: Path, capsys: Captured) -> None:

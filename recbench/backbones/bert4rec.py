@@ -16,7 +16,7 @@ newest window alone instead of sliding ones; Adam without warm-up or decay.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, final
+from typing import Any, ClassVar, Literal, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from recbench.backbones.base import Backbone, Encoded
 from recbench.backbones.initial import initialise
 from recbench.backbones.packing import Seen
 from recbench.backbones.postnorm import EPS, Attention, FeedForward
+from recbench.conditions import OnlyWith
 from recbench.data.batching import BLANK, Batch, Rows
 from recbench.kernels.dropout import Dropout
 from recbench.limits import above, at_least, below_one, goes_into
@@ -75,7 +76,9 @@ class BERT4Rec(Backbone):
         rows: Literal["prefix", "cloze"] = "prefix"
         """What training fills in: the blank behind every prefix, or blanks scattered over whole histories."""
         blanked: float = 0.2
-        """Share of a history that cloze blanks, the paper's rho; without effect on prefixes."""
+        """Share of a history that cloze blanks, the paper's rho."""
+
+        only_with: ClassVar[OnlyWith] = {"rows=cloze": "blanked"}
 
         def __post_init__(self) -> None:
             at_least(1, self, "width", "n_layers", "n_heads", "inner", "max_length")

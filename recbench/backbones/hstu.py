@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, final
+from typing import Any, ClassVar, Literal, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from recbench.backbones.base import Backbone, Encoded
 from recbench.backbones.initial import initialise
 from recbench.backbones.packing import Asked, Places, Seen, Weigh, asked_layout, rectangles, tokens
+from recbench.conditions import OnlyWith
 from recbench.data.batching import Batch, Rows
 from recbench.kernels.dropout import Dropout, drop
 from recbench.limits import above, at_least, below_one, goes_into
@@ -102,6 +103,8 @@ class HSTU(Backbone):
         """On the attention weights."""
         initial_sd: float = 0.02
         """Standard deviation of initial item vectors, projections and biases."""
+
+        only_with: ClassVar[OnlyWith] = {"time_bias": "time_buckets"}
 
         def __post_init__(self) -> None:
             at_least(1, self, "width", "n_layers", "n_heads", "max_length", "time_buckets", "divisor")

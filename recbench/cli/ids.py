@@ -47,12 +47,15 @@ def ids(
     quiet: options.Quiet = False,
 ) -> None:
     """Spell every item as a few small integers, and report how the codes are used and how often they collide."""
+    from recbench.conditions import without_effect
     from recbench.config import merge, parse_assignments, read_toml
     from recbench.data.dataset import open_dataset
     from recbench.semantic_ids.build import id_settings, semantic_ids
 
     given = merge(read_toml(config) if config else {}, parse_assignments(set_ or []))
     settings = id_settings(given, method)
+    for told in [] if quiet else without_effect(given, settings.parts):
+        render.say(told)
     dataset = open_dataset(name, datasets)
     table, folder, was_there = semantic_ids(dataset, settings, seed, rebuild=rebuild)
     items = dataset.items()

@@ -103,7 +103,9 @@ def _show_part(name: str, as_json: bool) -> None:
 
 
 def _meaning(setting: Setting) -> str:
-    return f"{' | '.join(setting.words)}. {setting.meaning}" if setting.words else setting.meaning
+    words = f"{' | '.join(setting.words)}. " if setting.words else ""
+    only_with = f" Only where {setting.only_with}." if setting.only_with else ""
+    return f"{words}{setting.meaning}{only_with}"
 
 
 def _show_run(run: Run) -> None:

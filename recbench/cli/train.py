@@ -119,6 +119,7 @@ def train_seeds(
     trials: int | None = None,
 ) -> list[Run]:
     """The runs of one system, one a seed, with a bar while each is on its way."""
+    from recbench.conditions import without_effect
     from recbench.data.dataset import open_dataset
     from recbench.settings import held_back, resolve
 
@@ -136,7 +137,7 @@ def train_seeds(
     orders = [Order(prepared, resolved, seed, runs, chosen, resume, trials) for seed in seeds]
     for order in orders:
         refuse_early(order)
-    for told in [] if quiet else held_back(table, resolved):
+    for told in [] if quiet else [*held_back(table, resolved), *without_effect(table, resolved.parts)]:
         render.say(told)
     finished = []
     with _stoppable():

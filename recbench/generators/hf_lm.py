@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, cast, final
+from typing import Any, ClassVar, Literal, NamedTuple, cast, final
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from recbench.backbones.base import Encoded, Layout
 from recbench.backbones.packing import Asked, Places, asked_layout, rectangles, tokens
+from recbench.conditions import OnlyWith
 from recbench.data.batching import Batch, Rows
 from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
@@ -101,6 +102,15 @@ class HfLM(Generator):
         """Of that task's loss, the sum over codes."""
         items_to_title_weight: float = 1.0
         """Of that task's loss, the mean over the words of titles."""
+
+        only_with: ClassVar[OnlyWith] = {
+            "train=lora": "lora_rank lora_alpha",
+            "tasks=title_to_item|item_to_title|titles_to_item|items_to_title": "task_rows title_tokens",
+            "tasks=title_to_item": "title_to_item_weight",
+            "tasks=item_to_title": "item_to_title_weight",
+            "tasks=titles_to_item": "titles_to_item_weight",
+            "tasks=items_to_title": "items_to_title_weight",
+        }
 
         def __post_init__(self) -> None:
             self._check_tasks()

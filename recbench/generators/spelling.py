@@ -9,12 +9,13 @@ import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, final
+from typing import ClassVar, Literal, Self, final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbench.conditions import OnlyWith
 from recbench.data.batching import Batch
 from recbench.generators.base import Generator, Recalled
 from recbench.generators.past import Path
@@ -117,6 +118,8 @@ class Spelling(Score):
         """Width of the beam on validation during training, which only picks weights."""
         normalise: Literal["level", "legal"] = "level"
         """Codes of a path are probable among all of their level, or among those that lead to an item: in losses and searches."""
+
+        only_with: ClassVar[OnlyWith] = {"scoring=beam": "beam select_beam"}
 
         def __post_init__(self) -> None:
             at_least(1, self, "beam", "select_beam")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from recbench.conditions import OnlyWith
 from recbench.limits import at_least, below_one, shares
 from recbench.reasoning.diffusion import Forward, Schedule
 
@@ -116,6 +117,26 @@ class DiffuReasonConfig:
     """Refinements averaged at test."""
     test_explore: float = 0.0
     """Noise of the moves at test, from a fixed table."""
+
+    only_with: ClassVar[OnlyWith] = {
+        "steps": "step_embedding feed_norm feed_dropout",
+        "levels": (
+            "start forward condition residual project self_condition refined positions mix denoiser_dropout "
+            "denoiser_width test_explore"
+        ),
+        "levels and forward=gauss|shift": "schedule denoise_mse denoise_ce denoise_share",
+        "levels and forward=shift": "kappa",
+        "levels and forward=gauss|shift and schedule=information": "info_high info_low",
+        "levels and forward=gauss|shift and denoise_share": "drop_condition",
+        "levels and forward=gauss|shift and denoise_share and denoise_ce": "detach_items",
+        "levels and mix=fixed|learned": "mix_weight",
+        "grpo": (
+            "group grpo_positions grpo_when grpo_ramp_epochs policy explore noise_floor reward baseline "
+            "positive_only clip kl reference detach_thoughts"
+        ),
+        "grpo and policy=path": "policy_start log_prob",
+        "grpo and reward=ndcg": "reward_cutoff reward_softmax",
+    }
 
     def __post_init__(self) -> None:
         self._check_ranges()

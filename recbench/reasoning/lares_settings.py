@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from recbench.conditions import OnlyWith
 from recbench.limits import above, at_least
 
 
@@ -88,6 +89,17 @@ class LARESConfig:
     """The reference starts from its trajectory's own Z_0 instead of a fresh one."""
     exit_tolerance: float = 0.0
     """At test a row stops once a step changes its asked state by less than this share; 0: never."""
+
+    only_with: ClassVar[OnlyWith] = {
+        "mix!=state and start=normal": "test_start start_scale start_sd",
+        "mix!=state and start=normal and test_start=table": "table_seed",
+        "tla or sla": "similarity contrast_tau anchors align_ramp_epochs share_pass mask_same_user mask_same_target",
+        "tla": "partner same_step",
+        "sla": "sla_exclude_last",
+        "filter_top": "filter_draws",
+        "advantage=group": "reward reward_k",
+        "kl_weight": "share_start",
+    }
 
     def __post_init__(self) -> None:
         at_least(

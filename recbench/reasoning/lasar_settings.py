@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from recbench.conditions import OnlyWith
 from recbench.limits import above, at_least, below_one
 from recbench.reasoning.anchors import Kind, Pool, Reading
 from recbench.reasoning.depth import Pay
@@ -106,6 +107,23 @@ class LASARConfig:
     """Share of users whose last training target only rl trains on."""
     skip: tuple[str, ...] = ()
     """Stages left out: ground (one stage for all), rl (supervised only)."""
+
+    only_with: ClassVar[OnlyWith] = {
+        "depth=fixed": "fixed_depth",
+        "depth=policy|sample|random": "min_depth",
+        "depth=policy|sample": "policy_hidden policy_detach policy_rate policy_weight",
+        "depth=policy|sample and policy_weight": "label_smoothing",
+        "align=kl|cosine|mse": "align_weight",
+        "align=kl": "align_tau",
+        "anchor=codes or ground_codes": "code_levels",
+        "skip!=rl": "candidates group reward kl_weight clip skip_missed",
+        "skip!=rl and kl_weight": "reference_sync",
+        "skip!=rl and align=kl|cosine|mse": "terminal_weight",
+        "skip!=rl and depth=policy|sample": "depth_weight",
+        "skip!=rl and depth=policy|sample and depth_weight": (
+            "depth_baseline ema step_cost entropy reward_unit group_reward shuffle_reward"
+        ),
+    }
 
     @property
     def adaptive(self) -> bool:

@@ -8,12 +8,13 @@ authors' code differ, the code is the default and the paper's form a setting.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 
 from recbench.backbones.base import Backbone
+from recbench.conditions import OnlyWith
 from recbench.data.batching import Batch
 from recbench.limits import above, at_least, below_one
 from recbench.reasoning.base import Context, ReasoningHead, Stage, targets
@@ -65,6 +66,14 @@ class ReaRecPRL(ReasoningHead):
         """LayerNorm on the tokens."""
         feed_dropout: float = 0.2
         """On the tokens."""
+
+        only_with: ClassVar[OnlyWith] = {
+            "steps": "step_weight contrast pool step_embedding feed_norm feed_dropout",
+            "steps and step_weight": "alpha",
+            "steps and contrast": (
+                "contrast_rows contrast_tau noise warmup_epochs views mask_same_target mask_same_user"
+            ),
+        }
 
         def __post_init__(self) -> None:
             at_least(0, self, "steps", "step_weight", "contrast", "noise", "warmup_epochs")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 import recbench
 from recbench import columns
+from recbench.conditions import OnlyWith
 from recbench.config import Table, as_table, build, digest, known_tables
 from recbench.data.dataset import Dataset, column_bytes
 from recbench.data.replacement import taking_the_place_of
@@ -56,6 +57,11 @@ class IdConfig:
     sinkhorn_rounds: int = 20
     """Passes of ``sinkhorn`` over all groups at most."""
 
+    only_with: ClassVar[OnlyWith] = {
+        "dedup=sinkhorn": "sinkhorn_eps sinkhorn_rounds",
+        "dedup=suffix|sinkhorn": "max_suffix",
+    }
+
     def __post_init__(self) -> None:
         at_least(1, self, "levels", "sinkhorn_rounds")
         above(0, self, "sinkhorn_eps")
@@ -74,10 +80,15 @@ class IdSettings:
     method_config: Any
     ids: IdConfig
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The config of each table."""
+        return {"features": self.features, "method": self.method_config, "ids": self.ids}
+
     def table(self) -> Table:
         """As it was typed, every default filled in."""
-        method = {"name": self.method, **as_table(self.method_config)}
-        return {"features": as_table(self.features), "method": method, "ids": as_table(self.ids)}
+        tables = {name: as_table(config) for name, config in self.parts.items()}
+        return tables | {"method": {"name": self.method, **tables["method"]}}
 
 
 def id_settings(given: Mapping[str, Any], method: str | None = None) -> IdSettings:

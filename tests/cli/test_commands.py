@@ -204,19 +204,6 @@ def test_train_as_json_is_the_manifest(capsys: Captured) -> None:
     assert told["backbone"] == "markov"
 
 
-def test_a_setting_that_a_stage_has_its_own_value_of_is_told(tmp_path: Path, capsys: Captured) -> None:
-    small = ["--set", "backbone.width=8", "--set", "train.epochs=2", "--device", "cpu", "--runs", str(tmp_path)]
-    assert run([*LARES, "--until", "spt", *small]) == 0
-    assert "does not hold" not in capsys.readouterr().err
-    assert (
-        run([*LARES, "--set", "train.rpt.batch_size=999", *small, "--from", f"{tmp_path}/tiny-sasrec-lares-spt-s0"])
-        == 0
-    )
-    told = capsys.readouterr().err
-    assert "train.epochs=2 does not hold in rpt (1)" in told
-    assert "batch_size" not in told
-
-
 def test_other_settings_in_a_taken_folder_are_refused(capsys: Captured) -> None:
     args = ["train", "--backbone", "sasrec", *SMALL, "--set", "train.learning_rate=0.5"]
     code, text = failed([*args, "--quiet"], capsys)

@@ -32,6 +32,14 @@ def test_ids_reports_usage_and_collisions_and_then_finds_the_table(capsys: Captu
     assert "written" in capsys.readouterr().out
 
 
+def test_a_setting_that_does_nothing_beside_the_others_is_told(capsys: Captured) -> None:
+    assert run(["ids", "tiny", "--set", "ids.codes=8", "--set", "ids.sinkhorn_eps=0.5"]) == 0
+    told = "ids.sinkhorn_eps=0.5 does nothing here: it counts only where ids.dedup=sinkhorn"
+    assert told in capsys.readouterr().err
+    assert run(["ids", "tiny", "--set", "ids.codes=8", "--set", "ids.sinkhorn_eps=0.5", "--quiet"]) == 0
+    assert not capsys.readouterr().err
+
+
 def test_json_is_the_card_of_the_table_that_was_written(capsys: Captured) -> None:
     assert run(["ids", "tiny", "--method", "balanced", "--set", "ids.codes=8", "--seed", "3", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
