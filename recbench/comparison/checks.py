@@ -14,7 +14,7 @@ from recbench.config import flat
 from recbench.data.describe import number_of
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.by_user import asks_for_sets
-from recbench.runs.folder import Run
+from recbench.runs.folder import MODEL, Run
 from recbench.runs.manifest import NAME as MANIFEST
 from recbench.stats.corrections import CORRECTIONS
 
@@ -109,7 +109,7 @@ def warnings(groups: Sequence[Group], n_users: int, dataset: str, settings: Sett
     """What makes a table weaker than it looks, most serious first."""
     neural = [g for g in groups if not g.deterministic]
     found = [*_chosen_by_test(neural), *_on_trust(groups, settings), *_mixed(neural), *_unequal_tuning(neural)]
-    found += [*_one_seed(neural), *_one_start(neural), *_unconverged(neural)]
+    found += [*_one_seed(neural), *_one_start(neural), *_trained_on(neural), *_unconverged(neural)]
     found += [CAUTIONS[name] for name in settings.tests if name in CAUTIONS]
     found += _too_few_resamples(len(groups) - 1, settings)
     absent = [name for name in TRIVIAL if name not in {g.name for g in groups}]
@@ -223,6 +223,24 @@ def _one_start(neural: Sequence[Group]) -> list[str]:
         return []
     told = f"All runs of {', '.join(same)} went on from the same weights: their spread leaves out the training before."
     return [f"{told} One start a seed: recbench train --from 'PATH-s{{seed}}'"]
+
+
+def _trained_on(neural: Sequence[Group]) -> list[str]:
+    """Systems that went on from runs of another one here, and so were trained longer than it."""
+    weights = {run.manifest.files[MODEL]: g.label for g in neural for run in g.runs if MODEL in run.manifest.files}
+    more: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for g in neural:
+        for m in (run.manifest for run in g.runs):
+            start = weights.get(m.started_from.get("model_sha256", ""))
+            if start is not None and m.best_epoch != 0:  # 0: what it began with was kept
+                more[g.label, start].append(m.epochs)
+    told = []
+    for (label, start), epochs in more.items():
+        least = "" if len(set(epochs)) == 1 else f"{min(epochs)} to "
+        longer = f"{label} went on from {start}, {least}{number_of(max(epochs), 'epoch')} longer"
+        alone = "part of the difference may be what more training alone brings"
+        told.append(f"{longer}: {alone}. A control: as many epochs without what is new.")
+    return told
 
 
 def _unconverged(neural: Sequence[Group]) -> list[str]:

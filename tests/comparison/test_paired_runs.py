@@ -33,11 +33,15 @@ def gained(hit: np.ndarray, gain: int) -> np.ndarray:
     return more
 
 
-def run(home: Path, head: str, seed: int, hit: np.ndarray, own: str, start: str | None = None) -> Path:
+def run(
+    home: Path, head: str, seed: int, hit: np.ndarray, own: str, start: str | None = None, **manifest: object
+) -> Path:
     """A run with weights ``own`` that went on from weights ``start``."""
     table = ranks(np.where(hit == 1, 0, 500))
     origin = {} if start is None else {"folder": "runs/x", "model_sha256": start, "config_sha256": "c"}
-    folder = make_run(home, "sasrec", table, head=head, seed=seed, started_from=origin, folder=f"{head}-{own}")
+    folder = make_run(
+        home, "sasrec", table, head=head, seed=seed, started_from=origin, folder=f"{head}-{own}", **manifest
+    )
     state = folder / "run.json"
     state.write_text(state.read_text().replace('"files": {', f'"files": {{"{MODEL}": "{own}", ', 1))
     return folder
@@ -166,3 +170,30 @@ def test_a_stage_that_was_never_kept_is_equivalent_and_has_no_smallest_differenc
     told = text.render(found, 400)
     assert "sasrec+lasar: equivalent to sasrec: the same HR@10 for every user." in told
     assert "Smallest difference this comparison can see: none" in told
+
+
+MORE = "sasrec+lasar went on from sasrec, {} longer: part of the difference may be what more training alone brings."
+
+
+def warned(home: Path) -> str:
+    return "\n".join(compared(home, metrics=HR).tables[0].warnings)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "told"), [((9, 6, 9), "6 to 9 epochs"), ((6, 6, 6), "6 epochs"), ((1, 1, 1), "1 epoch")]
+)
+def test_who_went_on_from_another_was_trained_longer_and_that_is_told(
+    epochs: tuple[int, ...], told: str, tmp_path: Path
+) -> None:
+    for seed, hit in enumerate(BASE):
+        run(tmp_path, "none", seed, hit, f"w{seed}")
+        run(tmp_path, "lasar", seed, hit, f"v{seed}", f"w{seed}", epochs=epochs[seed], best_epoch=1)
+    assert MORE.format(told) in warned(tmp_path)
+
+
+def test_who_kept_what_it_began_with_or_went_on_from_none_of_these_was_not(tmp_path: Path) -> None:
+    run(tmp_path, "none", 0, BASE[0], "w0")
+    run(tmp_path, "lasar", 0, BASE[0], "v0", "w0", best_epoch=0)
+    run(tmp_path, "lares", 0, BASE[0], "u0", "elsewhere")
+    make_run(tmp_path, "markov", ranks(np.where(BASE[0] == 1, 0, 500)))
+    assert "longer" not in warned(tmp_path)
