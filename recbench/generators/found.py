@@ -42,23 +42,24 @@ def counts_of(
 def widened(score: Spelling, u_BD: Tensor, found: Beams, seen: tuple[Tensor, Tensor], width: int) -> Beams:
     """The best ``width`` unseen items of each user: beams are widened where seen items have taken places in them.
 
-    Only users who need it are searched again.
+    Only users who need it are searched again, each as wide as its own history asks for: who else is in the batch changes nothing.
     """
     n_items = score.generator.n_items
     kept = _without(found, seen, n_items)
-    seen_B = (found.items_BW != NONE).sum(1) - (kept.items_BW != NONE).sum(1)
-    enough = width
-    short_S = (((kept.items_BW != NONE).sum(1) < width) & (seen_B > 0)).nonzero()[:, 0]
-    while len(short_S) and (wider := min(n_items, width + 2 * int(seen_B[short_S].max()))) > enough:
-        enough = wider
+    seen_B = _filled(found) - _filled(kept)
+    enough_B = torch.full_like(seen_B, width)
+    while True:
+        wider_B = (width + 2 * seen_B).clamp_max(n_items)
+        short_S = ((_filled(kept) < width) & (wider_B > enough_B)).nonzero()[:, 0]
+        if not len(short_S):
+            return kept
+        enough_B[short_S] = wider_B[short_S]
         inside = torch.isin(seen[1], short_S)
         theirs = seen[0][inside], torch.searchsorted(short_S, seen[1][inside])
-        again = score.at(short_S).beams(u_BD[short_S], enough)
+        again = score.at(short_S).beams(u_BD[short_S], wider_B[short_S])
         better = _without(again, theirs, n_items)
         kept = _replaced(kept, short_S, better)
-        seen_B[short_S] = (again.items_BW != NONE).sum(1) - (better.items_BW != NONE).sum(1)
-        short_S = short_S[(better.items_BW != NONE).sum(1) < width]
-    return kept
+        seen_B[short_S] = _filled(again) - _filled(better)
 
 
 def best(beams: Beams, k: int) -> tuple[Tensor, Tensor]:
@@ -68,6 +69,11 @@ def best(beams: Beams, k: int) -> tuple[Tensor, Tensor]:
     items_BW = F.pad(items_BW, (0, missing))[:, :k]
     scores_BW = F.pad(scores_BW, (0, missing))[:, :k]
     return items_BW, scores_BW.masked_fill(items_BW == NONE, torch.nan)
+
+
+def _filled(beams: Beams) -> Tensor:
+    """How many items each user has, (B,)."""
+    return (beams.items_BW != NONE).sum(1)
 
 
 def _without(beams: Beams, seen: tuple[Tensor, Tensor], n_items: int) -> Beams:

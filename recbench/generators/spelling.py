@@ -225,10 +225,11 @@ class Spelling(Score):
     def items(self) -> Tensor:
         return self.generator.item_vectors()[1:]
 
-    def beams(self, u_ND: Tensor, width: int) -> Beams:
-        """The best items of each answer that a beam finds."""
+    def beams(self, u_ND: Tensor, width: int | Tensor) -> Beams:
+        """The best items of each answer that a beam finds; ``width`` of all, or of each, (N,)."""
         answers, order_N = self._answers(u_ND)
-        found, back_N = beam_search(answers, self.generator.tree, width, self.norm), order_N.argsort()
+        width_N = width[order_N] if isinstance(width, Tensor) else width
+        found, back_N = beam_search(answers, self.generator.tree, width_N, self.norm), order_N.argsort()
         return Beams(found.items_BW[back_N], found.scores_BW[back_N])
 
     def exact(self, u_ND: Tensor) -> Tensor:

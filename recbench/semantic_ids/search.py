@@ -76,27 +76,31 @@ class Norm:
 FULL = Norm()
 
 
-def beam_search(speller: Speller, tree: PrefixTree, width: int, norm: Norm = FULL) -> Beams:
+def beam_search(speller: Speller, tree: PrefixTree, width: int | Tensor, norm: Norm = FULL) -> Beams:
     """The ``width`` most probable paths that a beam of that width finds, as items.
 
     Beams only ever stand on nodes of the tree and are expanded by its branches, so what does not exist is never spelled, and what
     has probability 0 or NaN is not returned. Equal scores go to the lower path. Where items share a path, all of a found path are
     given, with equal scores, and rows may be longer than ``width``. A width of all leaves is the exact ranking.
 
+    Args:
+        width: of all beams, or of each user's, (B,).
+
     Raises:
         ValueError: a width below 1.
     """
-    if width < 1:
-        raise ValueError(f"a beam has a width of at least 1, not {width}")
     state, logits_RC = speller.begin()
     n_users, device = len(logits_RC), logits_RC.device
+    width_B = torch.as_tensor(width, device=device).expand(n_users)
+    if (width_B < 1).any():
+        raise ValueError(f"a beam has a width of at least 1, not {int(width_B.min())}")
     user_R = torch.arange(n_users, device=device)
     node_R = torch.zeros_like(user_R)
     score_R = torch.zeros(n_users, device=device, dtype=torch.promote_types(logits_RC.dtype, torch.float32))
     for level in range(len(tree)):
         found = tree.branches(level, node_R)
         score_E = score_R[found.row_E] + norm.log_prob(logits_RC, found)
-        kept = _best(score_E, user_R[found.row_E], n_users, width)
+        kept = _best(score_E, user_R[found.row_E], width_B)
         parent_R, code_R = found.row_E[kept], found.code_E[kept]
         user_R, node_R, score_R = user_R[parent_R], found.child_E[kept], score_E[kept]
         if not len(node_R):  # every beam is dead: the model has diverged
@@ -198,14 +202,15 @@ def ancestors(tree: PrefixTree, leaf_B: Tensor) -> list[Tensor]:
     return nodes[::-1]
 
 
-def _best(score_E: Tensor, user_E: Tensor, n_users: int, width: int) -> Tensor:
-    """Places of each user's ``width`` best entries, user by user and best first; -inf and NaN are nobody's."""
+def _best(score_E: Tensor, user_E: Tensor, width_B: Tensor) -> Tensor:
+    """Places of each user's ``width_B`` best entries, user by user and best first; -inf and NaN are nobody's."""
     order = torch.argsort(torch.where(score_E.isnan(), -torch.inf, score_E), descending=True, stable=True)
     order = order[score_E[order] > -torch.inf]
     order = order[torch.argsort(user_E[order], stable=True)]
-    counts_B = torch.bincount(user_E[order], minlength=n_users)
-    within = torch.arange(len(order), device=order.device) - (counts_B.cumsum(0) - counts_B)[user_E[order]]
-    return order[within < width]
+    user_E = user_E[order]
+    counts_B = torch.bincount(user_E, minlength=len(width_B))
+    within = torch.arange(len(order), device=order.device) - (counts_B.cumsum(0) - counts_B)[user_E]
+    return order[within < width_B[user_E]]
 
 
 def _one_a_row(log_p_E: Tensor, row_E: Tensor, n_rows: int, generator: torch.Generator) -> Tensor:

@@ -28,6 +28,7 @@ from recbench.training.settings import stage_settings
 from tests.generators.spelled import GENERATORS, N_ITEMS, ROWS, STARTS, TABLE, exact, known, small, told
 from tests.reasoning.test_anchors import reads_rows_of_both
 from tests.reasoning.test_heads import USERS
+from tests.semantic_ids.spelling import random_table
 from tests.systems import CPU, histories, packed, queries, training_batch
 
 CAUSAL = [name for name in GENERATORS if BACKBONES.load(name.values[0]).causal]
@@ -283,6 +284,18 @@ def test_a_beam_as_wide_as_the_catalogue_ranks_as_exact_scoring(name: str) -> No
     below = known.above < N_ITEMS - 1
     assert np.array_equal(found.above[below], known.above[below])
     assert np.array_equal(found.above_unseen, known.above_unseen)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_how_wide_a_users_beam_is_follows_from_its_own_history_alone(name: str) -> None:
+    """Items that a user has already take places in a beam, which is then widened."""
+    model, draw = small(name, table=random_table(60, (5, 4)), beam=10), np.random.default_rng(2)
+    rows = [(1 + draw.permutation(60)[: n + 1]).tolist() for n in [1, 2, 3, 30, 40] * 8]
+    together, alone = evaluate(model, queries(rows), CPU), [evaluate(model, queries([row]), CPU) for row in rows]
+    np.testing.assert_array_equal(together.above, [one.above[0] for one in alone])
+    np.testing.assert_array_equal(together.above_unseen, [one.above_unseen[0] for one in alone])
+    assert (together.above_unseen < 10).any()
+    assert (together.above_unseen > 18).any()
 
 
 @pytest.mark.parametrize("name", GENERATORS)

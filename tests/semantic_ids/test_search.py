@@ -125,6 +125,19 @@ def test_every_item_of_a_beam_exists_once_with_its_exact_score(width: int) -> No
     assert (beams.scores_BW.diff(dim=1) <= 0).all()
 
 
+def test_beams_of_several_widths_are_each_what_they_are_alone() -> None:
+    table = random_table(40, (5, 5, 5))
+    tree, model = PrefixTree.of(table), Recurrent(table, USERS)
+    widths = [3, 1, 10, 50, 2, 10, 7]
+    together = beam_search(model, tree, torch.tensor(widths))
+    for user, width in enumerate(widths):
+        alone = beam_search(model, tree, width)
+        n = int((alone.items_BW[user] != NONE).sum())
+        assert torch.equal(together.items_BW[user, :n], alone.items_BW[user, :n])
+        torch.testing.assert_close(together.scores_BW[user, :n], alone.scores_BW[user, :n])
+        assert (together.items_BW[user, n:] == NONE).all()
+
+
 def test_a_catalogue_smaller_than_the_beam_never_repeats_or_invents_an_item() -> None:
     table = random_table(3, (4, 4))
     beams = beam_search(Recurrent(table, 2), PrefixTree.of(table), 50)
@@ -213,3 +226,5 @@ def test_a_width_below_one_is_refused() -> None:
     table = random_table(3, (4, 4))
     with pytest.raises(ValueError, match="at least 1"):
         beam_search(Recurrent(table, 2), PrefixTree.of(table), 0)
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        beam_search(Recurrent(table, 2), PrefixTree.of(table), torch.tensor([3, 0]))
