@@ -17,7 +17,7 @@ from recbench.data.batching import Batch
 from recbench.data.dataset import Histories
 from recbench.errors import Exit, RecbenchError
 from recbench.generators.base import Generator, table_in
-from recbench.generators.found import best, counts_of, widened
+from recbench.generators.found import best, both_rules, counts_of
 from recbench.generators.spelling import Spelling
 from recbench.kernels.products import times_transposed
 from recbench.reasoning.base import Context, ReasoningHead, Stage
@@ -322,10 +322,11 @@ class GeneratorRecommender(Reasoned):
     def _searched(self, batch: Batch, ask: Ask, width: int) -> Ranked:
         """Ranks and lists of a few rows, from beams."""
         u_BD, seen = self.answers(batch, ask.steps), (ask.seen.items, ask.seen.row)
-        beams = self.score.beams(u_BD, width)
         unseen = None
         if batch.targets_Q is not None or ask.top_unseen:
-            unseen = widened(self.score, u_BD, beams, seen, width)
+            beams, unseen = both_rules(self.score, u_BD, seen, width)
+        else:
+            beams = self.score.beams(u_BD, width)
         listed = unseen if ask.top_unseen and unseen is not None else beams
         items_BK, scores_BK = best(listed, ask.top) if ask.top else (None, None)
         if batch.targets_Q is None or unseen is None:

@@ -39,20 +39,26 @@ def counts_of(
     )
 
 
-def widened(score: Spelling, u_BD: Tensor, found: Beams, seen: tuple[Tensor, Tensor], width: int) -> Beams:
-    """The best ``width`` unseen items of each user: beams are widened where seen items have taken places in them.
+def both_rules(score: Spelling, u_BD: Tensor, seen: tuple[Tensor, Tensor], width: int) -> tuple[Beams, Beams]:
+    """The best ``width`` items of each user, and the best ``width`` it has not got.
 
-    Only users who need it are searched again, each as wide as its own history asks for: who else is in the batch changes nothing.
+    Seen items take places in a beam. So the second search of a user is wider, by the items of its own history, and wider still
+    where that does not do; who else is in the batch changes nothing.
+
+    Args:
+        seen: item ids of the histories and whose they are, (E,) each.
     """
-    n_items = score.generator.n_items
-    kept = _without(found, seen, n_items)
-    seen_B = _filled(found) - _filled(kept)
-    enough_B = torch.full_like(seen_B, width)
+    n_items, n_users = score.generator.n_items, len(u_BD)
+    own_B = torch.bincount((seen[1] * (n_items + 1) + seen[0]).unique() // (n_items + 1), minlength=n_users)
+    enough_B = (width + own_B.clamp_max(width)).clamp_max(n_items)
+    found, wide = score.several_beams(u_BD, [width, enough_B])
+    kept = _without(wide, seen, n_items)
+    seen_B = _filled(wide) - _filled(kept)
     while True:
         wider_B = (width + 2 * seen_B).clamp_max(n_items)
         short_S = ((_filled(kept) < width) & (wider_B > enough_B)).nonzero()[:, 0]
         if not len(short_S):
-            return kept
+            return found, kept
         enough_B[short_S] = wider_B[short_S]
         inside = torch.isin(seen[1], short_S)
         theirs = seen[0][inside], torch.searchsorted(short_S, seen[1][inside])

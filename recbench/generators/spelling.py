@@ -29,7 +29,7 @@ from recbench.semantic_ids.search import (
     Beams,
     Norm,
     along_path,
-    beam_search,
+    beam_searches,
     drawn_items,
     exact_scores,
     path_log_prob,
@@ -227,10 +227,15 @@ class Spelling(Score):
 
     def beams(self, u_ND: Tensor, width: int | Tensor) -> Beams:
         """The best items of each answer that a beam finds; ``width`` of all, or of each, (N,)."""
+        return self.several_beams(u_ND, [width])[0]
+
+    def several_beams(self, u_ND: Tensor, widths: Sequence[int | Tensor]) -> list[Beams]:
+        """The same for several widths, at little more than the cost of the widest."""
         answers, order_N = self._answers(u_ND)
-        width_N = width[order_N] if isinstance(width, Tensor) else width
-        found, back_N = beam_search(answers, self.generator.tree, width_N, self.norm), order_N.argsort()
-        return Beams(found.items_BW[back_N], found.scores_BW[back_N])
+        sorted_ = [width[order_N] if isinstance(width, Tensor) else width for width in widths]
+        back_N = order_N.argsort()
+        every = beam_searches(answers, self.generator.tree, sorted_, self.norm)
+        return [Beams(found.items_BW[back_N], found.scores_BW[back_N]) for found in every]
 
     def exact(self, u_ND: Tensor) -> Tensor:
         """Log-probability of every item, (N, V - 1); column j is item j + 1."""

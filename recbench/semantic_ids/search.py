@@ -1,16 +1,17 @@
 """Spelling items under the prefix tree: the beam, the score of every item, the score of given ones. No model is named here.
 
-Letters: B users, W beams, R rows of a model's cache, E legal next codes, C codes of a level, V item-table rows.
+Letters: B users, W beams, S searches, R rows of a model's cache, E legal next codes, C codes of a level, V item-table rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from recbench.semantic_ids.tree import Branches, PrefixTree, spans
 
@@ -89,25 +90,31 @@ def beam_search(speller: Speller, tree: PrefixTree, width: int | Tensor, norm: N
     Raises:
         ValueError: a width below 1.
     """
+    return beam_searches(speller, tree, [width], norm)[0]
+
+
+def beam_searches(speller: Speller, tree: PrefixTree, widths: Sequence[int | Tensor], norm: Norm = FULL) -> list[Beams]:
+    """Several such searches at once, each finding what it would find alone; a path that is in the beams of some is run once."""
     state, logits_RC = speller.begin()
     n_users, device = len(logits_RC), logits_RC.device
-    width_B = torch.as_tensor(width, device=device).expand(n_users)
-    if (width_B < 1).any():
-        raise ValueError(f"a beam has a width of at least 1, not {int(width_B.min())}")
+    each_SB = torch.stack([torch.as_tensor(width, device=device).expand(n_users) for width in widths])
+    if (each_SB < 1).any():
+        raise ValueError(f"a beam has a width of at least 1, not {int(each_SB.min())}")
     user_R = torch.arange(n_users, device=device)
     node_R = torch.zeros_like(user_R)
     score_R = torch.zeros(n_users, device=device, dtype=torch.promote_types(logits_RC.dtype, torch.float32))
+    in_SR = torch.ones_like(each_SB, dtype=torch.bool)
     for level in range(len(tree)):
         found = tree.branches(level, node_R)
         score_E = score_R[found.row_E] + norm.log_prob(logits_RC, found)
-        kept = _best(score_E, user_R[found.row_E], width_B)
+        kept, in_SR = _best(score_E, user_R[found.row_E], in_SR[:, found.row_E], each_SB)
         parent_R, code_R = found.row_E[kept], found.code_E[kept]
         user_R, node_R, score_R = user_R[parent_R], found.child_E[kept], score_E[kept]
         if not len(node_R):  # every beam is dead: the model has diverged
             break
         if level + 1 < len(tree):
             state, logits_RC = speller.step(state, parent_R, code_R, level + 1)
-    return _as_items(tree, user_R, node_R, score_R, n_users)
+    return [_as_items(tree, user_R[in_R], node_R[in_R], score_R[in_R], n_users) for in_R in in_SR]
 
 
 def drawn_items(speller: Speller, tree: PrefixTree, count: int, generator: torch.Generator) -> Tensor:
@@ -202,15 +209,21 @@ def ancestors(tree: PrefixTree, leaf_B: Tensor) -> list[Tensor]:
     return nodes[::-1]
 
 
-def _best(score_E: Tensor, user_E: Tensor, width_B: Tensor) -> Tensor:
-    """Places of each user's ``width_B`` best entries, user by user and best first; -inf and NaN are nobody's."""
+def _best(score_E: Tensor, user_E: Tensor, in_SE: Tensor, width_SB: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of the entries that some search keeps, user by user and best first, (R,), and which keep each, (S, R).
+
+    A search keeps each user's ``width_SB`` best of its own entries, ``in_SE``; -inf and NaN are nobody's.
+    """
     order = torch.argsort(torch.where(score_E.isnan(), -torch.inf, score_E), descending=True, stable=True)
     order = order[score_E[order] > -torch.inf]
     order = order[torch.argsort(user_E[order], stable=True)]
-    user_E = user_E[order]
-    counts_B = torch.bincount(user_E, minlength=len(width_B))
-    within = torch.arange(len(order), device=order.device) - (counts_B.cumsum(0) - counts_B)[user_E]
-    return order[within < width_B[user_E]]
+    user_E, in_SE = user_E[order], in_SE[:, order]
+    ends_B = torch.bincount(user_E, minlength=width_SB.shape[1]).cumsum(0)
+    so_far_SE = F.pad(in_SE.cumsum(1), (1, 0))  # entries of the search in front of each
+    first_SE = so_far_SE[:, (ends_B - ends_B.diff(prepend=ends_B.new_zeros(1)))[user_E]]
+    kept_SE = in_SE & (so_far_SE[:, :-1] - first_SE < width_SB[:, user_E])
+    kept_E = kept_SE.any(0)
+    return order[kept_E], kept_SE[:, kept_E]
 
 
 def _one_a_row(log_p_E: Tensor, row_E: Tensor, n_rows: int, generator: torch.Generator) -> Tensor:

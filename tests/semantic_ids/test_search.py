@@ -11,6 +11,7 @@ from recbench.semantic_ids.search import (
     NONE,
     Norm,
     beam_search,
+    beam_searches,
     drawn_items,
     exact_scores,
     path_log_prob,
@@ -136,6 +137,25 @@ def test_beams_of_several_widths_are_each_what_they_are_alone() -> None:
         assert torch.equal(together.items_BW[user, :n], alone.items_BW[user, :n])
         torch.testing.assert_close(together.scores_BW[user, :n], alone.scores_BW[user, :n])
         assert (together.items_BW[user, n:] == NONE).all()
+
+
+@pytest.mark.parametrize("unique", [True, False])
+@pytest.mark.parametrize("norm", [Norm(), CONSTRAINED], ids=["full", "constrained"])
+def test_searches_at_once_find_what_each_finds_alone_and_run_what_they_share_once(norm: Norm, unique: bool) -> None:
+    table = random_table(200, (6, 6, 6), unique=unique)
+    tree, model = PrefixTree.of(table), Recurrent(table, USERS)
+    widths: list[int | Tensor] = [5, torch.tensor([1, 5, 9, 9, 7, 40, 3]), 200]
+    together, run = beam_searches(model, tree, widths, norm), model.rows_run
+    for found, width in zip(together, widths, strict=True):
+        alone = beam_search(model, tree, width, norm)
+        assert torch.equal(found.items_BW, alone.items_BW)
+        torch.testing.assert_close(found.scores_BW, alone.scores_BW)
+    assert model.rows_run - run > 1.2 * run
+    two = Recurrent(table, USERS)
+    beam_searches(two, tree, [9, 9], norm)
+    one = Recurrent(table, USERS)
+    beam_search(one, tree, 9, norm)
+    assert two.rows_run == one.rows_run
 
 
 def test_a_catalogue_smaller_than_the_beam_never_repeats_or_invents_an_item() -> None:
