@@ -218,10 +218,10 @@ def _best(score_E: Tensor, user_E: Tensor, in_SE: Tensor, width_SB: Tensor) -> t
     order = order[score_E[order] > -torch.inf]
     order = order[torch.argsort(user_E[order], stable=True)]
     user_E, in_SE = user_E[order], in_SE[:, order]
-    ends_B = torch.bincount(user_E, minlength=width_SB.shape[1]).cumsum(0)
-    so_far_SE = F.pad(in_SE.cumsum(1), (1, 0))  # entries of the search in front of each
-    first_SE = so_far_SE[:, (ends_B - ends_B.diff(prepend=ends_B.new_zeros(1)))[user_E]]
-    kept_SE = in_SE & (so_far_SE[:, :-1] - first_SE < width_SB[:, user_E])
+    counts_B = torch.bincount(user_E, minlength=width_SB.shape[1])
+    before_SE = F.pad(in_SE.cumsum(1), (1, 0))  # own entries in front of each, of all users
+    place_SE = before_SE[:, :-1] - before_SE[:, (counts_B.cumsum(0) - counts_B)[user_E]]
+    kept_SE = in_SE & (place_SE < width_SB[:, user_E])
     kept_E = kept_SE.any(0)
     return order[kept_E], kept_SE[:, kept_E]
 
