@@ -144,7 +144,7 @@ def cases() -> Iterator[Any]:
                 found.setdefault(unmet, []).extend([] if f"{table}.{setting}" in DRAWN_FOR else [other])
         backbone = {"backbone": name, "head": "sasrec"}.get(table, "sid-lm")
         marks = [NEEDED] if backbone == "hf-lm" else []
-        for unmet, changed in found.items():
+        for unmet, changed in ((unmet, changed) for unmet, changed in found.items() if changed):
             system = backbone, name if table == "head" else "none"
             yield pytest.param(*system, unmet, tuple(changed), id=f"{name}, {' '.join(unmet)}", marks=marks)
 
