@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,13 +28,6 @@ METADATA = "".join(f"{{'asin': '{item}', 'title': 'Thing {n}'}}\n" for n, item i
 
 def packed(text: str) -> bytes:
     return gzip.compress(text.encode(), mtime=0)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "*")
-    with Server() as running:
-        yield running
 
 
 def known(home: Path, server: Server, *more: str) -> None:

@@ -1,0 +1,93 @@
+"""Run folders with a file that is cut, empty, gone or written by another hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from recbench.cli.app import run
+from tests.cli.commands import Captured, failed
+
+pytestmark = pytest.mark.usefixtures("at_home")
+
+
+def spoiled(home: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, to be damaged."""
+    return Path(shutil.copytree(home / "runs" / "tiny-sasrec-none-s0", tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("config.toml", "backbone = "), ("users.parquet", "PAR1"), ("run.json", "[")]
+)
+def test_evaluate_names_the_damaged_file_of_a_run(
+    name: str, text: str, home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    run_ = spoiled(home, tmp_path)
+    (run_ / name).write_text(text, encoding="utf-8")
+    code, told = failed(["evaluate", str(run_)], capsys)
+    assert code == 4
+    assert str(run_ / name) in told
+
+
+def test_damaged_ranks_are_written_again_by_what_compare_says_to_type(
+    home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    run_ = spoiled(home, tmp_path)
+    whole = (run_ / "users.parquet").read_bytes()
+    (run_ / "users.parquet").write_bytes(whole[:300])
+    asked = ["compare", str(run_), "runs/tiny-markov-none-s0"]
+    code, told = failed(asked, capsys)
+    assert code == 4
+    command = told.partition("fix: ")[2]
+    assert command.startswith(f"rm {run_}/users.parquet && recbench evaluate {run_}")
+    (run_ / "users.parquet").unlink()
+    assert run(["evaluate", str(run_)]) == 0
+    assert f"{run_}/users.parquet was not there and is written again" in capsys.readouterr().out
+    assert (run_ / "users.parquet").read_bytes() == whole
+    assert run(asked) == 0
+
+
+def test_evaluate_does_not_call_ranks_equal_where_there_were_none(home: Path, tmp_path: Path, capsys: Captured) -> None:
+    run_ = spoiled(home, tmp_path)
+    (run_ / "users.parquet").unlink()
+    for differing in (None, 0):
+        assert run(["evaluate", str(run_), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["differing"] == differing
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [("users.parquet", "ranks again from its weights"), ("model.safetensors", "Copy the whole run folder")],
+)
+def test_verify_sends_to_weights_only_where_they_are_those_of_the_run(
+    name: str, fix: str, home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    run_ = spoiled(home, tmp_path)
+    (run_ / name).write_bytes(b"")
+    assert run(["verify", str(run_), "--quiet"]) == 4
+    assert fix in capsys.readouterr().err.partition("fix: ")[2]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("dataset", []), ("seed", "one"), ("protocol", None), ("metrics", {"test": {"ndcg@10": "x"}})]
+)
+def test_a_run_json_that_recbench_cannot_have_written_is_refused(
+    field: str, value: object, home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    path = spoiled(home, tmp_path) / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}), encoding="utf-8")
+    for asked in (["show"], ["verify"], ["evaluate"], ["compare", "runs/tiny-markov-none-s0"]):
+        code, told = failed([*asked, str(path.parent)], capsys)
+        assert code == 4
+        assert f"{field} is" in told
+
+
+def test_a_line_of_the_log_that_a_kill_cut_does_not_hide_the_run(home: Path, tmp_path: Path, capsys: Captured) -> None:
+    run_ = spoiled(home, tmp_path)
+    with (run_ / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write('{"stage": "tr')
+    assert run(["show", str(run_)]) == 0
+    assert "* best so far" in capsys.readouterr().out
