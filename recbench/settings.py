@@ -161,7 +161,7 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
 
 
 def held_back(table: Mapping[str, Any], resolved: Resolved) -> list[str]:
-    """Settings asked of all stages that do not hold in some, since these have values of their own: a sentence each.
+    """Settings that do not hold in a stage, since it has a value of its own or is not reached: a sentence each.
 
     Args:
         table: what was asked for, as ``resolve`` got it.
@@ -179,6 +179,10 @@ def held_back(table: Mapping[str, Any], resolved: Resolved) -> list[str]:
             stages = ", ".join(f"{stage} ({as_typed(own)})" for stage, own in others.items())
             of_one = f"--set train.{next(iter(others))}.{key}={as_typed(value)}"
             told.append(f"{typed} does not hold in {stages}, with values of their own: {of_one}")
+    for stage in list(resolved.train)[ends:] if ends else []:
+        if isinstance(own := asked.get(stage), Mapping) and own:
+            typed = ", ".join(f"train.{stage}.{key}={as_typed(value)}" for key, value in own.items())
+            told.append(f"{typed} does nothing here: training ends with stage {resolved.until} (--until)")
     return told
 
 

@@ -208,6 +208,9 @@ class LASAR(ReasoningHead):
             if c.ground_codes:
                 self._codes_VL, context.facts["ground_codes"] = item_codes(self._wanted, backbone, context)
             return
+        for head in (self, context.reference and context.reference.head):
+            if isinstance(head, LASAR):  # tables of the stage before, which the frozen copy has as well
+                head._source = None
         if context.stage == "align":
             self._begin_align(context)
         if context.stage == "align" or c.terminal_weight:

@@ -102,7 +102,7 @@ def fit(model: Trainable, job: Job, store: Store) -> Progress:
     Picks up from ``store`` if there is a state, and then ends with the numbers of an uninterrupted run.
 
     Raises:
-        RecbenchError: no user has two training events, or the loss is not finite.
+        RecbenchError: no user has two training events, or a loss or a score of a validation target is not finite.
     """
     if not (job.train.lengths > 1).any():
         raise RecbenchError(
@@ -242,11 +242,19 @@ def _run_epoch(training: _Training, job: Job, store: Store, progress: Progress) 
 
 
 def _judge(training: _Training, job: Job, progress: Progress) -> tuple[dict[str, Any], dict[str, Tensor] | None]:
-    """Validate this epoch's weights and count patience: what ``log.jsonl`` gets of it, and the weights if none were better."""
+    """Validate this epoch's weights and count patience: what ``log.jsonl`` gets of it, and the weights if none were better.
+
+    Raises:
+        RecbenchError: the weights score a validation target as NaN, as behind a last step whose gradient was not finite.
+    """
     model, context, best = training.model, training.context, None
     settings = job.settings[context.stage]
     with training.average.in_place() if training.average else contextlib.nullcontext():
         ranks, value = _validated(model, job, settings)
+        if ranks.n_nan:
+            raise _diverged(
+                f"{ranks.n_nan} validation targets have a NaN score.", f"stage {context.stage}, epoch {context.epoch}"
+            )
         if value is not None and (progress.best is None or value > progress.best):
             best = {name: tensor.clone() for name, tensor in model.tensors().items()}
             progress.best, progress.best_epoch, progress.best_stage = value, context.epoch, progress.stage
@@ -303,12 +311,17 @@ def _train_epoch(training: _Training, job: Job, stage: int) -> dict[str, float]:
 def _refuse_divergence(total: Tensor, losses: dict[str, Tensor], context: Context, step: int) -> None:
     if not math.isfinite(total.item()):
         named = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
-        raise RecbenchError(
-            f"The loss is not finite: {named}.",
-            why=f"Training diverged in stage {context.stage}, epoch {context.epoch}, step {step + 1} of {context.steps}.",
-            fix="Lower the step: --set train.learning_rate=0.0003, or clip it: --set train.clip_norm=1.0",
-            code=Exit.RUN,
-        )
+        place = f"stage {context.stage}, epoch {context.epoch}, step {step + 1} of {context.steps}"
+        raise _diverged(f"The loss is not finite: {named}.", place)
+
+
+def _diverged(what: str, place: str) -> RecbenchError:
+    return RecbenchError(
+        what,
+        why=f"Training diverged in {place}.",
+        fix="Lower the step: --set train.learning_rate=0.0003, or clip it: --set train.clip_norm=1.0",
+        code=Exit.RUN,
+    )
 
 
 def _doubts(progress: Progress, settings: Settings, number: int, stage: Stage, own: str) -> list[str]:

@@ -31,6 +31,14 @@ def test_a_setting_that_a_stage_has_its_own_value_of_is_told(
     assert "batch_size" not in told
 
 
+def test_settings_of_a_stage_that_is_not_reached_are_told(train: list[str], capsys: Captured) -> None:
+    sets = ["--set", "train.rpt.epochs=3", "--set", "train.rpt.dropout=0.1", "--set", "train.spt.epochs=1"]
+    assert run([*train, "--reason", "lares", *sets, "--until", "spt"]) == 0
+    told = capsys.readouterr().err
+    assert "train.rpt.epochs=3, train.rpt.dropout=0.1 does nothing here: training ends with stage spt" in told
+    assert told.count("does nothing") == 1
+
+
 def test_settings_that_do_nothing_beside_the_others_are_told(train: list[str], capsys: Captured) -> None:
     sets = ["--set", "head.levels=0", "--set", "head.grpo=0.0", "--set", "head.kappa=2.0"]
     assert run([*train, "--reason", "diffuse", *sets]) == 0

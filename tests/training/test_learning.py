@@ -10,6 +10,7 @@ import torch
 
 from recbench.data.batching import Batch
 from recbench.data.dataset import Histories, Queries
+from recbench.errors import RecbenchError
 from recbench.evaluation.evaluate import evaluate
 from recbench.reasoning.base import Context, Stage
 from recbench.recommender import ItemRecommender
@@ -130,6 +131,30 @@ def test_a_nan_model_ranks_every_target_last() -> None:
     assert (ranks.above == ITEMS - 1).all()
     assert ranks.n_nan == 30
     assert ranks.means(["hr@10"])["hr@10"] == 0
+
+
+class Spoiling(ItemRecommender):  # type: ignore[misc] # a test may extend a final class
+    """Its loss is finite and the gradient of its last step is not."""
+
+    def losses(self, batch: Batch, context: Context) -> dict[str, torch.Tensor]:
+        losses = super().losses(batch, context)
+        if context.step == context.epochs * context.steps:
+            zero = self.backbone.positions.weight.sum() * 0.0
+            losses["spoilt"] = torch.sqrt(zero)
+        return losses
+
+
+def test_a_last_step_that_spoils_the_weights_is_told_and_its_weights_are_not_kept(tmp_path: Path) -> None:
+    plain = small_system("sasrec", "none", ITEMS)
+    model, rows = Spoiling(plain.backbone, plain.head), noise(30, 1)
+    settings = stage_settings({"epochs": 2, "batch_size": 10, "clip_norm": 0.0}, model.stages)
+    job = Job(histories(rows), queries(rows, "valid"), settings, 0, CPU, tmp_path, Watcher())
+    with pytest.raises(RecbenchError, match="30 validation targets have a NaN score") as failed:
+        fit(model, job, Store(tmp_path / "state"))
+    assert "stage train, epoch 2" in failed.value.why
+    kept = Store(tmp_path / "state").load()
+    assert kept is not None
+    assert (kept.epoch, kept.best_epoch) == (1, 1)
 
 
 def test_unseen_is_about_the_whole_history_also_beyond_what_the_model_sees() -> None:
