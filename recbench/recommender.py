@@ -219,7 +219,9 @@ class Reasoned(Trainable):
         with self.score.step(generator, batch.targets_Q, batch):
             losses = self.head.losses(self.backbone, batch, self.score, context)
         if self._is_first(context):
-            losses = losses | self.backbone.own_losses(batch, self.head.own(batch, context), generator)
+            losses = losses | self.backbone.own_losses(batch, self.head.own(batch, context), self.score, generator)
+        for name, value in self.score.parts().items():
+            context.note(name, value)
         return losses
 
     def _is_first(self, context: Context) -> bool:
@@ -328,7 +330,10 @@ class GeneratorRecommender(Reasoned):
         else:
             beams = self.score.beams(u_BD, width)
         listed = unseen if ask.top_unseen and unseen is not None else beams
-        items_BK, scores_BK = best(listed, ask.top) if ask.top else (None, None)
+        items_BK = scores_BK = None
+        if ask.top:
+            users_B = torch.from_numpy(batch.users_B.astype(np.int64)).to(u_BD.device)
+            items_BK, scores_BK = best(listed, ask.top, users_B, ask.tie_seed)
         if batch.targets_Q is None or unseen is None:
             return Ranked(None, items_BK, scores_BK, self.head.taken_Q)
         own_B = self.score.searched(u_BD, batch.targets_Q)

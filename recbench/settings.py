@@ -1,4 +1,4 @@
-"""From what a user typed to one resolved config: dataclass defaults < recipe < file < ``--set`` < the flags that name things."""
+"""From what a user typed to one resolved config: dataclass defaults < recipes < file < ``--set`` < the flags that name things."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ IDS = ["features", "method", "ids"]
 TABLES = ["dataset", "seed", "backbone", "head", "loss", "train", "until", "from", *IDS]
 FLAGS = {"backbone": "--backbone ", "head": "--reason ", "loss": "--set loss.name="}
 PLURALS = {"backbone": "backbones", "head": "heads", "loss": "losses"}
+ANY = "any"
+"""The recipes of every family."""
 SPELLING, CODES = "spelling", "codes"
 """The loss of backbones that spell, and the family of such losses."""
 CLOSED_FORM = "closed form"
@@ -129,7 +131,8 @@ def resolve(table: Mapping[str, Any], family: str) -> Resolved:
     backbone_class, head_class = config_classes(backbone, head)
     shipped: Table = {}
     for name in (backbone, head, f"{backbone}+{head}"):
-        shipped = merge(shipped, recipe(family, name))
+        for of in (ANY, family):
+            shipped = merge(shipped, recipe(of, name))
     asked, table = table, merge(_fitting(shipped, table), table)
     backbone_config: Any = build(backbone_class, _without_name(table, "backbone"), "backbone")
     resolved: Table = {"backbone": {"name": backbone, **as_table(backbone_config)}, "head": {"name": head}}
@@ -275,7 +278,7 @@ def _refuse_training(backbone: str, config: Any, table: Mapping[str, Any]) -> No
 
 
 def recipe(family: str, name: str) -> Table:
-    """The shipped settings of a backbone, a head or a pair of the two for a family of datasets, or none."""
+    """The shipped settings of a backbone, a head or a pair of the two for a family of datasets, or for ``ANY``; or none."""
     path = files("recbench") / "recipes" / f"{family}.toml"
     if not path.is_file():
         return {}

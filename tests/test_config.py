@@ -294,7 +294,7 @@ def test_the_small_recipe_of_tiger_is_the_one_for_amazon_sets() -> None:
         assert resolve(Asked(config=Path("tiger-cpu-small")).table(), family).table == recipe
 
 
-@pytest.mark.parametrize("family", ["amazon", "synthetic"])
+@pytest.mark.parametrize("family", ["amazon", "synthetic", "generic"])
 def test_a_recipe_of_a_pair_stands_over_those_of_its_two(family: str) -> None:
     def asked(backbone: str, *more: str) -> Resolved:
         return resolve(Asked(backbone, "lasar", assignments=parse_assignments(list(more))).table(), family)

@@ -65,9 +65,9 @@ def test_without_source_there_are_no_meanings() -> None:
 
 def test_recipes_of_a_part_and_of_its_pairs_are_told_with_their_family() -> None:
     recipes = reference.part("hf-lm").recipes
-    assert flat(recipes["amazon"])["backbone.max_length"] == 20
-    assert flat(recipes["amazon, hf-lm+lasar"])["head.feed"] == "state"
-    assert "amazon, hf-lm+lasar" in reference.part("lasar").recipes
+    assert flat(recipes["any"])["backbone.max_length"] == 20
+    assert flat(recipes["any, hf-lm+lasar"])["head.feed"] == "state"
+    assert "any, hf-lm+lasar" in reference.part("lasar").recipes
     assert reference.part("markov").recipes == {}
 
 
@@ -79,7 +79,7 @@ def test_show_prints_settings_stages_and_recipes(
     told = capsys.readouterr().out
     rows = {line.split()[0]: line for line in told.splitlines() if line.strip()}
     assert "train.align.epochs=24" in told
-    assert "recipe amazon, hf-lm+lasar" in told
+    assert "recipe any, hf-lm+lasar" in told
     assert "policy | sample | random | fixed. At test:" in rows["head.depth"]
     assert rows["head.step_cost"].split()[1] == "0.005"
     assert "of kl. Only where align=kl." in rows["head.align_tau"]

@@ -129,12 +129,14 @@ class Backbone(nn.Module, ABC):
         self,
         batch: Batch,  # noqa: ARG002 for backbones that have some
         own_Q: Tensor | None,  # noqa: ARG002
+        score: Any,  # noqa: ARG002
         generator: torch.Generator,  # noqa: ARG002
     ) -> dict[str, Tensor]:
         """Named, weighted, scalar losses that teach a backbone besides its head's, in the first stage of training.
 
         Args:
             own_Q: asked tokens whose targets it may learn from. None: all.
+            score: the ``Score`` of the run, which no backbone may import.
             generator: every draw comes from it.
         """
         return {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,20 +217,21 @@ def _known(plan: _Plan, raw_NA: np.ndarray) -> np.ndarray:
 
 def _kept(dataset: Dataset, sha256: str, rows: int, make: Callable[[], np.ndarray]) -> np.ndarray:
     """Vectors from the cache, or made and put there."""
-    path = dataset.folder.parent / CACHE / f"{sha256}.npy"
+    path = dataset.folder.parent / CACHE / f"{sha256}.npz"
     found = _read(path, rows)
     if found is None:
         found = make()
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as beside, beside.open("wb") as handle:
-            np.save(handle, found, allow_pickle=False)
+            np.savez(handle, vectors=found)  # a zip, so that its checksum tells damage
     return found
 
 
 def _read(path: Path, n_items: int) -> np.ndarray | None:
-    """Vectors kept at ``path``; None if there are none that fit."""
+    """Vectors kept at ``path``; None if there are none that fit, or if the file is damaged."""
     try:
-        kept = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        with np.load(path, allow_pickle=False) as kept_there:
+            kept: np.ndarray = kept_there["vectors"]
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
     return kept if kept.ndim == 2 and len(kept) == n_items else None

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbench.generators.spelling import Spelling, places
-from recbench.scoring.counting import Counts
+from recbench.scoring.counting import Counts, tie_keys
 from recbench.semantic_ids.search import NONE, Beams
 
 
@@ -68,9 +68,15 @@ def both_rules(score: Spelling, u_BD: Tensor, seen: tuple[Tensor, Tensor], width
         seen_B[short_S] = _filled(again) - _filled(better)
 
 
-def best(beams: Beams, k: int) -> tuple[Tensor, Tensor]:
-    """The first k items and their scores, (B, k); item 0 with score NaN where there are no more. Equal scores stay as found."""
+def best(beams: Beams, k: int, users_B: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """The first k items and their scores, (B, k); item 0 with score NaN where there are no more.
+
+    Equal scores, as items on one path have, are ordered as ``scoring.counting.top`` orders them.
+    """
     items_BW, scores_BW = beams
+    drawn_BW = tie_keys(users_B, items_BW, seed).argsort(dim=1, descending=True)
+    order_BW = drawn_BW.gather(1, scores_BW.gather(1, drawn_BW).argsort(dim=1, descending=True, stable=True))
+    items_BW, scores_BW = items_BW.gather(1, order_BW), scores_BW.gather(1, order_BW)
     missing = max(0, k - items_BW.shape[1])
     items_BW = F.pad(items_BW, (0, missing))[:, :k]
     scores_BW = F.pad(scores_BW, (0, missing))[:, :k]

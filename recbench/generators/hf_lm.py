@@ -28,6 +28,7 @@ from recbench.errors import Exit, RecbenchError
 from recbench.generators.base import Generator, Recalled, Seats, Start
 from recbench.generators.past import Path, length, longer, repeated
 from recbench.generators.pretrained import Keys, KeyValue, Opened, through, train_only
+from recbench.generators.spelling import Spelling
 from recbench.generators.text_tasks import NEXT_ITEM, SAY_WORDS, WORDING, TextTasks
 from recbench.kernels.dropout import Dropout
 from recbench.limits import above, at_least, below_one
@@ -297,8 +298,12 @@ class HfLM(Generator):
         self._text = TextTasks(self, items) if set(self.config.tasks) - {NEXT_ITEM} else None
         return {} if self._text is None else {"titles": self._text.facts}
 
-    def own_losses(self, batch: Batch, own_Q: Tensor | None, generator: torch.Generator) -> dict[str, Tensor]:
-        return {} if self._text is None else self._text.losses(self, batch, own_Q, generator)
+    def own_losses(
+        self, batch: Batch, own_Q: Tensor | None, score: Spelling, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        if self._text is None:
+            return {}
+        return self._text.losses(self, batch, own_Q, score, generator)
 
     def read_rows(self, rows_B: Sequence[np.ndarray]) -> tuple[Recalled, Tensor]:
         """Rows of tokens, shortest first: what codes spelled behind their last tokens see, and the states of all tokens, (N, D).

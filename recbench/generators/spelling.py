@@ -128,6 +128,8 @@ class Spelling(Score):
         self.generator = generator
         self.config = config or self.Config()
         self._at_N: Tensor | None = None
+        self._told: list[Tensor] = []
+        """Mean loss of each level's code, (M,), of each loss of the step; copies share it."""
 
     @property
     def name(self) -> str:
@@ -147,7 +149,14 @@ class Spelling(Score):
     ) -> contextlib.AbstractContextManager[None]:
         if batch is None:
             raise ValueError("spelling needs the batch whose histories it reads")
+        self._told.clear()
         return self.generator.about(batch)
+
+    def parts(self) -> dict[str, Tensor]:
+        """``code@1`` and so on: minus the log-likelihood of each level's code, the mean over all targets that were spelled."""
+        if not self._told:
+            return {}
+        return {f"code@{level}": mean for level, mean in enumerate(torch.stack(self._told).mean(0), start=1)}
 
     def at(self, asked_N: Tensor) -> Self:
         there = copy.copy(self)
@@ -157,7 +166,9 @@ class Spelling(Score):
     # --- losses -----------------------------------------------------------------------------------------------------
 
     def loss(self, u_ND: Tensor, target_N: Tensor, *, tau: float = 1.0, frozen: bool = False) -> Tensor:
-        return -self.log_prob(u_ND, target_N[:, None], tau=tau, frozen=frozen).sum((1, 2)).mean()
+        log_p_N1M = self.log_prob(u_ND, target_N[:, None], tau=tau, frozen=frozen)
+        self._told.append(-log_p_N1M.detach().mean((0, 1)))
+        return -log_p_N1M.sum((1, 2)).mean()
 
     def first_loss(self, u_ND: Tensor, target_N: Tensor, *, tau: float = 1.0) -> Tensor:
         may, place_N = self._first_codes(target_N)
@@ -190,18 +201,23 @@ class Spelling(Score):
         N, G = items_NG.shape
         answers, order_N = self._answers(u_ND, frozen=frozen)
         items_R = items_NG[order_N].flatten()
-        codes_RM = self._codes(items_R)
         answer_R = torch.arange(N, device=u_ND.device).repeat_interleave(G)
+        return self.spelled(answers, items_R, answer_R, tau=tau).view(N, G, -1)[order_N.argsort()]
+
+    def spelled(self, answers: Answers, items_R: Tensor, answer_R: Tensor, *, tau: float = 1.0) -> Tensor:
+        """Log-probability of each code of these items off these answers, (R, M).
+
+        Args:
+            answer_R: whose spelling each is, ascending.
+        """
+        codes_RM = self._codes(items_R)
         levels = (logits_RC / tau for logits_RC in answers.along(codes_RM, answer_R))
         if self.norm.constrained:
-            made_RM = along_path(levels, self.generator.tree, items_R, self.norm)
-        else:  # the same without the codes that are not asked for
-            parts = [
-                logits_RC.log_softmax(1).gather(1, codes_RM[:, level, None])[:, 0]
-                for level, logits_RC in enumerate(levels)
-            ]
-            made_RM = torch.stack(parts, dim=1)
-        return made_RM.view(N, G, -1)[order_N.argsort()]
+            return along_path(levels, self.generator.tree, items_R, self.norm)
+        parts = [  # the same without the codes that are not asked for
+            logits_RC.log_softmax(1).gather(1, codes_RM[:, level, None])[:, 0] for level, logits_RC in enumerate(levels)
+        ]
+        return torch.stack(parts, dim=1)
 
     # --- lists ------------------------------------------------------------------------------------------------------
 

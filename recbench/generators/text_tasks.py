@@ -26,7 +26,7 @@ from recbench.data.batching import Batch
 from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
 from recbench.generators.pretrained import Tokenizer
-from recbench.generators.spelling import Answers
+from recbench.generators.spelling import Answers, Spelling
 from recbench.scoring.log_sum_exp import log_sum_exp
 from recbench.scoring.precision import whole
 from recbench.semantic_ids.table import BEGIN, END
@@ -81,6 +81,7 @@ class Told(NamedTuple):
     """Asked tokens of it whose targets may be learnt from."""
     target_Q: np.ndarray
     """Of all asked tokens."""
+    score: Spelling
     generator: torch.Generator
 
 
@@ -128,13 +129,15 @@ class TextTasks:
             "cut": int(self.titles.cut_V.sum()),
         }
 
-    def losses(self, lm: HfLM, batch: Batch, own_Q: Tensor | None, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(
+        self, lm: HfLM, batch: Batch, own_Q: Tensor | None, score: Spelling, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         """See ``Backbone.own_losses``. A task that finds nothing in a batch has no loss."""
         if batch.targets_Q is None:
             raise ValueError("tasks are taught with training targets")
         target_Q = batch.targets_Q.cpu().numpy()
         own = np.arange(len(target_Q)) if own_Q is None else own_Q.cpu().numpy()
-        told = Told(batch, own, target_Q, generator)
+        told = Told(batch, own, target_Q, score, generator)
         tasks = {
             "title_to_item": self._title_to_item,
             "item_to_title": self._item_to_title,
@@ -149,7 +152,7 @@ class TextTasks:
     def _title_to_item(self, lm: HfLM, told: Told) -> Tensor | None:
         items = self._some_targets(told)
         rows = [np.concatenate([self.begun["title_to_item"], self.titles[i], [END, BEGIN]]) for i in items]
-        return self._spelled(lm, rows, items)
+        return self._spelled(lm, told, rows, items)
 
     def _item_to_title(self, lm: HfLM, told: Told) -> Tensor | None:
         items = self._some_targets(told)
@@ -165,7 +168,7 @@ class TextTasks:
             _row(begun, [self.titles[i] if known_V[i] else self.codes_VM[i] for i in histories[o]], [BEGIN])
             for o in some
         ]
-        return self._spelled(lm, rows, target_O[some])
+        return self._spelled(lm, told, rows, target_O[some])
 
     def _items_to_title(self, lm: HfLM, told: Told) -> Tensor | None:
         """Of targets with a title."""
@@ -195,16 +198,15 @@ class TextTasks:
         order = torch.randperm(len(places), generator=told.generator, device=told.generator.device)
         return places[order[: self.most].cpu().numpy()]
 
-    def _spelled(self, lm: HfLM, rows: Sequence[np.ndarray], items: np.ndarray) -> Tensor | None:
+    def _spelled(self, lm: HfLM, told: Told, rows: Sequence[np.ndarray], items: np.ndarray) -> Tensor | None:
         """Minus the log-likelihood of each item's codes behind its row, summed over levels, the mean over rows."""
         if not len(rows):
             return None
         order = _by_length(rows)
         recalled, h_ND = lm.read_rows([rows[r] for r in order])
         answers = Answers(lm, recalled, h_ND[recalled.at_Q], recalled.at_Q)
-        codes_RM = lm.codes[torch.from_numpy(items[order]).to(h_ND.device)].long()
-        levels = answers.along(codes_RM, torch.arange(len(rows), device=h_ND.device))
-        return torch.stack([F.cross_entropy(logits, codes_RM[:, level]) for level, logits in enumerate(levels)]).sum()
+        items_R = torch.from_numpy(items[order]).to(h_ND.device)
+        return -told.score.spelled(answers, items_R, torch.arange(len(rows), device=h_ND.device)).sum(1).mean()
 
     def _said(self, lm: HfLM, rows: Sequence[np.ndarray], items: np.ndarray) -> Tensor | None:
         """Minus the log-likelihood of a word of the items' titles behind their rows, the mean over words and ends."""

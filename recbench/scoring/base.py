@@ -42,6 +42,10 @@ class Score(ABC):
         answers stand behind the histories of ``batch``."""
         return contextlib.nullcontext()
 
+    def parts(self) -> dict[str, Tensor]:
+        """What the losses of the step were made of, scalars by name; ``log.jsonl`` gets them as diagnostics."""
+        return {}
+
     def at(self, asked_N: Tensor) -> Self:  # noqa: ARG002
         """The same score for answers that stand at these asked tokens of the step's batch, (N,) places in ``Batch.at_Q``.
 

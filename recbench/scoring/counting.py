@@ -113,7 +113,7 @@ def top(
     seen, seen_row = (nothing, nothing) if exclude is None else (exclude[0].long(), exclude[1].long())
     _check(scores_BV, nothing, seen)
     k = min(k, scores_BV.shape[1])
-    user_B = _mix(users_B.long() ^ _mix(torch.tensor(seed, device=scores_BV.device)))
+    user_B = _user_hash(users_B, seed)
     items_BK = torch.empty(len(scores_BV), k, dtype=torch.int64, device=scores_BV.device)
     height = max(1, TOP_CHUNK_BYTES.get(scores_BV.device.type, TOP_CHUNK_BYTES["cuda"]) // (8 * scores_BV.shape[1]))
     for start in range(0, len(scores_BV), height):
@@ -124,6 +124,15 @@ def top(
     listed_BK = items_BK > 0
     values_BK = scores_BV.gather(1, (items_BK - 1).clamp_min(0))
     return items_BK, torch.where(listed_BK, values_BK, torch.nan)
+
+
+def tie_keys(users_B: Tensor, items_BK: Tensor, seed: int) -> Tensor:
+    """What orders equal scores in every list, (B, K), the largest first: a hash of (user, item, seed).
+
+    Args:
+        items_BK: item ids.
+    """
+    return _key(_user_hash(users_B, seed)[:, None], _mix(items_BK - 1), None)
 
 
 def scratch_for(scores_BV: Tensor) -> Tensor:
@@ -226,6 +235,10 @@ def _key(user: Tensor, item: Tensor, tier: Tensor | None) -> Tensor:
     key = user ^ item
     key = key.mul_(-0x61C8864680B583EB).bitwise_right_shift_(4).bitwise_and_((1 << 60) - 1)
     return key.sub_(1 << 60) if tier is None else key.sub_((tier.long() + 1) << 60)
+
+
+def _user_hash(users_B: Tensor, seed: int) -> Tensor:
+    return _mix(users_B.long() ^ _mix(torch.tensor(seed, device=users_B.device)))
 
 
 def _mix(x: Tensor) -> Tensor:

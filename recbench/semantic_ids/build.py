@@ -33,7 +33,7 @@ from recbench.semantic_ids.table import SemanticIds, TooManyAlikeError, report, 
 FOLDER = "ids"
 """Folder in a prepared dataset that keeps its tables, one folder a hash."""
 CODES, CODEBOOKS, CARD = "codes.parquet", "codebooks.safetensors", "card.json"
-VERSION = 1
+VERSION = 2
 """Of what is computed and kept: goes up when equal inputs give another table."""
 TABLES = ["features", "method", "ids"]
 SMALL, SMALL_SIZE, SIZE = 2_000, 64, 256

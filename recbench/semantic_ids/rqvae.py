@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbench.errors import Exit, RecbenchError
 from recbench.limits import above, at_least
 from recbench.semantic_ids.base import Quantised, Tokeniser
 from recbench.semantic_ids.kmeans import residual_kmeans
@@ -74,6 +75,11 @@ class RQVAE(Tokeniser):
     config: Config
 
     def fit(self, x_NA: np.ndarray, levels: int, codes: int, seed: int) -> Quantised:
+        """As every tokeniser's.
+
+        Raises:
+            RecbenchError: it diverged.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self._fit(torch.from_numpy(x_NA.astype(np.float32)), levels, codes, seed)
@@ -86,7 +92,7 @@ class RQVAE(Tokeniser):
             start = residual_kmeans(net.encoder(x_NA[:START_ROWS]).numpy(), levels, codes, seed, iterations=10)
         net.books = nn.ParameterList([nn.Parameter(torch.from_numpy(book)) for book in start.codebooks])
         optimiser = torch.optim.AdamW(net.parameters(), lr=c.learning_rate, weight_decay=c.weight_decay)
-        best, best_epoch, best_state, epoch, restarted = float("inf"), 0, net.state_dict(), 0, 0
+        best, best_epoch, best_state, epoch, restarted = float("inf"), 0, None, 0, 0
         while epoch < c.epochs and epoch - best_epoch < c.patience:
             epoch += 1
             for rows in torch.randperm(len(x_NA)).split(c.batch_size):
@@ -99,6 +105,13 @@ class RQVAE(Tokeniser):
                 best, best_epoch = error, epoch
                 best_state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
             restarted += restart_dead(list(net.books), quantised)
+        if best_state is None:
+            raise RecbenchError(
+                "The fit of the RQ-VAE diverged.",
+                why=f"None of its {epoch} epochs has a reconstruction error that is finite.",
+                fix=f"Lower its step: --set method.learning_rate={min(RQVAE.Config().learning_rate, c.learning_rate / 10):g}",
+                code=Exit.RUN,
+            )
         net.load_state_dict(best_state)
         quantised, error = net.quantise_all(x_NA)
         facts = {"epochs": epoch, "best_epoch": best_epoch, "reconstruction": error, "codes_restarted": restarted}

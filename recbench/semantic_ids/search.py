@@ -81,8 +81,9 @@ def beam_search(speller: Speller, tree: PrefixTree, width: int | Tensor, norm: N
     """The ``width`` most probable paths that a beam of that width finds, as items.
 
     Beams only ever stand on nodes of the tree and are expanded by its branches, so what does not exist is never spelled, and what
-    has probability 0 or NaN is not returned. Equal scores go to the lower path. Where items share a path, all of a found path are
-    given, with equal scores, and rows may be longer than ``width``. A width of all leaves is the exact ranking.
+    has probability 0 or NaN is not returned. Of equal scores the one under the better prefix comes first, then the lower code.
+    Where items share a path, all of a found path are given, with equal scores, and rows may be longer than ``width``. A width of
+    all leaves is the exact ranking.
 
     Args:
         width: of all beams, or of each user's, (B,).

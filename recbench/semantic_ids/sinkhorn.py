@@ -86,7 +86,8 @@ def _fill_the_empty(priced_NC: np.ndarray, codes_N: np.ndarray, low: int) -> Non
 def repair(codes_NL: np.ndarray, distances: np.ndarray, eps: float = 0.003, rounds: int = 20) -> np.ndarray:
     """Codes (N, L) with fewer equal rows: each group of them is spread over the last level's codes by Sinkhorn, again and again.
 
-    Items of equal distances never part, and a moved item may meet another; what is left needs a suffix.
+    A moved item may meet another, so the round with the fewest collisions counts, or none. Items of equal distances never part, so
+    a group of nothing else stays where it is; what is left needs a suffix.
 
     Args:
         distances: (N, C), of what is left before the last level to the last codebook.
@@ -94,17 +95,23 @@ def repair(codes_NL: np.ndarray, distances: np.ndarray, eps: float = 0.003, roun
 
     Source: Zheng et al., "LC-Rec", ICDE 2024, uniform semantic mapping.
     """
-    codes_NL = codes_NL.copy()
+    best_NL, codes_NL = codes_NL, codes_NL.copy()
+    fewest = _collisions(equal_rows(best_NL))
     for _ in range(rounds):
-        groups = equal_rows(codes_NL)
-        if not groups:
-            break
-        before = codes_NL.copy()
+        groups = [group for group in equal_rows(codes_NL) if (distances[group] != distances[group[0]]).any()]
+        before_NL = codes_NL.copy()
         for group in groups:
             codes_NL[group, -1] = spread(distances[group], eps)
-        if np.array_equal(before, codes_NL):
+        if np.array_equal(before_NL, codes_NL):
             break
-    return codes_NL
+        if (left := _collisions(equal_rows(codes_NL))) < fewest:
+            best_NL, fewest = codes_NL.copy(), left
+    return best_NL
+
+
+def _collisions(groups: list[np.ndarray]) -> int:
+    """Items beyond the first of each group."""
+    return sum(len(group) - 1 for group in groups)
 
 
 def equal_rows(codes_NL: np.ndarray) -> list[np.ndarray]:

@@ -178,8 +178,12 @@ def test_vectors_are_kept_by_content_and_a_damaged_file_is_made_again(
     with monkeypatch.context() as patch:
         patch.setattr(module, "_compute", lambda plan: pytest.fail("computed again"))
         assert np.array_equal(item_vectors(tiny, VectorConfig(width=6)).x_NA, first.x_NA)
-    kept.write_bytes(kept.read_bytes()[:50])
-    assert np.array_equal(item_vectors(tiny, VectorConfig(width=6)).x_NA, first.x_NA)
+    whole = kept.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (whole[:50], whole[:middle] + bytes(40) + whole[middle + 40 :]):
+        kept.write_bytes(damaged)
+        assert np.array_equal(item_vectors(tiny, VectorConfig(width=6)).x_NA, first.x_NA)
+        assert kept.read_bytes() == whole
     titled(tiny, [f"other {place % 7} {place % 11}" for place in range(tiny.n_items)])
     assert fingerprint(tiny, VectorConfig(width=6)) != first.facts["sha256"]
 

@@ -22,11 +22,11 @@ from recbench.runs.sources import read
 from recbench.semantic_ids.table import table_of
 from recbench.settings import Asked, resolve
 from recbench.training.loop import Watcher
-from tests.generators.spelled import N_ITEMS, TABLE, small
+from tests.generators.spelled import N_ITEMS, TABLE, small, told
 from tests.reasoning.looping import random_users
 from tests.run_folders import make_run, ranks
 from tests.semantic_ids.spelling import random_table
-from tests.systems import CPU, queries, small_system
+from tests.systems import CPU, queries, small_system, training_batch
 
 
 def test_a_target_outside_of_the_beam_is_last_and_unseen_lists_are_as_long_as_the_beam() -> None:
@@ -70,6 +70,27 @@ def test_items_that_share_their_codes_tie(name: str, search: dict[str, object]) 
     assert inside.any()
     assert (ranks.above[inside] == full.above[inside]).all()
     assert (ranks.tied[inside] == full.tied[inside]).all()
+
+
+@pytest.mark.parametrize("name", ["sid-lm", "tiger"])
+def test_lists_order_items_that_share_their_codes_as_exact_lists_do(name: str) -> None:
+    """Four paths of five items, so each list cuts a group: by a hash of user and item, the same from a beam."""
+    codes_NM = np.array([[place % 4 // 2, place % 2] for place in range(N_ITEMS)])
+    asked = queries([[1, 2, 3, 4], [5, 6, 7], [8, 9, 1, 2, 3], [4, 20]])
+    exact = evaluate(small(name, table=table_of(codes_NM, (2, 2), ()), scoring="exact"), asked, CPU, top=7)
+    model = small(name, table=table_of(codes_NM, (2, 2), ()), beam=7)
+    found = evaluate(model, asked, CPU, top=7)
+    assert (found.top_items == exact.top_items).all()
+    assert not all(row[:5] == sorted(row[:5]) for row in found.top_items.tolist())  # type: ignore[union-attr]
+
+
+def test_the_loss_of_each_code_is_told_and_sums_to_the_loss_of_the_item() -> None:
+    model = small("sid-lm")
+    context = told(model, model.stages[0])
+    losses = model.losses(training_batch(model, random_users(6, 5)), context)
+    noted = context.noted()
+    assert [name for name in noted if name.startswith("code@")] == [f"code@{n}" for n in range(1, len(TABLE) + 1)]
+    assert sum(v for name, v in noted.items() if name.startswith("code@")) == pytest.approx(losses["next_item"].item())
 
 
 def test_a_model_that_finds_all_items_alike_gets_its_share_of_chance() -> None:

@@ -8,7 +8,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -24,6 +26,7 @@ from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
 from recbench.experiment import Order
 from recbench.generators import text_tasks
+from recbench.generators.spelling import Spelling
 from recbench.generators.text_tasks import NEXT_ITEM, WORDING, word_loss
 from recbench.recommender import GeneratorRecommender
 from recbench.registry import BACKBONES
@@ -93,8 +96,13 @@ def states(model: GeneratorRecommender, x_TD: Tensor) -> Tensor:
 def spelled(model: GeneratorRecommender, x_TD: Tensor, item: int) -> Tensor:
     """Minus the log-likelihood of an item's codes behind a row, by one whole pass a code."""
     total, answer = torch.zeros(()), states(model, x_TD)[-1]
+    legal = TABLE.codes_VM[1:]
     for level, code in enumerate(TABLE.codes_VM[item].tolist()):
         logits = model.backbone.read(states(model, x_TD)[-1:], level)[0]
+        if model.score.norm.constrained:
+            may = torch.from_numpy(np.unique(legal[:, level]).astype(np.int64))
+            logits = torch.full_like(logits, -torch.inf).index_copy(0, may, logits[may])
+            legal = legal[legal[:, level] == code]
         total = total - logits.log_softmax(0)[code]
         token = own(model, int(TABLE.offsets[level]) + code)
         x_TD = torch.cat([x_TD, token + model.backbone.carried(answer)])
@@ -105,8 +113,10 @@ def targets_of(batch: Batch) -> list[int]:
     return sorted(set(batch.targets_Q.tolist()))  # type: ignore[union-attr]
 
 
-def test_the_item_of_a_title_is_spelled_as_the_model_itself_would() -> None:
+@pytest.mark.parametrize("normalise", ["level", "legal"])
+def test_the_item_of_a_title_is_spelled_as_the_model_itself_would(normalise: Literal["level", "legal"]) -> None:
     model = made("title_to_item")
+    model.score = Spelling(model.backbone, Spelling.Config(normalise=normalise))
     batch = training_batch(model, USERS)
     with torch.no_grad():
         by_hand = [
@@ -255,18 +265,18 @@ def test_targets_that_wait_for_a_later_stage_are_left_out() -> None:
     batch, drawn = training_batch(model, USERS), torch.Generator().manual_seed(0)
     some = torch.tensor([0, 4])
     part = Batch(batch.items_N, batch.rows, batch.at_Q[some], batch.targets_Q[some], batch.users_B)  # type: ignore[index]
-    ours = model.backbone.own_losses(batch, some, drawn)
-    theirs = model.backbone.own_losses(part, None, drawn)
+    ours = model.backbone.own_losses(batch, some, model.score, drawn)
+    theirs = model.backbone.own_losses(part, None, model.score, drawn)
     for name in WORDING:
         torch.testing.assert_close(ours[name], theirs[name])
-    assert model.backbone.own_losses(batch, torch.tensor([], dtype=torch.long), drawn) == {}
+    assert model.backbone.own_losses(batch, torch.tensor([], dtype=torch.long), model.score, drawn) == {}
 
 
 def test_the_head_says_which_targets_wait() -> None:
     model = made("title_to_item", head="lasar")
     model.head.own = lambda *_: torch.tensor([0])
     batch = training_batch(model, USERS)
-    alone = model.backbone.own_losses(batch, torch.tensor([0]), torch.Generator())
+    alone = model.backbone.own_losses(batch, torch.tensor([0]), model.score, torch.Generator())
     torch.testing.assert_close(losses(model, batch)["title_to_item"], alone["title_to_item"])
 
 

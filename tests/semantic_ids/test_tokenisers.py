@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from recbench.errors import Exit, RecbenchError
 from recbench.registry import TOKENISERS
 from recbench.semantic_ids.balanced import BalancedKMeans
 from recbench.semantic_ids.base import Tokeniser
-from recbench.semantic_ids.kmeans import kmeans, nearest, plus_plus, refill
+from recbench.semantic_ids.kmeans import kmeans, nearest, plus_plus, refill, residual_kmeans
 from recbench.semantic_ids.rkmeans import ResidualKMeans
 from recbench.semantic_ids.rqvae import RQVAE, Net, Quantising, quantise, restart_dead, straight_through
 from recbench.semantic_ids.sinkhorn import balanced, equal_rows, repair, sinkhorn, spread
@@ -134,6 +135,28 @@ def test_repair_parts_items_that_differ_and_leaves_those_that_do_not() -> None:
     assert repaired[4].tolist() == [1, 0, 0]
 
 
+def test_repair_leaves_items_that_nothing_tells_apart_at_their_nearest_codes() -> None:
+    distances = np.random.default_rng(0).random((6, 32))
+    distances[1] = distances[0]
+    distances[3] = distances[2]
+    codes_NL = np.column_stack([[0, 0, 1, 1, 2, 3], distances.argmin(axis=1)])
+    assert np.array_equal(repair(codes_NL, distances), codes_NL)
+
+
+def test_repair_never_ends_with_more_collisions_than_there_were() -> None:
+    """Crowded codes, where a round may make it worse: sixteen of sixty such cases ended so when the last round counted."""
+    worse, better = 0, 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        codes_NL = np.column_stack([rng.integers(3, size=96), np.zeros(96, dtype=np.int64)])
+        distances = rng.random((96, 6))
+        distances[rng.integers(96, size=48)] = distances[rng.integers(96, size=48)]
+        codes_NL[:, 1] = distances.argmin(axis=1)
+        before, after = (len(np.unique(codes, axis=0)) for codes in (codes_NL, repair(codes_NL, distances)))
+        worse, better = worse + (after < before), better + (after > before)
+    assert (worse, better > 0) == (0, True)
+
+
 @pytest.mark.parametrize("n", [40, 47, 64, 203])
 def test_balanced_sizes_hold_however_crowded_the_points_are(n: int) -> None:
     cost = np.random.default_rng(0).random((n, 20))
@@ -219,6 +242,52 @@ def test_dead_codes_restart_on_residuals_of_their_level() -> None:
     assert restart_dead(books, found) == n_dead >= 3
     for level, book in enumerate(books):
         assert (book[3] - rest[level]).abs().sum(dim=1).min() < 1e-5
+
+
+def test_an_rqvae_that_diverges_is_refused_with_the_step_to_lower() -> None:
+    with pytest.raises(RecbenchError, match="diverged") as failed:
+        RQVAE(RQVAE.Config(hidden=(32,), width=8, epochs=20, learning_rate=1e12)).fit(clustered(), 2, 8, seed=0)
+    assert (failed.value.code, failed.value.fix) == (Exit.RUN, "Lower its step: --set method.learning_rate=0.001")
+
+
+def test_an_rqvae_ends_when_patience_does_and_keeps_its_best_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors of each epoch by hand, the second the least: codes and error are those of the second."""
+    seen: list[Quantising] = []
+    errors = iter([3.0, 1.0, 2.0, 2.0, 2.0, 1.0])
+    quantise_all = Net.quantise_all
+
+    def told(net: Net, x_NA: torch.Tensor) -> tuple[Quantising, float]:
+        seen.append(quantise_all(net, x_NA)[0])
+        return seen[-1], next(errors)
+
+    monkeypatch.setattr(Net, "quantise_all", told)
+    config = RQVAE.Config(hidden=(32,), width=8, epochs=50, patience=3, batch_size=100, learning_rate=1e-2)
+    made = RQVAE(config).fit(clustered(), 2, 8, seed=0)
+    assert (made.facts["epochs"], made.facts["best_epoch"]) == (5, 2)
+    assert np.array_equal(made.residuals_NW, seen[1].last_BW.numpy())
+    assert not np.array_equal(made.residuals_NW, seen[4].last_BW.numpy())
+
+
+def test_an_rqvaes_beta_sinkhorn_and_start_reach_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[float, float]] = []
+    starts: list[list[torch.Tensor]] = []
+    loss = Net.loss
+
+    def told(net: Net, x_BA: torch.Tensor, beta: float, eps: float) -> torch.Tensor:
+        given.append((beta, eps))
+        starts.append([book.detach().clone() for book in net.books])
+        return loss(net, x_BA, beta, eps)
+
+    monkeypatch.setattr(Net, "loss", told)
+    config = RQVAE.Config(hidden=(32,), width=8, epochs=1, beta=0.7, sinkhorn_eps=0.05)
+    RQVAE(config).fit(clustered(), 2, 8, seed=0)
+    assert set(given) == {(0.7, 0.05)}
+    x_NA = torch.from_numpy(clustered())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        z_NW = Net(12, config).encoder(x_NA / x_NA.std()).numpy()
+    wanted = residual_kmeans(z_NW, 2, 8, 0, iterations=10).codebooks
+    assert all(np.allclose(book.numpy(), want) for book, want in zip(starts[0], wanted, strict=True))
 
 
 def test_sinkhorn_in_training_spreads_the_last_level() -> None:
