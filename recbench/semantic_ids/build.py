@@ -212,8 +212,15 @@ def facts(table: SemanticIds) -> dict[str, Any]:
         "codes_sha256": _hash(table),
         "level_sizes": list(table.level_sizes),
         **{name: card[name] for name in ("key", "seed", "unique") if name in card},
-        **({"features": card["features"]["source"], "method": card["settings"]["method"]["name"]} if card else {}),
+        **(_origin(card) if card else {}),
     }
+
+
+def _origin(card: dict[str, Any]) -> dict[str, str]:
+    """Of what and by what a table was made, and why of that, where ``auto`` chose it."""
+    features = card["features"]
+    why = {"features_why": features["why"]} if "why" in features else {}
+    return {"features": features["source"], **why, "method": card["settings"]["method"]["name"]}
 
 
 def _told(dataset: Dataset, vectors: Vectors, settings: IdSettings, seed: int) -> SemanticIds:

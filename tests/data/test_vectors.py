@@ -133,6 +133,26 @@ def test_an_item_that_training_never_shows_has_a_row_of_zeros() -> None:
     assert (x[3:] == 0).all()
 
 
+def test_cooccurrence_vectors_by_hand() -> None:
+    """Of U sqrt(S) a column is as long as the root of its singular value; and events six places apart are not near."""
+    items = np.array([1, 2, 3, 4, 5, 6, 7], dtype=np.int32)
+    train = Histories(np.array([1]), items, None, np.array([0]), np.array([7]))
+    near = near_counts(train, 7).toarray()
+    assert near[0, 5] == pytest.approx(1 / 5)
+    assert near[0, 6] == 0
+    x = cooccurrence_vectors(train, 7, 7)
+    s = np.linalg.svd(ppmi(sparse.csr_array(near)).toarray(), compute_uv=False)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=0), np.sqrt(s[: x.shape[1]]), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("fewer", "source"), [(0, "text"), (1, "cooc")])
+def test_text_is_taken_where_half_of_the_items_have_some(tiny: Dataset, fewer: int, source: str) -> None:
+    n = tiny.n_items
+    having = -(-n // 2) - fewer
+    titled(tiny, [f"thing {place % 7} {place % 11}" if place < having else None for place in range(n)])
+    assert item_vectors(tiny, VectorConfig()).facts["source"] == source
+
+
 def test_cooccurrence_never_sees_validation_or_test(tiny: Dataset) -> None:
     config = VectorConfig(source="cooc")
     before, key = item_vectors(tiny, config), fingerprint(tiny, config)

@@ -42,6 +42,21 @@ def test_a_target_outside_of_the_beam_is_last_and_unseen_lists_are_as_long_as_th
         assert np.array_equal(a, np.where(inside, b, candidates - 1))
 
 
+def test_targets_are_lost_by_the_beam_over_all_items() -> None:
+    asked = queries(random_users(200, 5))
+    model, full = small("sid-lm", beam=3), small("sid-lm", scoring="exact")
+    for one in (model, full):
+        for parameter in one.parameters():
+            parameter.data *= 5.0  # sure of itself, so that a code that looks bad hides good ones
+    found = evaluate(model, asked, CPU, top=3)
+    order_UV = evaluate(full, asked, CPU, top=N_ITEMS).top_items
+    lost = 0
+    for target, listed, order in zip(asked.targets, found.top_items, order_UV, strict=True):  # type: ignore[arg-type]
+        place = {item: n for n, item in enumerate(order.tolist())}
+        lost += target not in listed and place[target] < max(place[item] for item in listed.tolist())
+    assert found.n_lost == lost > 0
+
+
 @pytest.mark.parametrize(("within", "width"), [(None, 8), (3, 4), (6, 6)])
 def test_training_selects_by_a_beam_of_its_own_that_reaches_as_far_as_its_metrics(
     within: int | None, width: int

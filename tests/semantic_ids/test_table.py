@@ -13,6 +13,7 @@ import pytest
 from recbench.data.dataset import Dataset, open_dataset
 from recbench.data.vectors import Vectors
 from recbench.errors import RecbenchError
+from recbench.semantic_ids import build
 from recbench.semantic_ids.build import CODES, id_settings, ids_of, semantic_ids
 from recbench.semantic_ids.table import N_SPECIAL, PAD, TooManyAlikeError, appended, report, suffixes, table_of
 from tests.semantic_ids.spelling import random_table
@@ -100,6 +101,32 @@ def test_accepted_groups_share_a_path_and_have_no_suffix() -> None:
     assert table.codes_VM.shape == (301, 2)
     assert np.array_equal(table.codes_VM[1], table.codes_VM[2])
     assert table.card["unique"] == table.card["report"]["paths"] < 300
+
+
+@pytest.mark.parametrize(("items", "size"), [(100, 25), (400, 64), (1999, 64), (2000, 256)])
+def test_levels_are_as_wide_as_the_catalogue_allows(items: int, size: int) -> None:
+    assert build._size(items) == size
+
+
+def test_up_to_256_equal_items_are_told_apart_by_default() -> None:
+    settings = id_settings({"ids": {"codes": 2, "levels": 1}})
+    assert ids_of(vectors(512, copies=256), settings, seed=0).level_sizes == (2, 256)
+    with pytest.raises(TooManyAlikeError, match="257 items have equal codes"):
+        ids_of(vectors(514, copies=257), settings, seed=0)
+
+
+def test_settings_of_sinkhorn_reach_the_repair(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[float, int]] = []
+
+    def told(codes_NL: np.ndarray, _distances: np.ndarray, eps: float, rounds: int) -> np.ndarray:
+        given.append((eps, rounds))
+        return codes_NL
+
+    monkeypatch.setattr(build, "repair", told)
+    ids_of(vectors(), id_settings({"ids": {"dedup": "sinkhorn", "codes": 8}}), seed=0)
+    more = {"sinkhorn_eps": 0.5, "sinkhorn_rounds": 3}
+    ids_of(vectors(), id_settings({"ids": {"dedup": "sinkhorn", "codes": 8, **more}}), seed=0)
+    assert given == [(0.003, 20), (0.5, 3)]
 
 
 def test_sinkhorn_leaves_fewer_collisions_than_there_were() -> None:
