@@ -175,11 +175,19 @@ def caption(table: Table, settings: Settings, metric: Metric | None = None) -> l
         f"{test} *: decided at {chosen(settings.alpha)}{both}.",
         f"Smallest difference this comparison can see: {_visible(contrasts)}, at {chosen(settings.power)} power.",
     ]
-    few = [f"{s.label} {len(s.seeds)}" for s in table.systems if not s.deterministic and 1 < len(s.seeds) < FEW_RUNS]
-    if few:
-        lines.append(f"Fewer than {FEW_RUNS} runs, so the spread between them is itself uncertain: {', '.join(few)}.")
+    if few := _few(table):
+        lines.append(f"Fewer than {FEW_RUNS} runs, so the spread between them is itself uncertain: {few}.")
     tied = [f"{s.label} {percent(s.tied)}" for s in table.systems if s.tied >= _WORTH_TELLING_TIED]
     return [*lines, f"Users whose target ties with another item: {', '.join(tied)}."] if tied else lines
+
+
+def _few(table: Table) -> str:
+    """Who has several runs and few, and how many."""
+    trained = [s for s in table.systems if not s.deterministic]
+    few = [s for s in trained if 1 < len(s.seeds) < FEW_RUNS]
+    if len(few) == len(trained) > 2 and len({len(s.seeds) for s in few}) == 1:
+        return f"{len(few[0].seeds)} of every trained system"
+    return ", ".join(f"{s.label} {len(s.seeds)}" for s in few)
 
 
 def _test(settings: Settings) -> str:
@@ -357,8 +365,10 @@ def _bootstrapped(rows: Sequence[Row], settings: Settings) -> str:
 
 
 def _paired(rows: Sequence[Row]) -> str:
-    labels = [row.system.label for row in rows if row.contrast and row.contrast.paired_runs]
-    return f"; runs of {', '.join(labels)} paired with those that share their start" if labels else ""
+    against = [row for row in rows if row.contrast]
+    labels = [row.system.label for row in against if row.contrast and row.contrast.paired_runs]
+    which = "all others" if len(labels) == len(against) > 1 else ", ".join(labels)
+    return f"; runs of {which} paired with those that share their start" if labels else ""
 
 
 def _visible(contrasts: Sequence[Contrast]) -> str:

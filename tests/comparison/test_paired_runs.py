@@ -157,6 +157,17 @@ def test_the_caption_names_what_is_paired(interval: str, tmp_path: Path) -> None
     make_run(tmp_path, "markov", ranks(np.where(hits(0.1, 5) == 1, 0, 500)))
     told = text.render(compared(tmp_path, metrics=HR, interval=interval), 400)
     assert "; runs of sasrec+lasar paired with those that share their start" in told
+    assert "uncertain: sasrec 3, sasrec+lasar 3." in told
+
+
+@pytest.mark.parametrize("interval", ["t", "two-way"])
+def test_the_caption_is_short_where_it_is_so_of_all(interval: str, tmp_path: Path) -> None:
+    stages(tmp_path)
+    for seed, (hit, gain) in enumerate(zip(BASE, GAINS, strict=True)):
+        run(tmp_path, "pause", seed, gained(hit, gain), f"p{seed}", f"w{seed}")
+    told = text.render(compared(tmp_path, metrics=HR, interval=interval), 400)
+    assert "; runs of all others paired with those that share their start" in told
+    assert "uncertain: 3 of every trained system." in told
 
 
 def test_a_stage_that_was_never_kept_is_equivalent_and_has_no_smallest_difference(tmp_path: Path) -> None:
