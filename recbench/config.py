@@ -150,7 +150,8 @@ def known_tables(table: Mapping[str, Any], known: list[str], where: str) -> None
             raise RecbenchError(
                 f"Unknown setting {key}{' in ' + where if where else ''}.",
                 why=f"The tables are: {', '.join(known)}.",
-                fix=meant(key, known) or f"Remove {key}.",
+                fix=meant(key, known)
+                or f"Remove {key}, or name its table, as in train.epochs: recbench show train lists them.",
             )
 
 

@@ -81,6 +81,7 @@ def run(order: Order, watcher: Watcher) -> tuple[Run, bool]:
     """
     if (done := _already_there(order)) is not None:
         return _stating(done, order.trials), True
+    order.dataset.refuse_changed()
     refuse_unfit(order.resolved.train, order.device)
     refuse_two_measures(order.resolved.train)
     start, origin = start_of(order.resolved, order.seed, order.dataset.card.fingerprint)
@@ -211,7 +212,8 @@ def _already_there(order: Order) -> Run | None:
         raise RecbenchError(
             f"{order.folder} holds an unfinished run ({there.manifest.status}).",
             why="It has the same settings and could go on from its last epoch.",
-            fix="Add --resume, or delete the folder to begin anew.",
+            fix=f"{'If it is at work still, let it. Else add' if there.manifest.status == 'running' else 'Add'} --resume, or "
+            "delete the folder to begin anew.",
             code=Exit.RUN,
         )
     return None

@@ -63,9 +63,23 @@ class Registry:
         return entries[name]
 
     def load(self, name: str) -> Any:
-        """The class behind ``name``; only here is its module imported."""
-        module, _, attribute = self.entry(name).target.partition(":")
-        return getattr(import_module(module), attribute)
+        """The class behind ``name``; only here is its module imported.
+
+        Raises:
+            RecbenchError: no such name, or a plug-in that cannot be imported.
+        """
+        entry = self.entry(name)
+        module, _, attribute = entry.target.partition(":")
+        try:
+            return getattr(import_module(module), attribute)
+        except Exception as error:
+            if module.partition(".")[0] == "recbench":
+                raise
+            raise RecbenchError(
+                f"{self.kind.capitalize()} {name} cannot be imported: {entry.target}.",
+                why=f"It comes from another package, and there is a {type(error).__name__}: {error}",
+                fix=f"Mend it, or uninstall that package. See it whole: python -c 'import {module}'",
+            ) from error
 
 
 BACKBONES = Registry(

@@ -65,7 +65,7 @@ def prepare(
             help="Users and items with fewer events go, to the fixpoint; 0: none. Default: published k, else 5."
         ),
     ] = None,
-    min_rating: Annotated[float | None, typer.Option(help="Events rated lower go.")] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Events rated lower go, and those without a rating.")] = None,
     duplicates: Annotated[
         str | None,
         typer.Option(

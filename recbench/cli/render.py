@@ -75,10 +75,14 @@ def show_json(result: Any) -> None:
     out.print_json(json.dumps(result, allow_nan=False, default=str), indent=2, highlight=False)
 
 
+LABEL = 16
+"""Cells up to so many places are labels, not prose."""
+
+
 def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
     """A table with rules, no boxes: the first ``left`` columns to the left, numbers to the right. Cells are escaped.
 
-    Where the terminal is narrow, prose is broken into lines; numbers and names never are.
+    Where the terminal is narrow, prose is broken into lines; numbers, names and labels never are.
     """
     built = Table(
         title=escape(title) if title else None,
@@ -89,12 +93,13 @@ def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str
     )
     for place, name in enumerate(columns):
         cells = [row[place] for row in rows]
-        whole = place >= left or not any(" " in cell for cell in cells)
+        widest = max(map(cell_len, [name, *cells]))
+        whole = place >= left or widest <= LABEL or not any(" " in cell for cell in cells)
         built.add_column(
             escape(name),
             justify="left" if place < left else "right",
             no_wrap=whole,
-            min_width=max(map(cell_len, [name, *cells])) if whole else None,
+            min_width=widest if whole else None,
             overflow="fold",
         )
     for row in rows:

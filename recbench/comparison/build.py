@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ def compare(runs: Sequence[Run], settings: Settings | None = None, *, datasets: 
     """
     settings = settings or Settings()
     checks.refuse_unfinished(runs)
+    checks.refuse_changed(runs)
     by_dataset: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_dataset[str(run.manifest.dataset.get("name"))].append(run)
@@ -54,13 +56,22 @@ def compare(runs: Sequence[Run], settings: Settings | None = None, *, datasets: 
         raise RecbenchError(
             "There are no two systems to compare.",
             why=" ".join(lonely) or "No runs were given.",
-            fix="Train another on the same data: recbench train --backbone markov",
+            fix=_another(runs),
             code=Exit.COMPARISON,
         )
     tested, refused = across(tables, settings)
     return Comparison(
         settings=settings, tables=tuple(tables), warnings=tuple(lonely), across=tested, across_refused=refused
     )
+
+
+def _another(runs: Sequence[Run]) -> str:
+    """What to train beside the only system there is."""
+    if not runs:
+        return "recbench train --backbone markov"
+    other = "popularity" if runs[0].manifest.backbone == "markov" else "markov"
+    name = shlex.quote(str(runs[0].manifest.dataset.get("name")))
+    return f"Train another on the same data: recbench train --backbone {other} --dataset {name}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from recbench.config import flat
 from recbench.data.describe import number_of
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.by_user import asks_for_sets
-from recbench.runs.folder import MODEL, Run
+from recbench.runs.folder import CONFIG, LOG, MODEL, Run
 from recbench.runs.manifest import NAME as MANIFEST
 from recbench.stats.corrections import CORRECTIONS
 
@@ -43,12 +43,31 @@ def refuse_unfinished(runs: Sequence[Run]) -> None:
     )
 
 
+def refuse_changed(runs: Sequence[Run]) -> None:
+    """What stands beside the ranks in a table or page, settings and curves, must be the run's own; ranks are held as they are read.
+
+    Raises:
+        RecbenchError: a file is another than its run states.
+    """
+    for run in runs:
+        for name in (CONFIG, LOG):
+            if run.given is None and run.changed(name):
+                raise RecbenchError(
+                    f"{run.folder / name} is changed.",
+                    why="run.json states its sha256, and it does not agree.",
+                    fix=f"Put it back as it was, or leave {run.folder} out; recbench verify {run.folder} says what else is changed",
+                    code=Exit.RUN,
+                )
+
+
 def finishing(run: Run) -> str:
     """The command that takes a run to its end."""
     command, typed = run.manifest.command, run.manifest.argv[1:]
     if typed[:1] != ["train"]:  # made by another command, or from Python
         return f"make it again as it was made ({run.folder / MANIFEST}: argv)"
-    return command if "--resume" in typed else f"{command} --resume"
+    named = any(word.partition("=")[0] == "--dataset" for word in typed)
+    here = "" if named else f" --dataset {shlex.quote(str(run.manifest.dataset['name']))}"
+    return f"{command}{here}{'' if '--resume' in typed else ' --resume'}"
 
 
 def refuse_other_exams(dataset: str, runs: Sequence[Run]) -> None:
@@ -69,7 +88,9 @@ def refuse_other_exams(dataset: str, runs: Sequence[Run]) -> None:
             raise RecbenchError(
                 f"Runs on {dataset} differ in {name}.",
                 why="; ".join(f"{value}: {_folders(those)}" for value, those in holders.items()) + ".",
-                fix=f"Compare like with like: recbench compare {shlex.join(str(run.folder) for run in most)}",
+                fix=f"Compare like with like: recbench compare {shlex.join(str(run.folder) for run in most)}"
+                if len(most) > 1
+                else "Compare like with like: train them on the same data, prepared the same way",
                 code=Exit.COMPARISON,
             )
 
@@ -80,11 +101,16 @@ def refuse_other_users(one: Run, n_one: int, other: Run, n_other: int, shared: i
     Raises:
         RecbenchError: always; called where they differ.
     """
+    why = f"users: {n_one:,} and {n_other:,} tested; {shared:,} pairs of user and target stand in both."
+    if not other.given:
+        fix = f"recbench evaluate {other.folder}, or leave it out"
+    elif shared:
+        fix = f"Leave out {other.folder}"
+    else:
+        why += " Tables name users and items by recbench's numbers, as users.parquet of a run does."
+        fix = f"Give {other.folder} these numbers (users.parquet and items.parquet of the dataset have raw ids), or leave it out"
     raise RecbenchError(
-        f"{one.folder} and {other.folder} do not rank the same targets.",
-        why=f"users: {n_one:,} and {n_other:,} tested; {shared:,} pairs of user and target stand in both.",
-        fix=f"Leave out {other.folder}" if other.given else f"recbench evaluate {other.folder}, or leave it out",
-        code=Exit.COMPARISON,
+        f"{one.folder} and {other.folder} do not rank the same targets.", why=why, fix=fix, code=Exit.COMPARISON
     )
 
 

@@ -15,6 +15,7 @@ from recbench import columns
 from recbench.data.card import Card
 from recbench.data.replacement import mend_all
 from recbench.errors import Exit, RecbenchError, meant
+from recbench.files import sha256
 
 Split = Literal["valid", "test"]
 PARTS = ("train", "valid", "test")
@@ -108,6 +109,22 @@ class Dataset:
     def n_items(self) -> int:
         """Catalogue size; ids run from 1 to this."""
         return self.card.items
+
+    def refuse_changed(self) -> None:
+        """Hash every file that the card knows.
+
+        Raises:
+            RecbenchError: one is gone, or another than was prepared.
+        """
+        for name, told in self.card.files.items():
+            path = self.folder / name
+            if not path.is_file() or sha256(path) != told:
+                raise RecbenchError(
+                    f"{path} is not what was prepared.",
+                    why="It is gone." if not path.is_file() else "Its sha256 is not the one in card.json.",
+                    fix=f"recbench verify {self.name} says what else is changed; prepare it again, or put the file back",
+                    code=Exit.DATA,
+                )
 
     def training(self) -> Histories:
         """The training part of every user who has one. Opens ``train.parquet`` only."""

@@ -164,8 +164,12 @@ def facts(card: Card) -> Iterator[tuple[str, str]]:
     yield "size", f"{card.interactions / card.users:.2f} events a user, density {_percent(density, 4)}"
     yield from exam(card)
     if "test" in card.oracle:
-        best = ", ".join(f"{name.upper()} {value:.4f}" for name, value in card.oracle["test"]["unseen"].items())
-        yield "best", f"{best}: the most any ranking of unseen items can be expected to reach"
+        test = card.oracle["test"]
+        best, here = (
+            ", ".join(f"{name.upper()} {value:.4f}" for name, value in test[key].items())
+            for key in ("expected", "unseen")
+        )
+        yield "best", f"{best}: the most any ranking of unseen items can be expected to reach; of these targets, {here}"
     for note in card.notes:
         yield "notes", note
 

@@ -76,11 +76,19 @@ def find_format(file: File) -> str:
     raise RecbenchError(f"The format of {file} is not known.", why=why, fix=fix, code=Exit.DATA)
 
 
-def file_of(path: Path, source_format: str | None) -> Path:
-    """The one file a folder of a dataset stands for, where a format says which; else the path as it is."""
+def file_of(path: Path, source_format: str | None, usual: str | None = None) -> Path:
+    """The one file a folder of a dataset stands for, where a format says which; else the path as it is.
+
+    Args:
+        usual: format of the dataset that is asked for, which comes before others.
+    """
     if not path.is_dir():
         return path
-    found = _stands_for([file for file in sorted(path.rglob("*")) if file.is_file()], source_format)
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    own = _fitting(files, usual, "*", sure=False) if usual and not source_format else []
+    found = None if own else _stands_for(files, *([source_format] if source_format else []))
+    if len(own) == 1:
+        found = own[0]
     return found if isinstance(found, Path) else path
 
 
@@ -93,7 +101,7 @@ def _inside(path: Path, source_format: str | None) -> File:
     if not is_archive(head_of(path)):
         return path
     held = members(path)
-    found = _stands_for(held, source_format)
+    found = _stands_for(held, *([source_format] if source_format else []))
     if found is None:
         listed = ", ".join(member.name for member in held[:6]) + (f" and {len(held) - 6} more" if len(held) > 6 else "")
         raise RecbenchError(
@@ -105,15 +113,38 @@ def _inside(path: Path, source_format: str | None) -> File:
     return found
 
 
-def _stands_for(files: Sequence[File], source_format: str | None) -> File | None:
-    """The one file that fits a format's patterns, best pattern first; the only file there is, of whatever format."""
-    formats = [source_format] if source_format else SOURCES.entries()
-    for name in formats:
-        for pattern in SOURCES.load(name).files:
-            found = [file for file in files if fits(name_of(file), pattern)]
-            if len(found) == 1 and (source_format or SOURCES.load(name).recognises(found[0], head_of(found[0]))):
-                return found[0]
+def _stands_for(files: Sequence[File], *formats: str) -> File | None:
+    """The one file that fits a format's patterns, best pattern first; the only file there is, of whatever format.
+
+    None where formats fit different files, or one fits several: which of them is meant is not to be guessed.
+
+    Args:
+        formats: the only ones in question; none: all, each of which has to recognise its file.
+    """
+    found = {
+        name_of(file): file
+        for name in formats or SOURCES.entries()
+        for file in _fitting(files, name, sure=bool(formats))
+    }
+    if len(found) == 1:
+        return next(iter(found.values()))
     return files[0] if len(files) == 1 else None
+
+
+def _fitting(files: Sequence[File], name: str, *patterns: str, sure: bool) -> list[File]:
+    """The files of a format by the first of its patterns that some fit.
+
+    Args:
+        patterns: for a format that has none.
+        sure: it is known to be the format, so the names do.
+    """
+    source = SOURCES.load(name)
+    for pattern in source.files or (() if sure else patterns):
+        fitting = [file for file in files if fits(name_of(file), pattern)]
+        found = [file for file in fitting if sure or source.recognises(file, head_of(file))]
+        if found:
+            return found
+    return []
 
 
 def check_readable(path: Path, option: str = "--source") -> None:

@@ -141,8 +141,7 @@ def _places(oracle: Oracle, asked: Queries) -> Iterator[tuple[pd.DataFrame, np.n
         target_R1 = asked.targets[rows.start : rows.stop, None].astype(np.int64) - 1
         p_RV = oracle.probabilities(histories)
         p_R1 = np.take_along_axis(p_RV, target_R1, axis=1)
-        unseen_RV = p_RV > 0  # any item a user does not have may come: a distraction
-        miss_R = p_R1[:, 0] == 0
+        miss_R = p_R1[:, 0] == 0  # any item that a user does not have may come: a distraction
         above_R, tied_R = (p_RV > p_R1).sum(axis=1), (p_RV == p_R1).sum(axis=1) - 1
         table = {
             columns.SPLIT: asked.split,
@@ -150,7 +149,7 @@ def _places(oracle: Oracle, asked: Queries) -> Iterator[tuple[pd.DataFrame, np.n
             columns.TARGET: asked.targets[rows.start : rows.stop],
             columns.ABOVE: above_R,
             columns.TIED: tied_R,
-            columns.ABOVE_UNSEEN: np.where(miss_R, unseen_RV.sum(axis=1), above_R),
+            columns.ABOVE_UNSEEN: np.where(miss_R, p_RV.shape[1], above_R),
             columns.TIED_UNSEEN: np.where(miss_R, 0, tied_R),
         }
         top_RK = -np.sort(-p_RV, axis=1)[:, :K]

@@ -320,7 +320,7 @@ def _input(
         check_readable(request.metadata, "--metadata")
     if request.source is not None:
         _refuse_generated(request, known)
-        return file_of(request.source, request.source_format), request.source_format
+        return file_of(request.source, request.source_format, known.format if known else None), request.source_format
     if request.source_format == BUILT_IN or (known and known.format == BUILT_IN and request.source_format is None):
         return None, BUILT_IN
     card = known or catalog.require(request.name, request.home)

@@ -178,8 +178,10 @@ def _config(run: Run) -> Finding:
 def _best_epoch(run: Run) -> Finding:
     """The kept weights are those the log calls best on validation; nothing else may have picked them."""
     path = run.folder / layout.LOG
-    if run.manifest.best_epoch is None or not path.exists():
+    if run.manifest.best_epoch is None:
         return Finding("best epoch", None, "nothing was trained by epochs")
+    if not path.exists():
+        return Finding("best epoch", None, f"{layout.LOG} is not here")
     try:
         epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
@@ -217,6 +219,7 @@ def _dataset(run: Run, frame: pd.DataFrame, datasets: Path) -> Iterator[Finding]
         return
     try:
         dataset = Dataset(folder)
+        dataset.refuse_changed()
         queries = dataset.queries("test")
     except RecbenchError as error:
         yield Finding("dataset", False, f"{error.what} {error.why}")

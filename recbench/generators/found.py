@@ -32,7 +32,7 @@ def counts_of(
     return Counts(
         above=above_B,
         tied=tied_B,
-        above_unseen=torch.where(repeated_B, n_unseen_B, above_unseen_B),
+        above_unseen=torch.where(repeated_B, n_items, above_unseen_B),
         tied_unseen=torch.where(repeated_B, 0, tied_unseen_B),
         nan=own_B.isnan(),
         repeated=repeated_B,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import tomllib
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from recbench.files import sha256
 from recbench.runs.manifest import NAME as MANIFEST
 from recbench.runs.manifest import Manifest
 
-HOME = Path("runs")
+HOME = Path(os.environ.get("RECBENCH_RUNS", "runs"))
 CONFIG, LOG, USERS, TOPK, MODEL, STATE = (
     "config.toml",
     "log.jsonl",

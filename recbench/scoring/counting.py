@@ -34,7 +34,7 @@ class Counts:
     tied: Tensor
     """Items that equal the target, int64."""
     above_unseen: Tensor
-    """Over items outside the query's history. A target that stands in the history is no candidate: all of them."""
+    """Over items outside the query's history. A target that stands in the history is no candidate: as many as there are items."""
     tied_unseen: Tensor
     nan: Tensor
     """True where the target's score is NaN: the run diverged."""
@@ -77,11 +77,10 @@ def count(
     seen_above_B = _per_row(is_first & ~(value <= own), row, len(target_B))
     seen_tied_B = _per_row(is_first & (value == own), row, len(target_B))
     repeated_B = _per_row(item == target_B.long()[row], row, len(target_B)) > 0
-    n_unseen_B = n_items - _per_row(is_first, row, len(target_B))
     return Counts(
         above=above_B,
         tied=tied_B,
-        above_unseen=torch.where(repeated_B, n_unseen_B, above_B - seen_above_B),
+        above_unseen=torch.where(repeated_B, n_items, above_B - seen_above_B),
         tied_unseen=torch.where(repeated_B, 0, tied_B - seen_tied_B),
         nan=nan_B,
         repeated=repeated_B,

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from recbench.cli.app import run
@@ -91,3 +92,39 @@ def test_a_line_of_the_log_that_a_kill_cut_does_not_hide_the_run(home: Path, tmp
         log.write('{"stage": "tr')
     assert run(["show", str(run_)]) == 0
     assert "* best so far" in capsys.readouterr().out
+
+
+def test_settings_that_are_not_the_runs_own_are_not_shown_beside_its_numbers(
+    home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    run_ = spoiled(home, tmp_path)
+    path = run_ / "config.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace("epochs = 2", "epochs = 3"), encoding="utf-8")
+    code, told = failed(["compare", str(run_), "runs/tiny-markov-none-s0"], capsys)
+    assert code == 4
+    assert f"{path} is changed" in told
+
+
+def test_a_dataset_that_was_changed_is_neither_trained_on_nor_verified(
+    home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    shutil.copytree(home / "datasets", tmp_path / "datasets")
+    train = pd.read_parquet(tmp_path / "datasets" / "tiny" / "train.parquet")
+    train["item"] = train["item"].to_numpy()[::-1]
+    train.to_parquet(tmp_path / "datasets" / "tiny" / "train.parquet", index=False)
+    there = ["--datasets", str(tmp_path / "datasets")]
+    code, told = failed(["train", "--backbone", "markov", *there, "--runs", str(tmp_path / "runs"), "--quiet"], capsys)
+    assert code == 3
+    assert "train.parquet is not what was prepared" in told
+    assert not (tmp_path / "runs" / "tiny-markov-none-s0" / "users.parquet").exists()
+    assert run(["verify", "runs/tiny-markov-none-s0", *there, "--json"]) == 4
+    assert "train.parquet is not what was prepared" in capsys.readouterr().out
+
+
+def test_a_log_that_is_gone_is_said_to_be(home: Path, tmp_path: Path, capsys: Captured) -> None:
+    run_ = spoiled(home, tmp_path)
+    (run_ / "log.jsonl").unlink()
+    run(["verify", str(run_), "--json"])
+    told = capsys.readouterr().out
+    assert "log.jsonl is not here" in told
+    assert "nothing was trained by epochs" not in told

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from recbench import registry
 from recbench.cli.app import run
 from tests.cli.commands import DIFFUSE, LARES, Captured, failed
 
@@ -21,6 +23,8 @@ pytestmark = pytest.mark.usefixtures("at_home")
         (["train", "--backbone", "sasrec", "--reason", "nonne"], 2, "Did you mean none?"),
         (["train", "--backbone", "sasrec", "--dataset", "tyni"], 3, "Did you mean tiny?"),
         (["train", "--backbone", "sasrec", "--set", "train.epoch=5"], 2, "Did you mean train.epochs?"),
+        (["train", "--backbone", "sasrec", "--set", "epochs=3"], 2, "name its table, as in train.epochs"),
+        (["compare", "runs/tiny-markov-none-s0"], 5, "recbench train --backbone popularity --dataset tiny"),
         (["train", "--backbone", "sasrec", "--seed", "1", "--seed", "2"], 2, "--seed is given 2 times"),
         (["train", "--backbone", "sasrec", "--seed", "1", "--seeds", "1,2"], 2, "Both --seed and --seeds"),
         (["train", "--backbone", "sasrec", "--seeds", "1,x"], 2, "cannot be read"),
@@ -131,3 +135,17 @@ def test_an_output_without_space_is_told_and_any_other_trouble_is_not_hidden(
     monkeypatch.setattr("recbench.cli.app.app", failing(errno.EBADF))
     with pytest.raises(OSError, match="own words"):
         run(["list"])
+
+
+def test_a_plug_in_that_cannot_be_imported_is_named_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    (tmp_path / "torn_plugin.py").write_text("import no_such_module_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = registry._third_party
+    mine = (("torn", "torn_plugin:Torn"),)
+    monkeypatch.setattr(registry, "_third_party", lambda group: mine if group == "recbench.backbones" else own(group))
+    code, told = failed(["train", "--backbone", "torn"], capsys)
+    assert code == 2
+    assert "Backbone torn cannot be imported: torn_plugin:Torn" in told
+    assert "No module named 'no_such_module_at_all'" in told

@@ -58,3 +58,11 @@ def test_a_sentence_is_broken_on_a_terminal_alone_and_in_no_number(monkeypatch: 
     monkeypatch.setattr(render, "out", Console(force_terminal=True, width=34))
     assert render.folded(told, 4) == ["shares of 1 097 592 events,", "43.9 % of them, in 2 min"]
     assert render.folded("a stage that took no more than 12 min", 4) == ["a stage that took no more than", "12 min"]
+
+
+def test_labels_stay_whole_where_a_terminal_is_narrow(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [["unseen items", "seed 0", *["0.1234"] * 6], ["", "mean", *["0.1234"] * 6]]
+    terminal = Console(highlight=False, soft_wrap=True, force_terminal=True, color_system=None, width=40)
+    terminal.print(render.table(None, ["candidates", "", *["NDCG@10"] * 6], rows, left=2))
+    words = capsys.readouterr().out.split()
+    assert {"unseen", "items", "seed", "mean", "candidates"} <= set(words)

@@ -77,7 +77,8 @@ def test_an_unfinished_run_is_refused_with_the_command_that_finishes_it(status: 
     make_run(tmp_path, "sasrec", places(0.2), status=status, argv=["/bin/recbench", *typed])
     error = refusal(tmp_path)
     assert status in error.why
-    assert "recbench train --backbone sasrec --set train.epochs=3 --datasets 'my data' --resume, or leave" in error.fix
+    command = "recbench train --backbone sasrec --set train.epochs=3 --datasets 'my data' --dataset beauty --resume"
+    assert f"{command}, or leave" in error.fix
     assert ("may still be at work" in error.why) == (status == "running")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from recbench.data.card import Card
 from recbench.data.dataset import open_dataset
-from recbench.data.detect import find_format
+from recbench.data.detect import file_of, find_format
 from recbench.data.prepare import Request, prepare
 from recbench.data.sources.letter import Letter
 from recbench.errors import Exit, RecbenchError
@@ -257,3 +257,18 @@ def test_bad_files_beside_are_refused_by_their_own_name(name: str, content: obje
     error = refused(path)
     assert str(tmp_path / name) in error.what
     assert words in f"{error.what} {error.why}"
+
+
+def test_a_folder_of_several_datasets_is_not_guessed_at_and_the_usual_format_goes_first(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "Tools.inter.json").write_text('{"0": [0, 1, 2]}')
+    one = {"reviewerID": "A", "asin": "B1", "overall": 5.0, "unixReviewTime": 1}
+    for name in ("reviews_Tools_5.json", "reviews_Toys_5.json"):
+        (tmp_path / "sub" / name).write_text(json.dumps(one) + "\n")
+    assert file_of(tmp_path, "letter").name == "Tools.inter.json"
+    assert file_of(tmp_path, None, "amazon2014-reviews") == tmp_path
+    (tmp_path / "sub" / "reviews_Toys_5.json").unlink()
+    (tmp_path / "sub" / "ratings.dat").write_text("1::2::5::978300760\n")
+    assert file_of(tmp_path, None) == tmp_path
+    assert file_of(tmp_path, None, "amazon2014-reviews").name == "reviews_Tools_5.json"
+    assert file_of(tmp_path, None, "letter").name == "Tools.inter.json"

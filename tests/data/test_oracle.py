@@ -186,7 +186,7 @@ def test_a_target_of_the_history_is_a_miss() -> None:
         np.array([1]),
     )
     table, _ = oracle_table(Oracle(world), [asked], world.raw_ids())
-    assert table.loc[0, list(columns.RANKS[3:])].tolist() == [18, 1, 18, 0]  # 20 items, 2 of them in the history
+    assert table.loc[0, list(columns.RANKS[3:])].tolist() == [18, 1, 20, 0]  # of 20 items, 2 of them in the history
 
 
 def test_metrics_by_hand_with_a_tie_across_the_cut_off() -> None:

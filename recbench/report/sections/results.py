@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from recbench.comparison import Contrast, Row, Settings, Slice, Table
 from recbench.comparison.model import Shown
 from recbench.data.describe import count, number_of
+from recbench.evaluation.by_user import Places
 from recbench.evaluation.metrics import Metric, parse
 from recbench.report import words
 from recbench.report.blocks import Block, Cell, Grid, Panel, Section, number, slug
@@ -265,13 +266,21 @@ def _slice_notes(parts: list[Slice], settings: Settings) -> list[str]:
 
 
 def _alone(material: Material, dataset: str) -> Grid:
-    """The stored metrics of runs that are compared with nothing."""
+    """The metrics of runs that are compared with nothing, from their ranks.
+
+    Raises:
+        RecbenchError: a run has none, or others than it states.
+    """
     names = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20")
-    part = "test" if material.settings.candidates == "all" else "test_unseen"
+    s = material.settings
+    part = "test" if s.candidates == "all" else "test_unseen"
     rows = []
     for e in material.of(dataset):
-        told = e.run.manifest.metrics.get(part, {})
-        cells = [number(told.get(name)) for name in names]
+        places, known = Places.of(e.run, "test"), e.run.manifest.metrics.get(part, {})
+        values = {
+            name: float(places.values(parse(name), s.candidates, s.ties).mean()) for name in names if name in known
+        }
+        cells = [number(values.get(name)) for name in names]
         rows.append((Cell(e.label), Cell(str(e.run.manifest.seed), sort=float(e.run.manifest.seed)), *cells))
     return Grid(
         name=slug("table", dataset),
