@@ -212,7 +212,7 @@ class LASAR(ReasoningHead):
             if isinstance(head, LASAR):  # tables of the stage before, which the frozen copy has as well
                 head._source = None
         if context.stage == "align":
-            self._begin_align(context)
+            self._begin_align(backbone, context)
         if context.stage == "align" or c.terminal_weight:
             self._source = source(self._wanted, backbone, context, self.grounded)
             context.facts["anchor"] = self._source.facts
@@ -220,8 +220,10 @@ class LASAR(ReasoningHead):
             context.facts["labels"] = self._labels(backbone, context)
         context.facts["indifferent_depth"] = indifferent_mean(c.step_cost, c.entropy, c.min_depth, c.max_depth)
 
-    def _begin_align(self, context: Context) -> None:
-        """The weight of anchors is unknown again; who reads segments, in this stage and after it, is the model of now."""
+    def _begin_align(self, backbone: Backbone, context: Context) -> None:
+        """What is fed stands at the scale of the inputs of now; the weight of anchors is unknown again; who reads segments, in this
+        stage and after it, is the model of now."""
+        self.feed.begin(backbone)
         if self.alpha is not None:
             self.alpha.fill_(torch.nan)
         if self.grounded is not None:
@@ -233,9 +235,13 @@ class LASAR(ReasoningHead):
         """What the policy can learn of align's labels: their mean and entropy over some training targets."""
         if self._source is None or context.train is None:
             raise ValueError("labels are those of training rows")
-        batch = next(context.train.batches(SHOWN, np.random.default_rng(0), backbone.item_vectors().device))
-        some_P = torch.arange(min(SHOWN, len(batch.at_Q)), device=batch.at_Q.device)
-        n_P = self._taught(self._source.of(batch, some_P, context.train).s_P, context)
+        rng, device, found = np.random.default_rng(0), backbone.item_vectors().device, []
+        for batch in context.train.batches(SHOWN, rng, device):
+            _, some_P = self._chosen(batch, context)
+            found.append(self._taught(self._source.of(batch, some_P, context.train).s_P, context))
+            if sum(map(len, found)) >= SHOWN:
+                break
+        n_P = torch.cat(found)
         share_C = torch.bincount(n_P).double() / len(n_P)
         bits = abs(float((share_C * share_C.log2().nan_to_num(0.0, neginf=0.0)).sum()))  # no -0.0
         told = {"targets": len(n_P), "mean": float(n_P.double().mean()), "bits": bits}

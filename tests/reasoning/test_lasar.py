@@ -17,6 +17,7 @@ from recbench.data.batching import Batch
 from recbench.errors import Exit, RecbenchError
 from recbench.evaluation.evaluate import evaluate
 from recbench.reasoning.base import Context
+from recbench.reasoning.chain import input_scale
 from recbench.reasoning.depth import held
 from recbench.recommender import ItemRecommender, build
 from recbench.registry import BACKBONES, HEADS
@@ -232,8 +233,9 @@ def test_a_stage_says_what_its_labels_tell_and_doubts_them_where_they_tell_nothi
         model.begin(context)
         return context.facts["labels"]
 
+    assert labels(cuts=0)["targets"] == 16
     found = labels()
-    assert found["targets"] == 16
+    assert found["targets"] == 4  # one position a row, as the stage trains on
     assert found["bits"] > 0.1
     assert "doubt" not in found
     same = labels(anchor="codes")  # as many segments as levels, for all
@@ -246,6 +248,21 @@ def test_what_a_thought_is_fed_is_at_the_scale_of_inputs_or_of_states() -> None:
     rms, raw = (losses(system("hstu", feed=feed, cuts=0), "align")[1] for feed in ("rms", "state"))
     assert rms["fed@1"] == pytest.approx(1, rel=0.2)
     assert raw["fed@1"] > 2 * rms["fed@1"]
+
+
+@pytest.mark.parametrize("feed", ["rms", "linear", "constant"])
+def test_the_scale_of_what_is_fed_is_that_of_the_inputs_as_the_stage_begins(feed: str) -> None:
+    """Training has moved them since the head was made; and as ``rl`` begins, what ``align`` has made of it stays."""
+    model = system("hstu", feed=feed, cuts=0)
+    model.backbone.items.weight.data *= 9.0
+    context = told(model, "align")
+    model.begin(context)
+    fed = model.head.feed(torch.ones(1, model.backbone.width), 0).square().mean().sqrt()
+    assert fed.item() == pytest.approx(input_scale(model.backbone), rel=1e-3)
+    kept = {name: tensor.clone() for name, tensor in model.head.feed.state_dict().items()}
+    model.backbone.items.weight.data *= 9.0
+    model.begin(told(model, "rl"))
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in model.head.feed.state_dict().items())
 
 
 def test_what_thoughts_look_like_is_noted_of_the_chains_that_still_think() -> None:
