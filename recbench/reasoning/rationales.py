@@ -122,7 +122,9 @@ def read(path: Path, knowledge: ItemKnowledge, rows: TrainingRows) -> Written:
             of use.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines cuts inside a text, too: at U+2028 and others
+        lines = path.read_text(encoding="utf-8-sig").split(
+            "\n"
+        )  # splitlines cuts inside a text, too: at U+2028 and others
     except (OSError, UnicodeDecodeError) as error:
         raise RecbenchError(
             f"Rationales {path} cannot be read.", why=str(error), fix="Check head.rationale_file.", code=Exit.DATA
@@ -178,10 +180,10 @@ def _entry(line: str, where: str) -> tuple[str, int, str | list[str]]:
         why = "position is a whole number; text is text, segments a list of texts, not empty."
         if type(position) is int and texts and all(isinstance(text, str) and text.strip() for text in texts):
             return user, position, said
-    except json.JSONDecodeError:
-        pass
     except (KeyError, TypeError) as error:
         why = f"It lacks {error}." if isinstance(error, KeyError) else "It is not an object."
+    except (ValueError, RecursionError):  # an endless number or nest is none that anybody wrote
+        pass
     raise RecbenchError(
         f"{where}: no rationale.",
         why=why,

@@ -13,6 +13,7 @@ from recbench.reasoning.depth import held, pay
 from recbench.reasoning.lasar_rl import Reinforcement
 from recbench.reasoning.rewards import advantages, place_in, rank_rewards
 from recbench.recommender import ItemRecommender
+from recbench.settings import Asked, resolve
 from tests.generators.spelled import small
 from tests.reasoning.test_heads import USERS
 from tests.reasoning.test_lasar import chain, losses, system, told
@@ -265,3 +266,51 @@ def test_so_many_users_are_held_back_as_the_setting_says_and_always_the_same() -
     assert int(few.sum()) == pytest.approx(100, abs=5)
     assert int(more.sum()) == pytest.approx(200, abs=5)
     assert more[few].all()
+
+
+def test_the_reference_thinks_with_its_own_head() -> None:
+    model = system(cuts=0)
+    context = told(model, "rl")
+    model.begin(context)
+    batch = training_batch(model, USERS)
+    some = torch.arange(len(batch.at_Q))
+    y, n = torch.tensor([[1, 2, 3]]).expand(len(some), -1), torch.full_like(some, 2)
+
+    def both() -> tuple[Tensor, Tensor]:
+        asked = Reinforcement(model.head, model.backbone, batch, model.score, context, some)
+        return asked._under_reference(y, n), asked._answers_of(model, n).detach()
+
+    before = both()
+    with torch.no_grad():
+        for parameter in model.head.feed.parameters():
+            parameter.add_(3.0)
+    after = both()
+    assert torch.equal(before[0], after[0])
+    assert not torch.allclose(before[1], after[1])
+
+
+def test_rl_trains_without_dropout_and_with_short_steps() -> None:
+    found = resolve(Asked("sasrec", "lasar").table(), "other").train
+    assert (found["rl"].dropout, found["rl"].clip_norm) == (0.0, 1.0)
+    assert found["align"].dropout is None
+
+
+def test_shuffled_anchors_reach_the_last_thought_of_rl() -> None:
+    shuffled, plain = (losses(system(cuts=0, shuffle_anchors=on), "rl")[0] for on in (True, False))
+    assert shuffled["terminal"] != plain["terminal"]
+
+
+@pytest.mark.parametrize(("cuts", "thinking"), [(1, 4), (0, 16)])
+def test_rl_thinks_at_as_many_positions_of_a_row_as_align(
+    cuts: int, thinking: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    whole = Reinforcement.losses
+
+    def counted(asked: Reinforcement) -> dict[str, Tensor]:
+        given.append(len(asked.some_P))
+        return whole(asked)
+
+    monkeypatch.setattr(Reinforcement, "losses", counted)
+    losses(system(cuts=cuts), "rl")
+    assert given == [thinking]

@@ -184,6 +184,8 @@ def test_two_rationales_of_one_target_are_refused_by_their_lines(tiny: Dataset, 
         ('{"user": "u", "position": true, "text": "a"}', "position is a whole number"),
         ('{"user": "u", "position": 1, "segments": []}', "not empty"),
         ("[1]", "It is not an object"),
+        ("[" * 100_000, "It is not JSON"),
+        ('{"user": "u", "position": ' + "1" * 5_000 + ', "text": "a"}', "It is not JSON"),
         ('{"user": "nobody", "position": 1, "text": "a"}', "none of which names a user"),
         ("", "It holds no line"),
     ],
@@ -195,6 +197,11 @@ def test_a_file_of_rationales_that_cannot_be_used_is_refused(
         anchors_of(tiny, written(tmp_path, wrong))
     assert message in f"{caught.value.what} {caught.value.why}"
     assert caught.value.code == Exit.DATA
+
+
+def test_a_mark_of_byte_order_is_no_part_of_the_first_line(tiny: Dataset, tmp_path: Path) -> None:
+    wanted = written(tmp_path, "\ufeff" + line(tiny, 0, "Blue pen. Blue pen."))
+    assert anchors_of(tiny, wanted)[1]["rationales"] == 1
 
 
 def test_a_line_ends_at_a_newline_alone(tiny: Dataset, tmp_path: Path) -> None:

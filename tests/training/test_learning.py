@@ -80,6 +80,9 @@ class TwoStages(ItemRecommender):  # type: ignore[misc] # a test may extend a fi
 
     def begin(self, context: object) -> None:
         self.began.append((context.stage, context.reference is not None))  # type: ignore[attr-defined]
+        if context.reference is not None:  # type: ignore[attr-defined]
+            assert not context.reference.training  # type: ignore[attr-defined]
+            assert not any(p.requires_grad for p in context.reference.parameters())  # type: ignore[attr-defined]
 
     def losses(self, batch: object, context: object) -> dict[str, torch.Tensor]:
         sign = 1 if context.stage == "good" else -1  # type: ignore[attr-defined]
