@@ -25,6 +25,7 @@ from recbench.data.dataset import open_dataset
 from recbench.data.knowledge import ItemKnowledge
 from recbench.errors import Exit, RecbenchError
 from recbench.experiment import Order
+from recbench.files import sha256
 from recbench.generators import text_tasks
 from recbench.generators.spelling import Spelling
 from recbench.generators.text_tasks import NEXT_ITEM, WORDING, word_loss
@@ -428,6 +429,10 @@ def test_the_command_refuses_a_dataset_without_titles(
     items = pd.read_parquet(path)
     items["title"] = None
     items.to_parquet(path)
+    card = path.with_name("card.json")
+    told_of = json.loads(card.read_text(encoding="utf-8"))
+    told_of["files"]["items.parquet"] = sha256(path)
+    card.write_text(json.dumps(told_of), encoding="utf-8")
     arguments = ["train", "--backbone", "hf-lm", "--dataset", "tiny", "--datasets", str(tmp_path / "home")]
     for assignment in [f"backbone.path={checkpoint()}", *SETTINGS, ASKED]:
         arguments += ["--set", assignment]

@@ -124,7 +124,7 @@ def test_weights_of_another_shape_are_no_start(tmp_path: Path) -> None:
 
 
 def test_where_the_second_stage_was_not_kept_the_third_is_left_out_and_the_run_says_so(tmp_path: Path) -> None:
-    trained = Trained(job(tmp_path, align={"learning_rate": 5.0, "epochs": 1}), fresh())
+    trained = Trained(job(tmp_path, align={"learning_rate": 50.0, "epochs": 1}), fresh())
     assert {line["stage"] for line in trained.log} == {"ground", "align"}
     assert "rl: left out, as the weights of align were not kept" in trained.progress.warnings
     assert not trained.model.head.thinks
