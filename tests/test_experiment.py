@@ -408,3 +408,27 @@ def test_memory_that_runs_out_in_a_step_is_told_and_kept_in_the_run(
     assert kept.status == "failed"
     assert kept.error["why"] == "CUDA out of memory. Tried to allocate 2 GiB."
     assert "batch_size" in kept.error["fix"]
+
+
+def test_files_are_hashed_before_training_but_that_of_the_test_targets_behind_it(
+    tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbench.data import dataset
+
+    done_: list[str] = []
+    digest, fit = dataset.sha256, experiment._fit
+
+    def told(path: Path) -> str:
+        done_.append(path.name)
+        return digest(path)
+
+    def fitted(*args: Any) -> Any:
+        done_.append("training")
+        return fit(*args)
+
+    monkeypatch.setattr(dataset, "sha256", told)
+    monkeypatch.setattr(experiment, "_fit", fitted)
+    done(order(tiny_home, tmp_path))
+    place = done_.index("training")
+    assert set(done_[:place]) == set(experiment.BEFORE_TEST)
+    assert done_[place + 1 :] == ["test.parquet"]

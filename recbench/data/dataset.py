@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -110,13 +111,18 @@ class Dataset:
         """Catalogue size; ids run from 1 to this."""
         return self.card.items
 
-    def refuse_changed(self) -> None:
-        """Hash every file that the card knows.
+    def refuse_changed(self, names: Collection[str] | None = None) -> None:
+        """Hash files that the card knows.
+
+        Args:
+            names: of some of them; None: all.
 
         Raises:
             RecbenchError: one is gone, or another than was prepared.
         """
         for name, told in self.card.files.items():
+            if names is not None and name not in names:
+                continue
             path = self.folder / name
             if not path.is_file() or sha256(path) != told:
                 raise RecbenchError(
