@@ -58,6 +58,7 @@ class AnchorConfig:
     window: int
     merge: float
     use_target: bool
+    merge_target: bool
     most: int
     """Segments at most."""
     levels: int
@@ -66,6 +67,16 @@ class AnchorConfig:
     """Is a segment the sum of its items' vectors, or the vector of what it says?"""
     context: Reading
     """Does a backbone read a segment alone, or behind the history before the target?"""
+
+    def merged(self, x_PSA: Tensor) -> Anchors:
+        """Vectors of segments, (P, S, A), as anchors of their width, neighbours that say the same merged."""
+        apart = INTENT if self.use_target and not self.merge_target else None
+        return Anchors(*merged(x_PSA, self.merge, self.most, apart))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What ``run.json`` says of what segments know."""
+        return {"use_target": self.use_target} | ({"merge_target": False} if not self.merge_target else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +121,7 @@ class _Templates(Source):
 
     def __init__(self, config: AnchorConfig, items: Items, facts: dict[str, Any]) -> None:
         self.config, self.items = config, items
-        self.facts = facts | {"groups": int(items.group_V.max()), "use_target": config.use_target}
+        self.facts = facts | {"groups": int(items.group_V.max())} | config.facts
 
     def segments(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> Segments:
         histories, place_P = place_of(batch, some_P, rows)
@@ -140,8 +151,8 @@ class ItemAnchors(_Templates):
         self.lift = Lift(items.x_VA[1:], width)
 
     def of(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> Anchors:
-        x_PSA, s_P = merged(self.vectors(self.segments(batch, some_P, rows)), self.config.merge, self.config.most)
-        return Anchors(self.lift(x_PSA), s_P)
+        found = self.config.merged(self.vectors(self.segments(batch, some_P, rows)))
+        return Anchors(self.lift(found.c_PSX), found.s_P)
 
 
 class ReadAnchors(_Templates):
@@ -164,7 +175,7 @@ class ReadAnchors(_Templates):
         before = self._before(batch, some_P, rows) if self.config.context == "prompt" else None
         c_PSD = self._read(found, before, some_P.device)
         c_PSD = torch.where(x_PSA.square().sum(2, keepdim=True) > 0, c_PSD, 0.0)
-        return Anchors(*merged(c_PSD, self.config.merge, self.config.most))
+        return self.config.merged(c_PSD)
 
     def _before(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> list[np.ndarray]:
         """What each row of the batch shows before the target, oldest first."""

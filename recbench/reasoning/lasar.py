@@ -261,6 +261,7 @@ class LASAR(ReasoningHead):
             window=c.window,
             merge=c.merge,
             use_target=c.use_target,
+            merge_target=c.merge_target,
             most=c.code_levels if c.anchor == "codes" else c.max_depth,
             levels=c.code_levels,
             codes=self.codes,

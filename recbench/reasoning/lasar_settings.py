@@ -65,6 +65,9 @@ class LASARConfig:
     """Events that a rationale speaks of."""
     merge: float = 0.9
     """Neighbouring segments with a larger cosine are one."""
+    merge_target: bool = True
+    """What is of the target merges with what stands before it if they say the same, so N tells something of the target in align;
+    false: it is the last segment by itself, whatever it says, and N follows from the history."""
     code_levels: int = 3
     """Levels of codes, for ground_codes and anchor codes."""
     segment_pool: Pool = "items"
@@ -116,6 +119,8 @@ class LASARConfig:
         "align=kl|cosine|mse": "align_weight",
         "align=kl": "align_tau",
         "anchor=codes or ground_codes": "code_levels",
+        "anchor!=codes": "merge",
+        "anchor!=codes and use_target": "merge_target",
         "skip!=rl": "candidates group reward kl_weight clip skip_missed",
         "skip!=rl and kl_weight": "reference_sync",
         "skip!=rl and align=kl|cosine|mse": "terminal_weight",
@@ -149,6 +154,10 @@ class LASARConfig:
                 f"anchor_context is prompt and anchor is {self.anchor}; only anchor=backbone reads a history."
             )
         made_of = "file" if self.rationale_file else self.anchor
+        if made_of == "file" and not self.merge_target:
+            raise ValueError(
+                "merge_target is false, but rationales are of a file: their writer decided how many segments."
+            )
         if self.segment_pool == "text" and made_of not in ("auto", "text"):
             raise ValueError(
                 f"segment_pool is text and anchors are of {made_of}; it takes anchor=text, or auto where it is text."

@@ -136,15 +136,21 @@ def next_groups(histories: Histories, group_V: np.ndarray) -> np.ndarray:
     return found
 
 
-def merged(x_PSA: Tensor, limit: float, most: int) -> tuple[Tensor, Tensor]:
+def merged(x_PSA: Tensor, limit: float, most: int, apart: int | None = None) -> tuple[Tensor, Tensor]:
     """Neighbours that say the same become one part: a vector with a cosine above ``limit`` to the part before it joins that part.
     Then the most alike neighbours are joined until ``most`` are left, so the last part always holds the last segment. Zero vectors
     fall out.
+
+    Args:
+        apart: this segment and all behind it are one part, whatever they say; if they say nothing, what stands before is said
+            once more. So how many parts there are follows from the segments before.
 
     Returns:
         The parts, moved to the front, (P, S, A), and how many each row has, (P,). A part points where the sum of its unit vectors
         points, and is as long as its vectors are on average.
     """
+    if apart is not None:
+        x_PSA = _filled(x_PSA, apart)
     length_PS1 = x_PSA.norm(dim=2, keepdim=True)
     unit_PSA = F.normalize(x_PSA, dim=2)
     part_PS = torch.full(x_PSA.shape[:2], -1, device=x_PSA.device)
@@ -152,6 +158,8 @@ def merged(x_PSA: Tensor, limit: float, most: int) -> tuple[Tensor, Tensor]:
     for s in range(x_PSA.shape[1]):
         real_P = length_PS1[:, s, 0] > 0
         alike_P = (last_P >= 0) & (F.cosine_similarity(unit_PSA[:, s], sum_PA, dim=1) > limit)
+        if apart is not None and s >= apart:
+            alike_P = (part_PS[:, apart:s] >= 0).any(1)
         new_P = real_P & ~alike_P
         sum_PA = torch.where(new_P[:, None], 0.0, sum_PA) + unit_PSA[:, s]
         last_P = last_P + new_P
@@ -159,6 +167,18 @@ def merged(x_PSA: Tensor, limit: float, most: int) -> tuple[Tensor, Tensor]:
     part_PS = joined(unit_PSA, part_PS, most)
     length_PK1 = summed(length_PS1, part_PS) / summed((length_PS1 > 0).to(x_PSA.dtype), part_PS).clamp_min(1)
     return F.normalize(summed(unit_PSA, part_PS), dim=2) * length_PK1, part_PS.amax(1) + 1
+
+
+def _filled(x_PSA: Tensor, apart: int) -> Tensor:
+    """The last vector before segment ``apart`` in its place, in rows where it and all behind it are zeros."""
+    real_PS = x_PSA.square().sum(2) > 0
+    place_S = torch.arange(apart, device=x_PSA.device)
+    last_P = torch.where(real_PS[:, :apart], place_S, 0).amax(1)
+    said_PA = x_PSA.gather(1, last_P[:, None, None].expand(-1, 1, x_PSA.shape[2]))[:, 0]
+    here_P1 = real_PS[:, apart:].any(1, keepdim=True)
+    return torch.cat(
+        [x_PSA[:, :apart], torch.where(here_P1, x_PSA[:, apart], said_PA)[:, None], x_PSA[:, apart + 1 :]], 1
+    )
 
 
 def joined(x_PSA: Tensor, part_PS: Tensor, most: int) -> Tensor:

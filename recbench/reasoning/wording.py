@@ -31,7 +31,6 @@ from recbench.reasoning.segments import (
     THEMES,
     Segments,
     heaviest,
-    merged,
     place_of,
     segments,
     window_of,
@@ -178,20 +177,20 @@ class WordAnchors(Source):
         self.kept = KeptSegments(place_R, said_RS.sum(1), row_RS[said_RS], x_UA)
         self.facts = facts | {
             "groups": int(items.group_V.max()),
-            "use_target": config.use_target,
             "pool": "text",
             "segments": int(said_RS.sum()),
             "unique_strings": len(texts),
             "strings_sha256": digest({"texts": list(texts)}),
         }
+        self.facts |= config.facts
 
     def of(self, batch: Batch, some_P: Tensor, rows: TrainingRows | None) -> Anchors:
         _, place_P = place_of(batch, some_P, rows)
         x_PSA, _, known_P = self.kept.of(place_P, len(NAMES))
         if not known_P.all():
             raise ValueError("rationales exist for training targets only")
-        x_PSA, s_P = merged(x_PSA, self.config.merge, self.config.most)
-        return Anchors(self.lift(x_PSA), s_P)
+        found = self.config.merged(x_PSA)
+        return Anchors(self.lift(found.c_PSX), found.s_P)
 
     def _written(
         self, place_R: np.ndarray, rows: TrainingRows, items: Items, knowledge: ItemKnowledge, texts: Texts

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from recbench.data.batching import Batch, TrainingRows, query_batches
 from recbench.data.dataset import Dataset, open_dataset
@@ -35,6 +36,7 @@ def config(**changes: object) -> AnchorConfig:
         "window": WINDOW,
         "merge": 0.9,
         "use_target": True,
+        "merge_target": True,
         "most": 8,
         "levels": 3,
         "codes": 4,
@@ -137,6 +139,44 @@ def test_a_part_is_as_long_as_its_vectors_are_on_average() -> None:
     out, count = merged(torch.stack([3 * e[0], e[0], 0 * e[0], 5 * e[1]])[None], 0.9, 8)
     assert count.tolist() == [2]
     torch.testing.assert_close(out[0, :2], torch.stack([2 * e[0], 5 * e[1]]))
+
+
+def test_segments_that_stay_apart_are_one_part_behind_the_others_whatever_they_say() -> None:
+    e, none = torch.eye(4), torch.zeros(4)
+    told_apart = torch.stack([e[0], e[1], e[2], e[3]])
+    said_before = torch.stack([e[0], e[1], e[1], e[1]])
+    half = torch.stack([e[0], e[1], none, e[1]])
+    nothing = torch.stack([e[0], e[1], none, none])
+    out, count = merged(torch.stack([told_apart, said_before, half, nothing]), 0.9, 8, apart=2)
+    assert count.tolist() == [3] * 4
+    last = [F.normalize(e[2] + e[3], dim=0), e[1], e[1], e[1]]
+    for found, expected in zip(out, last, strict=True):
+        torch.testing.assert_close(found[:3], torch.stack([e[0], e[1], expected]))
+    assert merged(torch.stack([nothing, told_apart]), 0.9, 2, apart=2)[1].tolist() == [2, 2]
+    silent = torch.stack([torch.stack([none, none, e[0], none]), torch.zeros(4, 4)])
+    assert merged(silent, 0.9, 8, apart=2)[1].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("kind", ["auto", "backbone"])
+def test_without_merge_target_how_many_segments_there_are_follows_from_the_history(kind: str) -> None:
+    model = small_system("sasrec", "lasar", 20).eval()
+
+    def counted(merge_target: bool) -> list[list[int]]:
+        """Segments of each user's newest target, were it this item or that; 20 has no vector."""
+        settings, out = config(kind=kind, merge=0.5, merge_target=merge_target), []
+        found = source(settings, model.backbone, told(training_rows(model, USERS)), model.backbone)
+        for item in (1, 3, 6, 9, 20):
+            users = [[*user[:-1], item] for user in USERS]
+            rows, batch = training_rows(model, users), training_batch(model, users)
+            out.append(
+                found.of(batch, torch.from_numpy(rows.is_last(batch.place_Q)).nonzero()[:, 0], rows).s_P.tolist()
+            )
+        return out
+
+    blind = counted(merge_target=False)
+    assert blind.count(blind[0]) == len(blind)
+    seeing = counted(merge_target=True)
+    assert seeing.count(seeing[0]) < len(seeing)
 
 
 def test_a_window_is_what_its_user_did_before_the_target() -> None:

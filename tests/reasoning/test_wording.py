@@ -220,6 +220,16 @@ def test_the_last_of_a_few_texts_is_still_the_target(described: Dataset) -> None
     assert apart_P.max() < 1  # of unrelated ones, normed: 2; some are joined with what stands before them
 
 
+def test_the_text_of_a_target_stays_by_itself_where_it_is_not_to_merge(described: Dataset) -> None:
+    every = torch.arange(200)
+    (seeing, rows, batch), (blind, _, _) = (worded(described, merge=0.3, merge_target=told) for told in (True, False))
+    (history, _, _) = worded(described, merge=0.3, use_target=False)
+    guessed_P, blind_P = history.of(batch, every, rows).s_P, blind.of(batch, every, rows).s_P
+    assert ((blind_P == guessed_P) | (blind_P == guessed_P + 1)).all()  # the guess of the intent merges or does not
+    assert not torch.equal(seeing.of(batch, every, rows).s_P, blind_P)
+    assert blind.facts["merge_target"] is False
+
+
 def test_auto_takes_text_too_and_items_stay_the_default(described: Dataset) -> None:
     model, rows = small_system("sasrec", "lasar", described.n_items), training(described)
     context = told(rows, ItemKnowledge(described))
@@ -332,3 +342,12 @@ def test_what_an_encoder_read_is_kept_for_the_next_stage_and_the_next_run(
     assert len(encoded) == calls
     worded(described, encoder="another/encoder")
     assert len(encoded) == calls + 2
+
+
+@pytest.mark.parametrize("anchor", ["auto", "file"])
+def test_how_many_segments_a_file_writes_is_not_for_a_setting_to_say(anchor: str) -> None:
+    given = {"anchor": anchor, "rationale_file": "why.jsonl", "merge_target": False}
+    with pytest.raises(RecbenchError) as caught:
+        build(HEADS.load("lasar").Config, given, "head")
+    assert "merge_target is false, but rationales are of a file" in caught.value.why
+    assert caught.value.code == Exit.USAGE
