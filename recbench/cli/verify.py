@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ from recbench.errors import Exit, RecbenchError
 if TYPE_CHECKING:
     from recbench.data.verify import Check
     from recbench.evaluation.verify import Finding
+    from recbench.runs.folder import Run
 
 _WORDS = {True: "ok", False: "WRONG", None: "not checked"}
 
@@ -87,7 +87,8 @@ def _runs_hold(
     from recbench.evaluation.verify import verify as verified
     from recbench.runs.folder import find
 
-    found: dict[str, list[Finding]] = {str(run.folder): verified(run, datasets) for run in find(paths)}
+    runs = {str(run.folder): run for run in find(paths)}
+    found: dict[str, list[Finding]] = {folder: verified(run, datasets) for folder, run in runs.items()}
     for folder, findings in found.items():
         told.append(
             {
@@ -109,21 +110,25 @@ def _runs_hold(
                 why="; ".join(f"{f.what}: {f.told.rstrip('.')}" for f in wrong)
                 + ("" if len(bad) == 1 else f" (in {folder})")
                 + ".",
-                fix=_mending(folder, {f.what for f in wrong}),
+                fix=_mending(runs[folder], {f.what for f in wrong}),
                 code=Exit.RUN,
             )
         )
 
 
-def _mending(folder: str, wrong: set[str]) -> str:
+def _mending(run: Run, wrong: set[str]) -> str:
     """What to do about a run, from what of it does not hold."""
-    from recbench.runs.folder import CONFIG, MODEL
+    from recbench.comparison.checks import finishing
+    from recbench.evaluation.verify import FROM_RANKS
+    from recbench.runs.folder import USERS
 
+    if "status" in wrong:
+        return finishing(run)
     if wrong <= {"dataset", "targets"}:
         return "Prepare the dataset as it was (run.json has its counts, split and hashes), or name its home: --datasets DIR"
-    if {MODEL, CONFIG} & wrong:  # what ranks are made from
-        return "Copy the whole run folder again, or train it again into another: --runs DIR"
-    return f"recbench evaluate {shlex.quote(folder)} ranks again from its weights; or train it again"
+    if USERS in wrong <= {USERS, *FROM_RANKS}:
+        return f"{run.ranking_again}, which ranks again from its weights; or train it again"
+    return "Copy the whole run folder again, or train it again into another: --runs DIR"
 
 
 def _of_check(check: Check) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from recbench.runs.folder import Run
 
 TOLERANCE = 1e-9
 """A mean added in another order moves less than this."""
+FROM_RANKS = ("ranks", "counts", "valid", "test", "test_unseen", "lists", "targets")
+"""Findings that follow from ``users.parquet`` and what is held against it."""
 _METRICS = {"valid": ("valid", "all"), "test": ("test", "all"), "test_unseen": ("test", "unseen")}
 """Split and candidates of each group of ``Manifest.metrics``."""
 

@@ -116,6 +116,12 @@ class Run:
         path, stated = self.folder / name, self.manifest.files.get(name)
         return path.exists() and stated is not None and sha256(path) != stated
 
+    @property
+    def ranking_again(self) -> str:
+        """The command that writes the ranks anew, from the weights."""
+        path = self.folder / USERS
+        return f"{f'rm {shlex.quote(str(path))} && ' if path.exists() else ''}recbench evaluate {shlex.quote(str(self.folder))}"
+
     def ranks(self, split: str = "test") -> pd.DataFrame:
         """Where each user's target was ranked: the columns of ``columns.RANKS``, by user.
 
@@ -129,8 +135,7 @@ class Run:
             raise RecbenchError(
                 f"{path} is {'changed' if path.exists() else 'missing'}.",
                 why="run.json states its sha256, and it does not agree." if path.exists() else "The run has no ranks.",
-                fix=f"{f'rm {shlex.quote(str(path))} && ' if path.exists() else ''}recbench evaluate "
-                f"{shlex.quote(str(self.folder))}, which ranks again from the weights",
+                fix=f"{self.ranking_again}, which ranks again from the weights",
                 code=Exit.RUN,
             )
         try:

@@ -61,15 +61,53 @@ def test_evaluate_does_not_call_ranks_equal_where_there_were_none(home: Path, tm
 
 @pytest.mark.parametrize(
     ("name", "fix"),
-    [("users.parquet", "ranks again from its weights"), ("model.safetensors", "Copy the whole run folder")],
+    [
+        ("users.parquet", "ranks again from its weights"),
+        ("topk.parquet", "Copy the whole run folder"),
+        ("model.safetensors", "Copy the whole run folder"),
+    ],
 )
-def test_verify_sends_to_weights_only_where_they_are_those_of_the_run(
+def test_verify_sends_to_weights_only_where_they_are_those_of_the_run_and_ranking_mends_it(
     name: str, fix: str, home: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     run_ = spoiled(home, tmp_path)
     (run_ / name).write_bytes(b"")
     assert run(["verify", str(run_), "--quiet"]) == 4
     assert fix in capsys.readouterr().err.partition("fix: ")[2]
+
+
+def test_what_verify_says_of_spoiled_ranks_mends_the_run(home: Path, tmp_path: Path, capsys: Captured) -> None:
+    run_ = spoiled(home, tmp_path)
+    for spoil in (b"", None):
+        (run_ / "users.parquet").write_bytes(spoil) if spoil is not None else (run_ / "users.parquet").unlink()
+        code, told = failed(["verify", str(run_), "--quiet"], capsys)
+        assert code == 4
+        commands = told.partition("fix: ")[2].partition(", which")[0].split(" && ")
+        assert commands[-1] == f"recbench evaluate {run_}"
+        if spoil is not None:
+            assert commands[0] == f"rm {run_}/users.parquet"
+            (run_ / "users.parquet").unlink()
+        assert run([*commands[-1].split()[1:], "--quiet"]) == 0
+        assert run(["verify", str(run_), "--quiet"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("edited", "fix"),
+    [
+        ({"metrics": {"test": {"ndcg@10": 0.9}}}, "Copy the whole run folder again"),
+        ({"best_epoch": 9}, "Copy the whole run folder again"),
+        ({"status": "interrupted"}, "make it again as it was made"),
+    ],
+)
+def test_verify_does_not_send_to_the_weights_where_run_json_was_edited(
+    edited: dict[str, object], fix: str, home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    path = spoiled(home, tmp_path) / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | edited), encoding="utf-8")
+    code, told = failed(["verify", str(path.parent), "--quiet"], capsys)
+    assert code == 4
+    assert fix in told.partition("fix: ")[2]
+    assert "evaluate" not in told
 
 
 @pytest.mark.parametrize(
