@@ -160,20 +160,21 @@ def title(table: Table) -> str:
     return ", ".join(parts)
 
 
-def caption(table: Table, settings: Settings, metric: Metric | None = None) -> list[str]:
+def caption(table: Table, settings: Settings) -> list[str]:
     """Who was tested, on what, how, over which family, and what could have been seen; one sentence group a line."""
-    metric = metric or settings.metrics[0]
+    metric, several = settings.metrics[0], len(settings.metrics) > 1
     contrasts = [row.contrast for row in table.on(metric) if row.contrast is not None]
     ranked = f"{count(table.n_items)} items" if table.n_items else "items"
     ranked = f"all {ranked} ranked" if settings.candidates == "all" else f"unseen items ranked, of {ranked}"
-    family = f"{number_of(len(contrasts), 'comparison')} of this table on {metric.label}"
+    family = f"{number_of(len(contrasts), 'comparison')} of this table on {'each metric' if several else metric.label}"
+    seen = f"this comparison can see{f' on {metric.label}' if several else ''}"
     test = f"p: {_test(settings)}, {NAMES[settings.correction]} over the {family}."
     both = "" if settings.tests[0] == "t" else ", by t as well"
     lines = [
         f"{number_of(table.n_users, 'user')}, {_seed_counts(table)}, {ranked}, {_TIES[settings.ties]}.",
         f"d: {_against(contrasts)}. {_coverage(table, table.on(metric), settings)}",
         f"{test} *: decided at {chosen(settings.alpha)}{both}.",
-        f"Smallest difference this comparison can see: {_visible(contrasts)}, at {chosen(settings.power)} power.",
+        f"Smallest difference {seen}: {_visible(contrasts)}, at {chosen(settings.power)} power.",
     ]
     if few := _few(table):
         lines.append(f"Fewer than {FEW_RUNS} runs, so the spread between them is itself uncertain: {few}.")

@@ -113,11 +113,25 @@ def test_one_user_is_undecided_in_words_as_in_the_verdict(tmp_path: Path) -> Non
     assert "ease: undecided against markov" in text.render(found)
 
 
+def test_p_of_each_metric_is_corrected_over_its_own_comparisons_and_the_caption_says_so(tmp_path: Path) -> None:
+    for name, hits in (("markov", 0.1), ("ease", 0.3), ("itemknn", 0.2)):
+        make_run(tmp_path, name, places(hits))
+    runs = find([tmp_path])
+    ndcg, hr = parse("ndcg@10"), parse("hr@10")
+    both, one = (compare(runs, Settings(baseline="markov", metrics=metrics)) for metrics in ((ndcg, hr), (hr,)))
+    (both_of,), (one_of,) = both.tables, one.tables
+    for name in ("ease", "itemknn"):
+        assert both_of.row(name, hr).contrast.p_adjusted == one_of.row(name, hr).contrast.p_adjusted  # type: ignore[union-attr]
+    for render in (text.render, markdown.render):
+        assert "Holm over the 2 comparisons of this table on each metric." in " ".join(render(both).split())
+        assert "Holm over the 2 comparisons of this table on HR@10." in " ".join(render(one).split())
+
+
 def test_what_somebody_chose_is_said_to_its_last_digit(tmp_path: Path) -> None:
     for name, hits in (("markov", 0.1), ("ease", 0.3)):
         make_run(tmp_path, name, places(hits))
     shown = compare(find([tmp_path]), Settings(alpha=0.001, rope=0.0004))
-    for told in (text.render(shown), markdown.render(shown)):
+    for told in (" ".join(render(shown).split()) for render in (text.render, markdown.render)):
         assert "[99.9% CI]" in told
         assert "decided at 0.1 %" in told
         assert "within +-0.04 %" in told
